@@ -1,0 +1,80 @@
+"""Every field there is, once, with its unit and meaning. A variant imports this and changes what differs.
+
+Any field can be set on the command line: `python main.py --config=configs/cnn2.py --config.train.epochs=10`.
+Fields are locked: a misspelt name is an error.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "default"  # first part of the run folder's name
+    config.seed = 0  # weights, order of clips, dropout; two runs with one seed are equal bit for bit on a CPU
+
+    config.data = ConfigDict()
+    # 'auto' | 'ravdess' | 'synthetic' | 'manifest' | 'meld' | 'crema_d' | 'tess' | 'savee' | 'emodb' | 'tfds:NAME'
+    config.data.corpus = "auto"
+    config.data.dir = ""  # where the recordings are: a folder, a zip file (ravdess), or the CSV/JSONL file (manifest)
+    config.data.cache_dir = "cache"  # shards, transcripts, downloads
+    config.data.max_s = 6.0  # longer clips are cut into windows of this length, whose log-probabilities are averaged
+    config.data.buckets = 3  # clips are grouped by length into this many padded widths
+
+    config.split = ConfigDict()
+    # 'auto' | 'emobox6' | 'luna5' | 'loso24' | 'random_split' | 'random5' | 'speakers5' | 'given' | 'lists'
+    config.split.protocol = "auto"  # emobox6 for RAVDESS, the corpus's own split where it has one, else speakers5
+    config.split.fold = "1"  # '1', '2', ... or 'all': every fold, then one report over all clips
+    config.split.dev_share = 0.15  # of the training speakers (random protocols: clips); chooses the epoch. 0: the last
+    config.split.train_speakers = ()  # 'lists' only; empty train: everyone who is not in the other two
+    config.split.dev_speakers = ()
+    config.split.test_speakers = ()
+
+    config.audio = ConfigDict()
+    config.audio.sample_rate_hz = 16_000
+    config.audio.trim_db = 35.0  # silence this far under the clip's peak is cut off at both ends; 0 keeps it
+    config.audio.window_ms = 64.0
+    config.audio.hop_ms = 16.0
+    config.audio.mels = 64
+    config.audio.fmin_hz = 50.0
+    config.audio.fmax_hz = 8_000.0
+
+    config.text = ConfigDict()
+    config.text.source = "auto"  # 'auto' | 'whisper' | 'reference' | 'file'; only auto ever falls back
+    config.text.file = ""  # source 'file': CSV or JSONL with columns id (or file) and text
+    config.text.whisper_model = "base.en"  # an openai-whisper name, or the path of a .pt file
+    config.text.whisper_batch = 8
+    config.text.language = "en"
+    config.text.lowercase = True
+    config.text.min_count = 2  # words seen less often in the training split become <unk>
+    config.text.max_tokens = 64  # longer transcripts are cut
+
+    config.precompute = ConfigDict()
+    config.precompute.workers = 0  # processes; 0: one per core
+    config.precompute.shard_clips = 256
+    config.precompute.max_bad_share = 0.02  # more unreadable clips than this stop the run; fewer are listed and left out
+
+    config.model = ConfigDict()
+    config.model.audio = ""  # name of an audio encoder in emoflax/models/__init__.py, or '' for none
+    config.model.text = ""  # name of a text encoder, or ''
+    config.model.pooling = "mean_max"  # 'mean' | 'mean_max'
+    config.model.head = 128  # units of the hidden layer before the logits; 0: none
+    config.model.dropout = 0.3
+    config.model.cnn = ConfigDict(dict(channels=(32, 64)))  # one convolution per entry
+    config.model.gru = ConfigDict(dict(embedding=128, hidden=128, dropout=0.3, token_dropout=0.1))
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-3  # peak
+    config.optimizer.warmup_epochs = 2.0
+    config.optimizer.schedule = "cosine"  # 'cosine' | 'constant'
+    config.optimizer.weight_decay = 1e-2  # AdamW, kernels only
+    config.optimizer.clip_norm = 1.0  # global gradient norm; 0: no clipping
+
+    config.train = ConfigDict()
+    config.train.epochs = 40
+    config.train.batch_size = 32
+    config.train.dtype = "float32"  # arithmetic of the forward pass: 'float32' | 'bfloat16'; weights stay float32
+    config.train.class_weighting = True  # loss weights so that every class counts the same
+    config.train.label_smoothing = 0.0
+    config.train.ema = 0.0  # decay per step of the averaged weights that are evaluated; 0: none
+    config.train.save_epochs = 1  # a checkpoint every so many epochs
+    return config

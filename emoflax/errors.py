@@ -1,0 +1,8 @@
+"""The one exception for what the person at the keyboard can mend."""
+
+
+class UserError(Exception):
+    """Bad input or circumstances. `main.py` prints it as one sentence and exits with status 2.
+
+    The message says what is wrong, where, what is allowed, and what to do.
+    """
