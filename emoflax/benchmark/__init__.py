@@ -1,0 +1,1 @@
+"""Our train step beside the same model written in PyTorch."""
