@@ -1,0 +1,178 @@
+"""Words: an embedding and a masked bidirectional GRU.
+
+The recurrence is that of `torch.nn.GRU` (Cho et al. 2014, arXiv:1406.1078, with the reset gate after the product),
+with the same parameters: the rows of each weight hold the gates in the order reset, update, candidate.
+
+Shape letters: B clips, T tokens, E embedding, H hidden units of one direction, G = 3H gates, D = 2H.
+The 2 of a shape is the direction: 0 reads forwards, 1 backwards.
+"""
+
+import flax.nnx as nnx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+UNKNOWN = 1  # id of <unk>; 0 is padding
+
+
+class Gru(nnx.Module):
+    """Embedding and masked bidirectional GRU.
+
+    Args:
+      vocabulary: number of token ids; 0 is padding, 1 is <unk>.
+      embedding: E, width of a token's vector.
+      hidden: H, units of each direction.
+      dropout: share of the numbers zeroed in training, before and after the recurrence.
+      token_dropout: share of the tokens replaced by <unk> in training.
+      dtype: of the arithmetic; the parameters are float32.
+      rngs: source of the initial weights; calls never draw from it.
+
+    Attributes:
+      width: D = 2H, width of the output sequence.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        *,
+        embedding: int,
+        hidden: int,
+        dropout: float,
+        token_dropout: float,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.width = 2 * hidden
+        self.dropout = dropout
+        self.token_dropout = token_dropout
+        self.dtype = dtype
+        self.embedding = nnx.Param(0.1 * jax.random.normal(rngs.params(), (vocabulary, embedding)))
+
+        def uniform(*shape: int) -> nnx.Param:  # the initial weights of torch.nn.GRU
+            return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-(hidden**-0.5), maxval=hidden**-0.5))
+
+        self.weight_ih = uniform(2, 3 * hidden, embedding)
+        self.weight_hh = uniform(2, 3 * hidden, hidden)
+        self.bias_ih = uniform(2, 3 * hidden)
+        self.bias_hh = uniform(2, 3 * hidden)
+
+    def __call__(
+        self, tokens_BxT: jax.Array, lengths_B: jax.Array, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Reads every clip in both directions, backwards from its own last token.
+
+        Args:
+          tokens_BxT: int32 [clips, tokens], 0 at padding.
+          lengths_B: int32 [clips], tokens that count.
+          key: a typed JAX key from which all dropout is drawn, or None for no dropout.
+
+        Returns:
+          sequence [clips, tokens, 2 * hidden], exactly zero at padding, and mask, bool [clips, tokens].
+        """
+        mask_BxT = jnp.arange(tokens_BxT.shape[1])[None] < lengths_B[:, None]
+        if key is not None:
+            token_key, in_key, out_key = jax.random.split(key, 3)
+            dropped_BxT = jax.random.bernoulli(token_key, self.token_dropout, tokens_BxT.shape)
+            tokens_BxT = jnp.where(dropped_BxT, UNKNOWN, tokens_BxT)
+        x_BxTxE = self.embedding[...][tokens_BxT].astype(self.dtype)
+        if key is not None:
+            x_BxTxE = _dropout(x_BxTxE, self.dropout, in_key)
+        weights = (self.weight_ih[...], self.weight_hh[...], self.bias_ih[...], self.bias_hh[...])
+        h_BxTxD = bidirectional_gru(x_BxTxE, mask_BxT, *(weight.astype(self.dtype) for weight in weights))
+        if key is not None:
+            h_BxTxD = _dropout(h_BxTxD, self.dropout, out_key)
+        return h_BxTxD, mask_BxT
+
+
+def bidirectional_gru(
+    x_BxTxE: jax.Array,
+    mask_BxT: jax.Array,
+    weight_ih_2xGxE: jax.Array,
+    weight_hh_2xGxH: jax.Array,
+    bias_ih_2xG: jax.Array,
+    bias_hh_2xG: jax.Array,
+) -> jax.Array:
+    """`torch.nn.GRU(bidirectional=True)` on packed sequences.
+
+    Returns:
+      [clips, tokens, 2 * hidden], exactly zero where the mask is False.
+    """
+    clips, tokens, _ = x_BxTxE.shape
+    _, gates, hidden = weight_hh_2xGxH.shape
+    # The biases of the reset and update gates simply add up; the candidate's recurrent one is scaled by the reset gate.
+    bias_2xG = bias_ih_2xG.at[:, : 2 * hidden].add(bias_hh_2xG[:, : 2 * hidden])
+    # One matrix product for all steps and both directions; the loop is left with the recurrent product alone.
+    gates_TxBx2xG = jnp.einsum("bte,dge->tbdg", x_BxTxE, weight_ih_2xGxE) + bias_2xG[None, None]
+    mask_TxBx2x1 = jnp.broadcast_to(mask_BxT.T[:, :, None, None], (tokens, clips, 2, 1))
+    h_Tx2xBxH = _recurrence(
+        _by_direction(gates_TxBx2xG), _by_direction(mask_TxBx2x1), weight_hh_2xGxH, bias_hh_2xG[:, None, 2 * hidden :]
+    )
+    h_TxBxD = jnp.concatenate([h_Tx2xBxH[:, 0], h_Tx2xBxH[::-1, 1]], axis=-1)
+    return h_TxBxD.transpose(1, 0, 2)
+
+
+def _by_direction(x_TxBx2xN: jax.Array) -> jax.Array:
+    """[tokens, clips, 2, n] -> [steps, 2, clips, n]: the backward direction takes the last token first."""
+    return jnp.stack([x_TxBx2xN[:, :, 0], x_TxBx2xN[::-1, :, 1]], axis=1)
+
+
+@jax.custom_vjp
+def _recurrence(
+    gates_Tx2xBxG: jax.Array, mask_Tx2xBx1: jax.Array, weight_hh_2xGxH: jax.Array, bias_2x1xH: jax.Array
+) -> jax.Array:
+    """Hidden states [steps, 2, clips, hidden] of both directions in one loop.
+
+    Its gradient is written out because the one that JAX derives adds to the weights' gradient at every step; here
+    the steps' gradients are kept and multiplied once. That makes a training step on a CPU 1.4 times as fast.
+    """
+    return _recurrence_forward(gates_Tx2xBxG, mask_Tx2xBx1, weight_hh_2xGxH, bias_2x1xH)[0]
+
+
+def _recurrence_forward(gates_Tx2xBxG, mask_Tx2xBx1, weight_hh_2xGxH, bias_2x1xH):
+    hidden = weight_hh_2xGxH.shape[-1]
+    weight_2xHxG = weight_hh_2xGxH.transpose(0, 2, 1)  # outside of the loop, so that no step has to do it
+
+    def step(h_2xBxH, inputs):
+        gates_2xBxG, mask_2xBx1 = inputs
+        recurrent_2xBxG = jnp.einsum("dbh,dhg->dbg", h_2xBxH, weight_2xHxG)
+        reset_update = jax.nn.sigmoid(gates_2xBxG[..., : 2 * hidden] + recurrent_2xBxG[..., : 2 * hidden])
+        reset, update = jnp.split(reset_update, 2, axis=-1)
+        memory = recurrent_2xBxG[..., 2 * hidden :] + bias_2x1xH
+        candidate = jnp.tanh(gates_2xBxG[..., 2 * hidden :] + reset * memory)
+        # Zero at padding is all the masking there is: backwards, padding comes first and leaves the state as it
+        # started; forwards it comes last, and nothing reads the state any more.
+        h_2xBxH = jnp.where(mask_2xBx1, candidate + update * (h_2xBxH - candidate), 0)
+        return h_2xBxH, (h_2xBxH, reset, update, candidate, memory)
+
+    start = jnp.zeros((*gates_Tx2xBxG.shape[1:3], hidden), gates_Tx2xBxG.dtype)
+    _, (h_Tx2xBxH, *inner) = lax.scan(step, start, (gates_Tx2xBxG, mask_Tx2xBx1))
+    return h_Tx2xBxH, (h_Tx2xBxH, *inner, mask_Tx2xBx1, weight_hh_2xGxH)
+
+
+def _recurrence_backward(kept, d_h_Tx2xBxH):
+    h_Tx2xBxH, reset, update, candidate, memory, mask_Tx2xBx1, weight_hh_2xGxH = kept
+    previous_Tx2xBxH = jnp.concatenate([jnp.zeros_like(h_Tx2xBxH[:1]), h_Tx2xBxH[:-1]])
+
+    def step(d_next_2xBxH, inputs):
+        d_out, previous, reset, update, candidate, memory, mask = inputs
+        d_h = jnp.where(mask, d_out + d_next_2xBxH, 0)
+        d_candidate = d_h * (1 - update) * (1 - candidate * candidate)  # before tanh, as the next two before sigmoid
+        d_update = d_h * (previous - candidate) * update * (1 - update)
+        d_reset = d_candidate * memory * reset * (1 - reset)
+        d_recurrent_2xBxG = jnp.concatenate([d_reset, d_update, d_candidate * reset], axis=-1)
+        d_previous = d_h * update + jnp.einsum("dbg,dgh->dbh", d_recurrent_2xBxG, weight_hh_2xGxH)
+        return d_previous, (d_recurrent_2xBxG, d_candidate)
+
+    inputs = (d_h_Tx2xBxH, previous_Tx2xBxH, reset, update, candidate, memory, mask_Tx2xBx1)
+    _, (d_recurrent, d_candidate) = lax.scan(step, jnp.zeros_like(h_Tx2xBxH[0]), inputs, reverse=True)
+    d_weight_2xGxH = jnp.einsum("tdbg,tdbh->dgh", d_recurrent, previous_Tx2xBxH)
+    d_reset_update, d_memory = jnp.split(d_recurrent, [2 * candidate.shape[-1]], axis=-1)
+    d_gates = jnp.concatenate([d_reset_update, d_candidate], axis=-1)
+    return d_gates, None, d_weight_2xGxH, d_memory.sum((0, 2))[:, None]
+
+
+_recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+
+
+def _dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
