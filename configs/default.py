@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "default"  # first part of the run folder's name
-    config.seed = 0  # weights, order of clips, dropout; two runs with one seed are equal bit for bit on a CPU
+    config.seeds = (0,)  # one model per seed: its weights, order of clips, dropout; on a CPU equal bit for bit each time
 
     config.data = ConfigDict()
     # 'auto' | 'ravdess' | 'synthetic' | 'manifest' | 'meld' | 'crema_d' | 'tess' | 'savee' | 'emodb' | 'tfds:NAME'
@@ -44,6 +44,8 @@ def get_config() -> ConfigDict:
     config.text.whisper_model = "base.en"  # an openai-whisper name, or the path of a .pt file
     config.text.whisper_batch = 8
     config.text.language = "en"
+    config.text.prompt = ""  # words that Whisper is told came before
+    config.text.beam = 0  # width of Whisper's beam search; 0: greedy
     config.text.lowercase = True
     config.text.min_count = 2  # words seen less often in the training split become <unk>
     config.text.max_tokens = 64  # longer transcripts are cut
@@ -51,7 +53,7 @@ def get_config() -> ConfigDict:
     config.precompute = ConfigDict()
     config.precompute.workers = 0  # processes; 0: one per core
     config.precompute.shard_clips = 256
-    config.precompute.max_bad_share = 0.02  # more unreadable clips than this stop the run; fewer are listed and left out
+    config.precompute.max_bad_share = 0.02  # of unreadable clips; more stop the run, fewer are listed and left out
 
     config.model = ConfigDict()
     config.model.audio = ""  # name of an audio encoder in emoflax/models/__init__.py, or '' for none
@@ -59,8 +61,8 @@ def get_config() -> ConfigDict:
     config.model.pooling = "mean_max"  # 'mean' | 'mean_max'
     config.model.head = 128  # units of the hidden layer before the logits; 0: none
     config.model.dropout = 0.3
-    config.model.cnn = ConfigDict(dict(channels=(32, 64)))  # one convolution per entry
-    config.model.gru = ConfigDict(dict(embedding=128, hidden=128, dropout=0.3, token_dropout=0.1))
+    config.model.cnn = ConfigDict({"channels": (32, 64)})  # one convolution per entry
+    config.model.gru = ConfigDict({"embedding": 128, "hidden": 128, "dropout": 0.3, "token_dropout": 0.1})
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-3  # peak

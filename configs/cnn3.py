@@ -1,0 +1,16 @@
+"""cnn3: three convolutional layers on the log-mel spectrogram.
+
+    python main.py --config=configs/cnn3.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.name = "cnn3"
+    config.model.audio = "cnn"
+    config.model.cnn.channels = (32, 64, 128)
+    return config

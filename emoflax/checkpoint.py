@@ -1,0 +1,70 @@
+"""Checkpoints that describe themselves. The only file that imports orbax.
+
+A checkpoint folder keeps the latest epoch, from which training resumes, and the best on dev, which is evaluated. Each
+holds the arrays of the training state and a JSON description from which the model is rebuilt without any config file.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
+
+from emoflax.errors import UserError
+
+
+class Checkpoints:
+    """Checkpoints of one run, numbered by epoch."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        # max_to_keep with best_fn would delete the newest epoch, and resume with it.
+        policy = keep.AnyPreservationPolicy(
+            [keep.LatestN(1), keep.BestN(get_metric_fn=lambda scores: scores["dev_uar"], n=1)]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy, best_fn=lambda scores: scores["dev_uar"], enable_async_checkpointing=True
+        )
+        try:
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        except OSError as error:
+            raise UserError(f"cannot write checkpoints into {folder}: {error.strerror}; choose another --workdir") from error
+
+    def save(self, epoch: int, state: Any, description: dict, dev_uar: float) -> None:
+        """Writes in the background, atomically: a kill at any moment leaves whole checkpoints only."""
+        # The next epoch donates these buffers while they are still being written: write a copy.
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)), description=ocp.args.JsonSave(description)
+        )
+        self._manager.save(epoch, args=args, metrics={"dev_uar": dev_uar})
+
+    def latest(self) -> int | None:
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        return self._manager.best_step()
+
+    def describe(self, epoch: int) -> dict:
+        return self._manager.restore(epoch, args=ocp.args.Composite(description=ocp.args.JsonRestore()))["description"]
+
+    def restore(self, epoch: int, like: Any) -> Any:
+        """The state of that epoch, shaped like `like` (arrays or ShapeDtypeStructs)."""
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        try:
+            return self._manager.restore(epoch, args=args)["state"]
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"checkpoint {self.folder}/{epoch} does not fit the model it describes: {first}") from error
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.close()
+
+
+def open_existing(folder: pathlib.Path) -> Checkpoints:
+    """Checkpoints to read. Raises UserError where there are none."""
+    if not folder.is_dir() or not any(child.name.isdigit() for child in folder.iterdir()):
+        raise UserError(f"there is no checkpoint in {folder}; train first, or name a run's folder with --checkpoint")
+    return Checkpoints(folder)

@@ -1,0 +1,212 @@
+"""Shards -> rows on the device, grouped by length.
+
+A row is one window of one clip: a clip longer than `max_s` becomes several rows, whose log-probabilities are averaged
+in `evaluate`. Rows of similar length share a bucket, a block padded to one width, so that little padding is computed.
+Rows are placed on the device once; which rows make up a batch is drawn there (`train.py`), and no step moves data.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from emoflax.clip import Corpus
+from emoflax.errors import UserError
+from emoflax.shards import ShardSet
+
+PAD, UNK = 0, 1  # token ids; the words of the vocabulary follow
+WIDTH_MULTIPLE = 16  # bucket widths are rounded up to it: fewer shapes to compile, friendly to vector units
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """Rows padded to one width.
+
+    `rows` maps names to arrays: 'logmel' float32 [rows, frames, mels] in dB, 'frames' int32 [rows], 'tokens' int32
+    [rows, tokens], 'n_tokens' int32 [rows], 'label' int32 [rows], 'weight' float32 [rows], and 'clip' int32 [rows],
+    the position of the row's clip in `Dataset.clips`. A batch holds `batch_size` of them.
+    """
+
+    rows: dict[str, jax.Array]
+    batch_size: int = dataclasses.field(metadata={"static": True})
+
+    def __len__(self) -> int:
+        return len(self.rows["label"])
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self) // self.batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """`clips`: int array of positions in the corpus, one for each clip that the buckets' rows belong to."""
+
+    buckets: tuple[Bucket, ...]
+    clips: np.ndarray
+
+
+class Features:
+    """What precompute made of a corpus: for each kind, 'logmel' or 'tokens', one ragged sequence per readable clip."""
+
+    def __init__(self, corpus: Corpus, shards: Mapping[str, ShardSet]):
+        self.corpus, self.shards = corpus, dict(shards)
+        self._row = {kind: {clip_id: row for row, clip_id in enumerate(s.ids)} for kind, s in self.shards.items()}
+
+    def get(self, kind: str, position: int) -> np.ndarray:
+        """The sequence of the clip at `position` in the corpus, [frames, mels] or [tokens], memory-mapped."""
+        return self.shards[kind][self._row[kind][self.corpus.clips[position].id]]
+
+    def readable(self, positions: np.ndarray) -> np.ndarray:
+        """Those of `positions` whose clips precompute could read."""
+        ids = [self.corpus.clips[i].id for i in positions]
+        keep = [all(clip_id in rows for rows in self._row.values()) for clip_id in ids]
+        return np.asarray(positions, int)[np.array(keep, bool)]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Clip id -> hash of its decoded samples; empty for a text-only corpus."""
+        audio = self.shards.get("logmel")
+        return dict(zip(audio.ids, audio.digests, strict=True)) if audio else {}
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Kind -> the name of the cache folder, which holds a hash of files and settings."""
+        return {kind: shards.folder.name for kind, shards in self.shards.items()}
+
+
+def build_vocabulary(features: Features, train: np.ndarray, min_count: int) -> tuple[str, ...]:
+    """Words of the training clips that occur at least `min_count` times, sorted; word i has token id i + 2."""
+    lexicon = features.shards["tokens"].manifest["lexicon"]
+    counts = np.zeros(len(lexicon), np.int64)
+    for position in train:
+        np.add.at(counts, features.get("tokens", position), 1)
+    return tuple(word for word, count in zip(lexicon, counts, strict=True) if count >= min_count)
+
+
+def logmel_statistics(features: Features, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each mel band, float32 [mels], over all frames of the training clips alone."""
+    frames, total, squares = 0, 0.0, 0.0
+    for position in train:
+        logmel = np.asarray(features.get("logmel", position), np.float64)
+        frames, total, squares = frames + len(logmel), total + logmel.sum(0), squares + (logmel**2).sum(0)
+    mean = total / frames
+    std = np.sqrt(np.maximum(squares / frames - mean**2, 1e-6))
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """float32 [classes], mean 1 over the clips, such that every class that occurs weighs the same."""
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / np.maximum(counts, 1) / max((counts > 0).sum(), 1)).astype(np.float32)
+
+
+def token_ids(words: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
+    """Words -> int32 ids; a word outside the vocabulary is <unk>."""
+    index = {word: i + 2 for i, word in enumerate(vocabulary)}
+    return np.array([index.get(word, UNK) for word in words], np.int32)
+
+
+def window_starts(length: int, width: int) -> list[int]:
+    """Starts of windows of at most `width` that cover `length`, evenly spread; one window where it fits."""
+    count = max(1, -(-length // width))
+    return [round(i * (length - width) / (count - 1)) for i in range(count)] if count > 1 else [0]
+
+
+def load(
+    features: Features,
+    positions: np.ndarray,
+    *,
+    max_frames: int,
+    max_tokens: int,
+    vocabulary: Sequence[str],
+    batch_size: int,
+    buckets: int,
+    weights: np.ndarray | None = None,
+) -> Dataset:
+    """Places the clips at `positions` on the device.
+
+    Args:
+      weights: float32 [classes], weight of a clip's loss by its label; None: 1.
+    """
+    positions = features.readable(positions)
+    labels = {label: i for i, label in enumerate(features.corpus.labels)}
+    clips = [features.corpus.clips[i] for i in positions]
+    logmels = tokens = None
+    if "logmel" in features.shards:
+        logmels = [features.get("logmel", i) for i in positions]
+    if "tokens" in features.shards:
+        remap = token_ids(features.shards["tokens"].manifest["lexicon"], vocabulary)
+        tokens = [remap[features.get("tokens", i)] for i in positions]
+    dataset = from_arrays(
+        logmels, tokens, np.array([labels[clip.label] for clip in clips], np.int32),
+        max_frames=max_frames, max_tokens=max_tokens, batch_size=batch_size, buckets=buckets, weights=weights,
+    )
+    return dataclasses.replace(dataset, clips=positions)
+
+
+def from_arrays(
+    logmels: Sequence[np.ndarray] | None,
+    tokens: Sequence[np.ndarray] | None,
+    labels: np.ndarray,
+    *,
+    max_frames: int,
+    max_tokens: int,
+    batch_size: int,
+    buckets: int,
+    weights: np.ndarray | None = None,
+) -> Dataset:
+    """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here."""
+    if len(labels) == 0:
+        raise UserError("there is no clip to put into a batch")
+    windows = [
+        (clip, start)
+        for clip in range(len(labels))
+        for start in (window_starts(len(logmels[clip]), max_frames) if logmels is not None else [0])
+    ]
+    clip, start = (np.array(column, np.int32) for column in zip(*windows, strict=True))
+    columns = {"clip": clip, "label": labels[clip], "weight": np.ones(len(clip), np.float32)}
+    columns["weight"] /= np.bincount(clip)[clip]
+    if weights is not None:
+        columns["weight"] *= weights[columns["label"]]
+    ragged = {}
+    if logmels is not None:
+        ragged["logmel"] = [logmels[c][s : s + max_frames] for c, s in windows]
+        columns["frames"] = np.array([len(x) for x in ragged["logmel"]], np.int32)
+    if tokens is not None:
+        # A clip without a word is one unknown word: it has to be some sequence.
+        ragged["tokens"] = [tokens[c][:max_tokens] if len(tokens[c]) else np.array([UNK], np.int32) for c in clip]
+        columns["n_tokens"] = np.array([len(x) for x in ragged["tokens"]], np.int32)
+    groups = _group(columns["frames" if logmels is not None else "n_tokens"], buckets, batch_size)
+    return Dataset(
+        tuple(_bucket(rows, columns, ragged, batch_size) for rows in groups), clips=np.arange(len(labels))
+    )
+
+
+def _group(length: np.ndarray, buckets: int, batch_size: int) -> list[np.ndarray]:
+    """Row numbers sorted by length in as many equal parts as there are full batches for, `buckets` at most."""
+    count = max(1, min(buckets, len(length) // batch_size))
+    return [np.sort(part) for part in np.array_split(np.argsort(length, kind="stable"), count)]
+
+
+def _bucket(
+    rows: np.ndarray, columns: Mapping[str, np.ndarray], ragged: Mapping[str, Sequence[np.ndarray]], batch_size: int
+) -> Bucket:
+    arrays = {name: column[rows] for name, column in columns.items()}
+    for name, sequences in ragged.items():
+        arrays[name] = _pad([sequences[row] for row in rows])
+    # Equal batches instead of full ones and a small rest: at most steps - 1 rows of padding in an epoch.
+    steps = -(-len(rows) // batch_size)
+    return Bucket({name: jax.device_put(array) for name, array in arrays.items()}, -(-len(rows) // steps))
+
+
+def _pad(sequences: Sequence[np.ndarray]) -> np.ndarray:
+    """[rows, width, ...] with zeros after each sequence's end."""
+    width = -(-max(len(sequence) for sequence in sequences) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    padded = np.zeros((len(sequences), width, *sequences[0].shape[1:]), sequences[0].dtype)
+    for row, sequence in zip(padded, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return padded
+

@@ -1,0 +1,98 @@
+"""Best checkpoints -> predictions of every test clip -> scores with intervals."""
+
+import csv
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+from absl import logging
+from flax import nnx
+from ml_collections import ConfigDict
+
+from emoflax import experiment, metrics, train
+from emoflax.checkpoint import Checkpoints, open_existing
+from emoflax.clip import Corpus
+from emoflax.data import Features
+from emoflax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Test clips of one model: log-probabilities [clips, classes] and positions [clips] in the corpus."""
+
+    seed: int
+    fold: int
+    epoch: int
+    clips: np.ndarray
+    log_p: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model as its checkpoint describes it."""
+
+    config: ConfigDict
+    description: dict
+    model: nnx.GraphDef
+    state: train.TrainState
+
+    @property
+    def parameters(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+
+def restore(folder: pathlib.Path) -> Trained:
+    """Rebuilds the best model of a checkpoint folder, from the folder alone.
+
+    Raises:
+      UserError: there is no checkpoint, or it does not fit the model that it describes.
+    """
+    checkpoints: Checkpoints = open_existing(folder)
+    epoch = checkpoints.best()
+    description = checkpoints.describe(epoch)
+    config = ConfigDict(description["config"])
+    model = experiment.build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
+    recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
+    state = checkpoints.restore(epoch, jax.eval_shape(lambda: recipe.init(model, 0)))
+    checkpoints.close()
+    return Trained(config, description, recipe.model, state)
+
+
+def predict_member(config: ConfigDict, features: Features, member: experiment.Member) -> Predictions:
+    """Scores the test clips of one fold with its best checkpoint."""
+    trained = restore(member.checkpoints)
+    here = experiment.describe(config, features, member, trained.description["vocabulary"])
+    if changed := experiment.differences(trained.description, here):
+        raise UserError(
+            f"the checkpoint in {member.folder} was trained with other settings ({'; '.join(changed[:4])}); "
+            "evaluate it with the config that trained it"
+        )
+    dataset = experiment.dataset_of(config, features, member.split.test, trained.description["vocabulary"])
+    log_p = train.score(trained.model, trained.state, dataset)
+    return Predictions(member.seed, member.split.fold, trained.description["epoch"], dataset.clips, log_p)
+
+
+def confusions(predictions: list[Predictions], corpus: Corpus) -> np.ndarray:
+    """[seeds, speakers, classes, classes], each seed's folds pooled: a clip is scored by the fold that it is out of."""
+    per_seed = []
+    for seed in sorted({p.seed for p in predictions}):
+        clips = np.concatenate([p.clips for p in predictions if p.seed == seed])
+        predicted = np.concatenate([p.log_p.argmax(1) for p in predictions if p.seed == seed])
+        label = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
+        speaker = np.array([corpus.clips[i].speaker for i in clips])
+        per_seed.append(metrics.speaker_confusions(label, predicted, speaker, len(corpus.labels)))
+    return np.stack(per_seed)
+
+
+def write_predictions(path: pathlib.Path, predictions: list[Predictions], corpus: Corpus) -> None:
+    """One CSV line per clip and seed, with the probability of every class."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["corpus", "seed", "fold", "clip", "speaker", "label", "predicted", *corpus.labels])
+        for p in predictions:
+            for position, log_p in zip(p.clips, p.log_p, strict=True):
+                clip, guess = corpus.clips[position], corpus.labels[int(log_p.argmax())]
+                shown = [f"{value:.6f}" for value in np.exp(log_p)]
+                writer.writerow([corpus.name, p.seed, p.fold, clip.id, clip.speaker, clip.label, guess, *shown])
+    logging.info("predictions of every clip: %s", path)

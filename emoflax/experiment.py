@@ -1,0 +1,222 @@
+"""A config becomes a run: features, one model per seed and fold, and where each of them keeps its files.
+
+    runs/<name>-<corpus>-<protocol>/seed0-fold1/   checkpoints, metrics.jsonl, tensorboard of one model
+    runs/<name>-<corpus>-<protocol>/               report over the seeds and folds of one command
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import time
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import nnx
+from ml_collections import ConfigDict
+
+from emoflax import data, metrics, models, optimizer, splits, train
+from emoflax.checkpoint import Checkpoints
+from emoflax.clip import Corpus
+from emoflax.data import Dataset, Features
+from emoflax.errors import UserError
+from emoflax.monitor import Monitor
+from emoflax.splits import Split
+
+# May change between two runs of one command: none of them changes the weights.
+NOT_COMPARED = ("data.dir", "data.cache_dir", "precompute", "seeds", "split.fold")
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One seed of one fold, and the folder that is its own."""
+
+    seed: int
+    split: Split
+    folder: pathlib.Path
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.folder / "checkpoints"
+
+
+def run_folder(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pathlib.Path:
+    return workdir / f"{config.name}-{corpus.name}-{splits.resolve_protocol(config.split.protocol, corpus)}"
+
+
+def members(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> list[Member]:
+    """Every seed and fold that the config asks for."""
+    protocol = splits.resolve_protocol(config.split.protocol, corpus)
+    lists = {part: config.split[f"{part}_speakers"] for part in ("train", "dev", "test")}
+    made = [
+        splits.make_split(corpus, protocol, fold, config.split.dev_share, lists)
+        for fold in splits.parse_folds(config.split.fold, protocol, corpus)
+    ]
+    return [
+        Member(int(seed), split, folder / f"seed{seed}-fold{split.fold}") for seed in config.seeds for split in made
+    ]
+
+
+def features_of(config: ConfigDict, corpus: Corpus) -> Features:
+    """Opens the shards that the model needs, computing what is missing."""
+    from precompute import build  # audio libraries come with it; a session that never gets here does not pay for them
+
+    precompute, cache_dir = config.precompute.to_dict(), config.data.cache_dir
+    shards = {}
+    if config.model.audio:
+        if not corpus.has_audio:
+            raise UserError(f"config.model.audio={config.model.audio!r}, but corpus {corpus.name} has no recordings")
+        shards["logmel"] = build.log_mels(corpus, config.audio.to_dict(), cache_dir, precompute)
+    if config.model.text:
+        shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
+    return Features(corpus, shards)
+
+
+def max_frames(config: ConfigDict) -> int:
+    return math.ceil(config.data.max_s * 1000 / config.audio.hop_ms)
+
+
+def dataset_of(config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None) -> Dataset:
+    return data.load(
+        features,
+        positions,
+        max_frames=max_frames(config),
+        max_tokens=config.text.max_tokens,
+        vocabulary=vocabulary,
+        batch_size=config.train.batch_size,
+        buckets=config.data.buckets,
+        weights=weights,
+    )
+
+
+def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: int) -> nnx.Module:
+    return models.build(
+        config.model.to_dict(),
+        mels=config.audio.mels,
+        vocabulary=vocabulary_size + 2,
+        classes=classes,
+        dtype=config.train.dtype,
+        seed=seed,
+    )
+
+
+def recipe_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int) -> train.Recipe:
+    rate = optimizer.learning_rate(
+        peak=config.optimizer.learning_rate,
+        schedule=config.optimizer.schedule,
+        warmup_epochs=config.optimizer.warmup_epochs,
+        epochs=config.train.epochs,
+        steps_per_epoch=steps_per_epoch,
+    )
+    chain = optimizer.build(
+        rate, weight_decay=config.optimizer.weight_decay, clip_norm=config.optimizer.clip_norm
+    )
+    return train.Recipe(nnx.graphdef(model), chain, config.train.label_smoothing, config.train.ema)
+
+
+def describe(config: ConfigDict, features: Features, member: Member, vocabulary) -> dict:
+    """What a checkpoint says about itself; enough to rebuild the model and its features."""
+    corpus = features.corpus
+    return {
+        "config": json.loads(config.to_json_best_effort()),
+        "corpus": corpus.name,
+        "notice": corpus.notice,
+        "labels": list(corpus.labels),
+        "vocabulary": list(vocabulary),
+        "features": features.fingerprints,
+        "protocol": member.split.protocol,
+        "fold": member.split.fold,
+        "seed": member.seed,
+    }
+
+
+def train_member(config: ConfigDict, features: Features, member: Member) -> None:
+    """Trains one model, or what is left of it, and leaves its checkpoints on disk."""
+    begin = time.perf_counter()
+    split, corpus = member.split, features.corpus
+    splits.check_leakage(split, corpus, features.digests)
+    clips = features.readable(split.train)
+    vocabulary = data.build_vocabulary(features, clips, config.text.min_count) if config.model.text else ()
+    labels = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
+    weights = data.class_weights(labels, len(corpus.labels)) if config.train.class_weighting else None
+    train_set = dataset_of(config, features, clips, vocabulary, weights)
+    dev_set = dataset_of(config, features, split.dev, vocabulary) if len(split.dev) else None
+
+    model = build_model(config, len(vocabulary), len(corpus.labels), member.seed)
+    if config.model.audio:
+        mean, std = data.logmel_statistics(features, clips)
+        model.normalise.mean[...], model.normalise.std[...] = jnp.asarray(mean), jnp.asarray(std)
+    recipe = recipe_of(config, model, sum(bucket.steps for bucket in train_set.buckets))
+    state = recipe.init(model, member.seed)
+
+    checkpoints = Checkpoints(member.checkpoints)
+    description = describe(config, features, member, vocabulary)
+    state, done, clock_s = resume(checkpoints, state, description)
+    if done >= config.train.epochs:
+        logging.info("%s: all %d epochs are done", member.folder.name, done)
+        checkpoints.close()
+        return
+    monitor = Monitor(member.folder, member.folder.name, done, config.train.epochs)
+
+    def after_epoch(epoch: int, state: train.TrainState, numbers: dict) -> None:
+        last = epoch == config.train.epochs
+        numbers |= {"dev_uar": None, "dev_loss": None}
+        if epoch % config.train.save_epochs == 0 or last:
+            if dev_set:
+                numbers |= dev_scores(recipe, state, dev_set, corpus)
+            clock = clock_s + time.perf_counter() - begin
+            # Without dev clips the last epoch is the best one.
+            chosen_by = numbers["dev_uar"] if dev_set else epoch / config.train.epochs
+            checkpoints.save(epoch, state, description | {"epoch": epoch, "clock_s": clock}, chosen_by)
+        monitor.epoch(numbers)
+
+    try:
+        train.fit(recipe, state, train_set, epochs=config.train.epochs, after_epoch=after_epoch)
+    finally:
+        monitor.close()
+        checkpoints.close()
+
+
+def resume(checkpoints: Checkpoints, state: train.TrainState, description: dict) -> tuple[train.TrainState, int, float]:
+    """(state, epochs done, seconds spent) of the latest checkpoint, or the fresh state.
+
+    Raises:
+      UserError: the folder holds a run with other settings or other data.
+    """
+    epoch = checkpoints.latest()
+    if epoch is None:
+        return state, 0, 0.0
+    there = checkpoints.describe(epoch)
+    if changed := differences(there, description):
+        raise UserError(
+            f"{checkpoints.folder.parent} holds a run with other settings ({'; '.join(changed[:4])}); "
+            "choose another --workdir or config.name, or delete that folder"
+        )
+    logging.info("resuming %s after epoch %d", checkpoints.folder.parent, epoch)
+    return checkpoints.restore(epoch, state), epoch, there["clock_s"]
+
+
+def differences(there: dict, here: dict, prefix: str = "") -> list[str]:
+    """Fields whose values differ between two descriptions, as 'field: then -> now'."""
+    found = []
+    for name, now in here.items():
+        path = f"{prefix}{name}"
+        if path.removeprefix("config.") in NOT_COMPARED:
+            continue
+        then = there.get(name)
+        if isinstance(now, dict) and isinstance(then, dict):
+            found += differences(then, now, f"{path}.")
+        elif json.dumps(then) != json.dumps(now):
+            found.append(f"{path}: {then} -> {now}" if len(str(then)) < 60 else path)
+    return found
+
+
+def dev_scores(recipe: train.Recipe, state: train.TrainState, dev_set: Dataset, corpus: Corpus) -> dict[str, float]:
+    log_p = train.score(recipe.model, state, dev_set)
+    label = np.array([corpus.labels.index(corpus.clips[i].label) for i in dev_set.clips])
+    matrix = metrics.confusion(label, log_p.argmax(1), len(corpus.labels))
+    return {
+        "dev_uar": float(metrics.scores(matrix)["uar"]),
+        "dev_loss": float(-log_p[np.arange(len(label)), label].mean()),
+    }

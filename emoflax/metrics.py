@@ -1,0 +1,96 @@
+"""Scores as functions of confusion matrices, and their intervals.
+
+A confusion matrix counts clips, [..., true class, predicted class]; matrices of disjoint clips add up, so every
+score of any union of speakers, folds or resamples is computed from sums, and every clip counts exactly once.
+"""
+
+import numpy as np
+
+METRICS = ("uar", "accuracy", "macro_f1", "weighted_f1")
+RESAMPLES = 2_000
+
+
+def confusion(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts [classes, classes] of int arrays [clips], true class first."""
+    return np.bincount(label * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def recall(matrix: np.ndarray) -> np.ndarray:
+    """[..., classes]; nan for a class without clips."""
+    support = matrix.sum(-1)
+    return np.divide(
+        np.diagonal(matrix, axis1=-2, axis2=-1), support, out=np.full(support.shape, np.nan), where=support > 0
+    )
+
+
+def scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """UAR (mean recall over the classes that have clips), accuracy, macro-F1 and weighted F1; each [...]."""
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+    support, guesses = matrix.sum(-1), matrix.sum(-2)
+    total = np.maximum(support.sum(-1), 1)
+    f1 = 2 * hits / np.maximum(support + guesses, 1)
+    present = support > 0
+    classes = np.maximum(present.sum(-1), 1)
+    return {
+        "uar": np.nan_to_num(recall(matrix)).sum(-1) / classes,
+        "accuracy": hits.sum(-1) / total,
+        "macro_f1": (f1 * present).sum(-1) / classes,
+        "weighted_f1": (f1 * support).sum(-1) / total,
+    }
+
+
+def speaker_confusions(label: np.ndarray, predicted: np.ndarray, speaker: np.ndarray, classes: int) -> np.ndarray:
+    """One confusion matrix per speaker, [speakers, classes, classes], speakers sorted."""
+    return np.stack([confusion(label[speaker == s], predicted[speaker == s], classes) for s in np.unique(speaker)])
+
+
+def bootstrap(matrices: np.ndarray, seed: int = 0) -> np.ndarray | None:
+    """Resamples speakers with replacement: clips of one speaker are not independent of each other.
+
+    Args:
+      matrices: [seeds, speakers, classes, classes]; the same speakers are drawn for every seed.
+
+    Returns:
+      [resamples, seeds, classes, classes], or None for a single speaker, who gives no interval.
+    """
+    speakers = matrices.shape[1]
+    if speakers < 2:
+        return None
+    draws = np.random.default_rng(seed).multinomial(speakers, np.full(speakers, 1 / speakers), size=RESAMPLES)
+    return np.einsum("rs,nsij->rnij", draws, matrices)
+
+
+def interval(resampled: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of values [resamples]."""
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def summarise(matrices: np.ndarray) -> dict[str, dict]:
+    """Mean over seeds of every score, with its 95 % speaker-level bootstrap interval and its spread over seeds.
+
+    Args:
+      matrices: [seeds, speakers, classes, classes].
+
+    Returns:
+      {'uar': {'mean', 'low', 'high', 'seeds': [...]}, ..., 'recall': {'mean': [classes], 'low', 'high'}};
+      low and high are None where there is one speaker only.
+    """
+    pooled = matrices.sum(1)
+    resampled = bootstrap(matrices)
+    summary: dict[str, dict] = {}
+    again = scores(resampled) if resampled is not None else None
+    for name, values in scores(pooled).items():
+        low, high = interval(again[name].mean(-1)) if again else (None, None)
+        summary[name] = {"mean": float(values.mean()), "low": low, "high": high, "seeds": values.tolist()}
+    mean = recall(pooled).mean(0)
+    bounds = [None] * len(mean)
+    if resampled is not None:
+        drawn = recall(resampled).mean(1)
+        bounds = [interval(drawn[:, c]) if np.isfinite(drawn[:, c]).any() else None for c in range(len(mean))]
+    summary["recall"] = {
+        "mean": [None if np.isnan(value) else float(value) for value in mean],
+        "low": [bound and bound[0] for bound in bounds],
+        "high": [bound and bound[1] for bound in bounds],
+    }
+    return summary

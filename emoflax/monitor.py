@@ -1,0 +1,53 @@
+"""What a run says while it goes: metrics.jsonl, TensorBoard, and one progress bar."""
+
+import json
+import pathlib
+from typing import Any
+
+import tqdm
+
+
+class Monitor:
+    """One line of numbers per epoch, to all three places.
+
+    Args:
+      epoch: the epoch that training resumes after; later lines, of epochs that no checkpoint has, are dropped.
+    """
+
+    def __init__(self, folder: pathlib.Path, title: str, epoch: int, epochs: int):
+        from tensorboardX import SummaryWriter  # half a second, which prediction need not pay
+
+        self._path = folder / "metrics.jsonl"
+        kept = [line for line in read(folder) if line["epoch"] <= epoch]
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
+        self._bar = tqdm.tqdm(total=epochs, initial=epoch, desc=title, unit="epoch", dynamic_ncols=True)
+
+    def epoch(self, numbers: dict[str, Any]) -> None:
+        """Logs numbers that include 'epoch'; None marks what was not measured."""
+        self._file.write(json.dumps(numbers) + "\n")
+        self._file.flush()
+        for name, value in numbers.items():
+            if value is not None and name != "epoch":
+                self._board.add_scalar(name, value, numbers["epoch"])
+        shown = {name: numbers[name] for name in ("loss", "dev_uar", "clips_per_s") if numbers[name] is not None}
+        self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+        self._bar.close()
+
+
+def read(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a line torn by a kill ends the list."""
+    lines: list[dict[str, Any]] = []
+    path = folder / "metrics.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines

@@ -1,0 +1,177 @@
+"""The training state, one pure step, an epoch as one compiled program, and the loop."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from emoflax.data import Bucket, Dataset
+from emoflax.errors import UserError
+from emoflax.losses import cross_entropy
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a step changes or needs. `average`: moving average of the weights, or None."""
+
+    step: jax.Array
+    seed: jax.Array
+    params: Any
+    statistics: Any
+    opt_state: optax.OptState
+    average: Any
+
+    @property
+    def evaluated(self) -> Any:
+        """The weights that are scored and used."""
+        return self.params if self.average is None else self.average
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is fixed while a model trains; the arrays are in TrainState."""
+
+    model: nnx.GraphDef
+    optimizer: optax.GradientTransformation
+    label_smoothing: float
+    ema: float
+
+    def init(self, model: nnx.Module, seed: int) -> TrainState:
+        _, params, statistics = nnx.split(model, nnx.Param, ...)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            seed=jnp.asarray(seed, jnp.uint32),
+            params=params,
+            statistics=statistics,
+            opt_state=self.optimizer.init(params),
+            average=jax.tree.map(jnp.copy, params) if self.ema else None,
+        )
+
+
+def apply(recipe_model: nnx.GraphDef, params: Any, statistics: Any, batch: dict, key: jax.Array | None) -> jax.Array:
+    """Logits [batch, classes] of a batch as `Bucket.rows` describes it."""
+    # copy=True: inside a trace, nnx refuses to touch variables of an outer one.
+    return nnx.merge(recipe_model, params, statistics, copy=True)(batch, key)
+
+
+def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict]:
+    """One update. Pure: the randomness is a function of (seed, step)."""
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+
+    def loss_of(params):
+        logits = apply(recipe.model, params, state.statistics, batch, key)
+        return cross_entropy(logits, batch["label"], batch["weight"], recipe.label_smoothing)
+
+    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average is not None:
+        # Early on the average follows closely, so that it never remembers the random start.
+        decay = jnp.minimum(recipe.ema, (1 + state.step) / (10 + state.step))
+        average = optax.incremental_update(params, average, 1 - decay)
+    state = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state, average=average)
+    return state, {"loss": loss, "grad_norm": optax.global_norm(gradients)}
+
+
+def batch_at(bucket: Bucket, order: jax.Array, slot: jax.Array) -> dict[str, jax.Array]:
+    """Batch number `slot` of the rows in `order` [rows]; places past the last row repeat it with weight 0."""
+    places = slot * bucket.batch_size + jnp.arange(bucket.batch_size)
+    batch = jax.tree.map(lambda rows: rows[order[jnp.minimum(places, len(bucket) - 1)]], bucket.rows)
+    return batch | {"weight": jnp.where(places < len(bucket), batch["weight"], 0.0)}
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def train_epoch(recipe: Recipe, state: TrainState, buckets: tuple[Bucket, ...]) -> tuple[TrainState, dict]:
+    """Every row once, in an order that is a function of (seed, epoch); returns metrics [steps]."""
+    steps = [bucket.steps for bucket in buckets]
+    epoch = state.step // sum(steps)
+    key = jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(0x5EED)), epoch)
+    order_key, *row_keys = jax.random.split(key, 1 + len(buckets))
+    orders = [jax.random.permutation(k, len(bucket)) for k, bucket in zip(row_keys, buckets, strict=True)]
+    visits = np.concatenate([np.stack([np.full(n, b), np.arange(n)], 1) for b, n in enumerate(steps)])
+    visits = jax.random.permutation(order_key, jnp.asarray(visits, jnp.int32))
+
+    def take(bucket: Bucket, order: jax.Array, state: TrainState, slot: jax.Array):
+        return train_step(recipe, state, batch_at(bucket, order, slot))
+
+    branches = [functools.partial(take, bucket, order) for bucket, order in zip(buckets, orders, strict=True)]
+
+    def body(state, visit):
+        return jax.lax.switch(visit[0], branches, state, visit[1])
+
+    return jax.lax.scan(body, state, visits)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def log_probabilities(model: nnx.GraphDef, params: Any, statistics: Any, bucket: Bucket) -> jax.Array:
+    """[rows, classes] of a bucket's rows, in their order."""
+
+    def score(slot):
+        batch = batch_at(bucket, jnp.arange(len(bucket)), slot)
+        return jax.nn.log_softmax(apply(model, params, statistics, batch, None))
+
+    stacked = jax.lax.map(score, jnp.arange(bucket.steps))
+    return stacked.reshape(-1, stacked.shape[-1])[: len(bucket)]
+
+
+def score(model: nnx.GraphDef, state: TrainState, dataset: Dataset) -> np.ndarray:
+    """Log-probabilities [clips, classes] float64: the normalised mean over each clip's rows."""
+    rows = [log_probabilities(model, state.evaluated, state.statistics, bucket) for bucket in dataset.buckets]
+    rows = np.concatenate([np.asarray(part, np.float64) for part in rows])
+    clip = np.concatenate([np.asarray(bucket.rows["clip"]) for bucket in dataset.buckets])
+    total = np.zeros((len(dataset.clips), rows.shape[1]))
+    np.add.at(total, clip, rows)
+    mean = total / np.bincount(clip)[:, None]
+    return mean - np.logaddexp.reduce(mean, axis=1, keepdims=True)
+
+
+def fit(
+    recipe: Recipe,
+    state: TrainState,
+    train: Dataset,
+    *,
+    epochs: int,
+    after_epoch: Callable[[int, TrainState, dict], None],
+) -> TrainState:
+    """Trains from the state's own epoch to `epochs`; `after_epoch(epoch, state, numbers)` evaluates, saves and logs.
+
+    Raises:
+      UserError: a loss or gradient is not finite; the checkpoints written before are untouched.
+    """
+    steps = sum(bucket.steps for bucket in train.buckets)
+    for epoch in range(int(state.step) // steps + 1, epochs + 1):
+        begin = time.perf_counter()
+        state, metrics = train_epoch(recipe, state, train.buckets)
+        metrics = jax.device_get(metrics)
+        seconds = time.perf_counter() - begin
+        check_finite(metrics, first_step=(epoch - 1) * steps)
+        numbers = {
+            "epoch": epoch,
+            "step": epoch * steps,
+            "loss": float(metrics["loss"].mean()),
+            "grad_norm": float(metrics["grad_norm"].mean()),
+            "clips_per_s": len(train.clips) / seconds,
+            "seconds": seconds,
+        }
+        after_epoch(epoch, state, numbers)
+    return state
+
+
+def check_finite(metrics: dict[str, np.ndarray], first_step: int) -> None:
+    """Raises UserError that names the first step and the metric that is NaN or infinite."""
+    for name, values in metrics.items():
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise UserError(
+                f"{name} is {values[bad[0]]} at step {first_step + bad[0]}; training stopped, the last checkpoint is "
+                "kept. Lower config.optimizer.learning_rate, set config.optimizer.clip_norm, or use float32"
+            )

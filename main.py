@@ -1,0 +1,73 @@
+"""EmoFlax's single entry point: flags and dispatch, nothing else.
+
+    python main.py --config=configs/cnn2.py                                   train, evaluate, report
+    python main.py --config=configs/cnn2.py --mode=precompute                 fill the cache only
+    python main.py --config=configs/cnn2.py --mode=eval                       report again, from the checkpoints
+    python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
+"""
+
+import pathlib
+import signal
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from emoflax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/cnn2.py.", lock_config=True)
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "precompute"], "What to do.")
+WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for checkpoints, logs and reports; one folder per run in it.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict: folder of a trained model, e.g. RUN/seed0-fold1.")
+INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
+OUTPUT = flags.DEFINE_string("output", None, "predict: file for the JSON lines; without it they follow the table.")
+RECORD = flags.DEFINE_bool("record", False, "train, eval: append the result to configs/results.jsonl.")
+
+
+def main(argv: list[str]) -> None:
+    if argv[1:]:
+        raise UserError(f"{argv[1]!r} is not a flag; see python main.py --help")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
+    logging.get_absl_handler().setFormatter(None)
+    from emoflax import job  # jax comes with it; --help and misspelt flags answer without
+
+    if MODE.value == "predict":
+        job.predict(CONFIG.value, pathlib.Path(WORKDIR.value), CHECKPOINT.value, INPUTS.value, OUTPUT.value)
+        return
+    if CONFIG.value is None:
+        raise UserError("--config is missing; try python main.py --config=configs/cnn2.py")
+    if MODE.value == "precompute":
+        job.precompute(CONFIG.value)
+    else:
+        job.train_and_report(
+            CONFIG.value, pathlib.Path(WORKDIR.value), train=MODE.value == "train", record=RECORD.value
+        )
+
+
+def parse(argv: list[str]) -> list[str]:
+    """absl's parser, with a sentence instead of a traceback for a field or a file that does not exist."""
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        if CONFIG.value is not None:
+            CONFIG.value.lock()  # a config file that could not be loaded is noticed only when it is touched
+        return rest
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+        reason = " ".join(str(error.args[0] if error.args else error).split())
+        raise UserError(f"--config: {reason}. configs/default.py lists every field with its unit") from error
+
+
+def run() -> int:
+    """Exit status: 0, 2 after a mistake that one sentence explains, 130 after an interruption."""
+    try:
+        app.run(main, flags_parser=parse)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())
