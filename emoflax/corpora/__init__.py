@@ -1,0 +1,78 @@
+"""Every corpus by its name: where the recordings come from, and what they are called."""
+
+import dataclasses
+import textwrap
+
+from absl import logging
+
+from emoflax.clip import Corpus
+from emoflax.corpora import filenames, manifest, meld, ravdess
+from emoflax.corpora.download import UnreachableError
+from emoflax.errors import UserError
+
+NAMES = ("auto", "ravdess", "synthetic", "manifest", "meld", *filenames.CORPORA, "tfds:NAME")
+AUTO_ANSWER_S = 5.0  # the default run must not keep somebody off line waiting
+
+_BANNER = """
+{line}
+  NO REAL SPEECH: RAVDESS could not be had, the built-in synthetic corpus takes its place.
+
+{reason}
+
+  Whatever this run measures says nothing about real recordings. For real ones set
+    --config.data.dir=FOLDER_OR_ZIP                            (RAVDESS)
+    --config.data.corpus=manifest --config.data.dir=FILE.csv   (your own recordings)
+{line}"""
+
+
+def load(name: str, dir: str, cache_dir: str) -> Corpus:  # the fields of config.data
+    """The corpus that `config.data.corpus` names.
+
+    name: one of NAMES. 'auto' is RAVDESS, or with a loud notice the synthetic corpus where RAVDESS was not given and
+      cannot be downloaded.
+    dir: folder or file that holds it; '' where the corpus can be made or downloaded.
+    cache_dir: where downloads go and what is unpacked from them.
+
+    Raises UserError when the name is unknown or the corpus is not there, not whole, or not readable.
+    """
+    if name == "auto":
+        return _auto(dir, cache_dir)
+    if name == "ravdess":
+        return ravdess.load(dir, cache_dir)
+    if name == "manifest":
+        return manifest.load(dir, cache_dir)
+    if name == "meld":
+        return meld.load(dir, cache_dir)
+    if name in filenames.CORPORA:
+        return filenames.load(name, dir, cache_dir)
+    if name == "synthetic":
+        return _synthetic(dir, cache_dir)
+    if name.startswith("tfds:") and name != "tfds:":
+        from emoflax.corpora import from_tfds  # brings in tensorflow-datasets: seconds, and audio libraries
+
+        return from_tfds.load(name.removeprefix("tfds:"), dir, cache_dir)
+    raise UserError(f"--config.data.corpus={name} is not known; allowed are {', '.join(NAMES)}.")
+
+
+def _auto(dir: str, cache_dir: str) -> Corpus:
+    if dir:
+        try:
+            return ravdess.load(dir, cache_dir)
+        except UserError as error:
+            raise UserError(
+                f"{error} (--config.data.corpus=auto takes --config.data.dir for RAVDESS; name the corpus if it is "
+                f"another: {', '.join(NAMES[2:])}.)"
+            ) from error
+    try:
+        return ravdess.load("", cache_dir, answer_s=AUTO_ANSWER_S)
+    except UnreachableError as error:
+        reason = textwrap.fill(str(error), 96, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
+        logging.warning(_BANNER.format(line="*" * 96, reason=reason))
+    corpus = _synthetic("", cache_dir)
+    return dataclasses.replace(corpus, notice=f"stand-in for RAVDESS, which could not be had: {corpus.notice}")
+
+
+def _synthetic(dir: str, cache_dir: str) -> Corpus:
+    from emoflax.corpora import synthetic  # writes its recordings: brings in soundfile
+
+    return synthetic.load(dir, cache_dir)

@@ -1,0 +1,85 @@
+"""CSV and JSONL files as rows of text cells, with the line number that an error needs."""
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+from emoflax.errors import UserError
+
+SUFFIXES = (".csv", ".jsonl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table: `line` counts from 1, the header included; `cells` are stripped, keys in lower case."""
+
+    line: int
+    cells: dict[str, str]
+
+
+def read(path: Path) -> list[Row]:
+    """All rows of a UTF-8 CSV (comma, semicolon or tab; first line names the columns) or JSONL file.
+
+    Raises UserError for another ending, other text encodings, a malformed line, and a table without rows.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path} must end in {' or '.join(SUFFIXES)}; its ending tells how to read it.")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path} line {line} is not UTF-8 text. Save the file as UTF-8.") from error
+    rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _jsonl_rows(text, path)
+    if not rows:
+        raise UserError(f"{path} is empty: it needs a line for every recording.")
+    return rows
+
+
+def _csv_rows(text: str, path: Path) -> list[Row]:
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)  # spreadsheets of half the world write semicolons
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        if doubled := sorted({name for name in names if name and names.count(name) > 1}):
+            raise UserError(f"{path} line 1 names the column '{doubled[0]}' twice.")
+        rows = []
+        for values in reader:
+            if not any(value.strip() for value in values):
+                continue
+            if len(values) != len(names):
+                raise UserError(
+                    f"{path} line {reader.line_num} has {len(values)} cells where the first line names {len(names)} "
+                    'columns. Put "double quotes" around a text that holds commas.'
+                )
+            cells = {name: value.strip() for name, value in zip(names, values, strict=True)}
+            rows.append(Row(reader.line_num, cells))
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} is not valid CSV: {error}.") from error
+    return rows
+
+
+def _jsonl_rows(text: str, path: Path) -> list[Row]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON may hold U+2028 unescaped
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} line {number} is not valid JSON: {error.msg}.") from error
+        if not isinstance(record, dict):
+            raise UserError(f'{path} line {number} is not a JSON object: write {{"file": ..., "emotion": ...}}.')
+        rows.append(Row(number, {key.strip().lower(): _cell(value) for key, value in record.items()}))
+    return rows
+
+
+def _cell(value: object) -> str:
+    """Numbers as they would stand in a CSV, null as the empty cell; columns that nobody reads may hold anything."""
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value)
