@@ -1,0 +1,271 @@
+"""The shard format: the features of a corpus's clips as plain .npy files that are memory-mapped when read.
+
+A folder holds one kind of feature of one corpus:
+
+    shard-00000.npy    rows of its clips, one clip after the other: [sum of lengths, ...] float32 or int32
+    shard-00000.json   {ids, lengths, digests, failures, bytes, sha256} of the file above; written after it
+    ...
+    unreadable.jsonl   {id, path, reason} of every clip that gave no features
+    manifest.json      {format, kind, corpus, fingerprint, settings, ..., shards: [{file, clips, bytes, sha256,
+                       index_sha256}]}; written last, so a folder that has one is complete
+
+Every file appears under its name whole or not at all, and holds nothing but what follows from clips and settings (no
+clock, no host): a build that was killed and run again, or written by another engine, gives the same bytes.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from emoflax.errors import UserError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+UNREADABLE = "unreadable.jsonl"
+_STALE_S = 3600.0  # a temporary file that nobody has written to for so long belongs to a killed build
+
+
+class Row(NamedTuple):
+    """Features of one clip: values [length, ...]; digest of the recording, '' for text."""
+
+    id: str
+    values: np.ndarray
+    digest: str = ""
+
+
+class Failure(NamedTuple):
+    """A clip that gave no features, and why."""
+
+    id: str
+    path: str | None
+    reason: str
+
+
+class ShardSet:
+    """A complete folder of shards, memory-mapped.
+
+    Attributes:
+      manifest: what manifest.json holds.
+      ids: ids of the clips, in the order of the corpus, unreadable ones left out.
+      lengths: int64 [clips], rows (frames or tokens) of each clip.
+      digests: hash of each clip's recording; '' for text.
+      failures: {id, path, reason} of the clips that gave no features.
+    """
+
+    def __init__(self, manifest: dict[str, Any], indexes: list[dict[str, Any]], arrays: list[np.ndarray]):
+        self.manifest = manifest
+        self.ids: tuple[str, ...] = tuple(id for index in indexes for id in index["ids"])
+        self.digests: tuple[str, ...] = tuple(digest for index in indexes for digest in index["digests"])
+        self.failures: tuple[dict[str, str], ...] = tuple(bad for index in indexes for bad in index["failures"])
+        self.lengths = np.array([length for index in indexes for length in index["lengths"]], np.int64)
+        self._arrays = arrays
+        self._shards = np.repeat(np.arange(len(indexes)), [len(index["ids"]) for index in indexes])
+        starts = [np.cumsum([0, *index["lengths"]])[:-1] for index in indexes]
+        self._starts = np.concatenate([np.zeros(0, np.int64), *starts])
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], verify: bool = False) -> "ShardSet":
+        """Maps a folder's shards; verify also reads every byte and compares checksums (about 1 s per GB).
+
+        Raises:
+          UserError: the build was never finished, or a file is missing or damaged.
+        """
+        folder = Path(folder)
+        if not (folder / MANIFEST).exists():
+            raise UserError(f"{folder} holds no finished shards. Run --mode=precompute: it goes on where it stopped.")
+        manifest = _parse(folder / MANIFEST, _read(folder / MANIFEST))
+        if manifest.get("format") != FORMAT:
+            raise _damaged(folder / MANIFEST, f"it is not of format {FORMAT}")
+        indexes = [_open_index(folder, shard) for shard in manifest["shards"]]
+        arrays = [_open_rows(folder, index, s, verify) for s, index in zip(manifest["shards"], indexes, strict=True)]
+        return cls(manifest, indexes, arrays)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, clip: int) -> np.ndarray:
+        """Rows of a clip, [length, ...], read only: pages are loaded from disk when they are touched."""
+        start = self._starts[clip]
+        return self._arrays[self._shards[clip]][start : start + self.lengths[clip]]
+
+
+def write_shard(
+    folder: Path, number: int, rows: Iterable[Row | Failure], row_shape: tuple[int, ...], dtype: str
+) -> None:
+    """Writes one shard and its index, holding one clip in memory at a time.
+
+    Args:
+      folder: exists already.
+      number: place of the shard in the set.
+      rows: clips in order; values of a Row are [length, *row_shape].
+      row_shape: shape of one frame or token.
+      dtype: of the file, with its byte order: '<f4', '<i4'.
+
+    Raises:
+      UserError: the folder cannot be written to, or the disk is full.
+    """
+    index: dict[str, Any] = {"ids": [], "lengths": [], "digests": [], "failures": []}
+    with _whole_file(folder / _rows_name(number)) as file:
+        _write_header(file, (0, *row_shape), dtype)
+        for row in rows:
+            if isinstance(row, Failure):
+                index["failures"].append(row._asdict())
+                continue
+            file.write(np.ascontiguousarray(row.values, dtype).tobytes())
+            index["ids"].append(row.id)
+            index["lengths"].append(len(row.values))
+            index["digests"].append(row.digest)
+        file.seek(0)  # numpy leaves room in the header for any number of rows
+        _write_header(file, (sum(index["lengths"]), *row_shape), dtype)
+        file.seek(0)
+        index["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        index["bytes"] = file.tell()
+    _write_json(folder / _index_name(number), index)
+
+
+def clips_done(folder: Path, number: int) -> int:
+    """Clips of a shard that an earlier run has finished; 0 where it has to be written (again)."""
+    try:
+        index = json.loads((folder / _index_name(number)).read_bytes())
+        if (folder / _rows_name(number)).stat().st_size != index["bytes"]:
+            return 0
+        return len(index["ids"]) + len(index["failures"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def write_manifest(folder: Path, shards: int, head: dict[str, Any]) -> None:
+    """Closes a folder of which all shards are written.
+
+    Args:
+      folder: of the shards.
+      shards: how many there are.
+      head: kind, corpus, fingerprint, settings, and what else belongs to the set, such as 'lexicon'.
+    """
+    entries, failures = [], []
+    for number in range(shards):
+        text = _read(folder / _index_name(number))
+        index = _parse(folder / _index_name(number), text)
+        entries.append(
+            {
+                "file": _rows_name(number),
+                "clips": len(index["ids"]),
+                "bytes": index["bytes"],
+                "sha256": index["sha256"],
+                "index_sha256": hashlib.sha256(text).hexdigest(),
+            }
+        )
+        failures += index["failures"]
+    with _whole_file(folder / UNREADABLE) as file:
+        file.writelines(json.dumps(failure).encode() + b"\n" for failure in failures)
+    _write_json(folder / MANIFEST, {"format": FORMAT, **head, "shards": entries})
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder, and rids it of what killed builds left half-written."""
+    with _disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("*.tmp"):
+            with contextlib.suppress(FileNotFoundError):  # another build at work here may be first
+                if time.time() - left.stat().st_mtime > _STALE_S:
+                    left.unlink()
+
+
+def _rows_name(number: int) -> str:
+    return f"shard-{number:05d}.npy"
+
+
+def _index_name(number: int) -> str:
+    return f"shard-{number:05d}.json"
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with _whole_file(path) as file:
+        file.write(json.dumps(content, sort_keys=True).encode())
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file for writing that appears under its name whole or not at all, whoever else writes it too."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    with _disk_errors(path.parent):
+        try:
+            with open(temporary, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {folder}: {error.strerror or error}. Free space there or choose another folder with "
+            f"--config.data.cache_dir; shards that are finished are kept, and the same command goes on from them."
+        ) from error
+
+
+def _open_index(folder: Path, shard: dict[str, Any]) -> dict[str, Any]:
+    path = (folder / shard["file"]).with_suffix(".json")
+    text = _read(path)
+    if hashlib.sha256(text).hexdigest() != shard["index_sha256"]:
+        raise _damaged(path, "its checksum is wrong")
+    return _parse(path, text)
+
+
+def _open_rows(folder: Path, index: dict[str, Any], shard: dict[str, Any], verify: bool) -> np.ndarray:
+    path = folder / shard["file"]
+    try:
+        if path.stat().st_size != shard["bytes"]:
+            raise _damaged(path, f"it has {path.stat().st_size} bytes instead of {shard['bytes']}")
+        if verify:
+            with open(path, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                    raise _damaged(path, "its checksum is wrong")
+        rows = np.load(path, mmap_mode="r")
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if len(rows) != sum(index["lengths"]):
+        raise _damaged(path, f"it has {len(rows)} rows instead of {sum(index['lengths'])}")
+    return np.asarray(rows)  # still mapped; slicing a plain array costs a third of slicing a memmap
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from error
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _damaged(path, "it is not JSON") from error
+
+
+def _damaged(path: Path, problem: str) -> UserError:
+    return UserError(
+        f"Shard file {path} is missing or damaged: {problem}. Delete the folder {path.parent} and run the same "
+        f"command again: its features are computed anew."
+    )

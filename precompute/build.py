@@ -1,0 +1,255 @@
+"""Corpus -> shards of features: worker processes, one progress bar, and going on where a killed run stopped.
+
+A cache folder's name holds a hash of everything that its bytes follow from (feature settings, library versions, size
+and date of every file), so a changed setting or recording gets another folder and never an old answer.
+"""
+
+import concurrent.futures
+import functools
+import hashlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+from absl import logging
+from tqdm import tqdm
+
+from emoflax import shards
+from emoflax.clip import Clip, Corpus
+from emoflax.errors import UserError
+from emoflax.shards import Failure, Row, ShardSet
+
+_POLL_S = 0.1  # how often the bar is redrawn
+
+
+def log_mels(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]) -> ShardSet:
+    """Log-mel spectrograms of a corpus, float32 [frames, mels] per clip in dB, computed where they are not cached.
+
+    Args:
+      corpus: clips with recordings.
+      audio: the fields of config.audio.
+      cache_dir: shards go to <cache_dir>/<corpus name>/logmel-<hash>.
+      precompute: the fields of config.precompute.
+
+    Raises:
+      UserError: no recordings, too many that cannot be used, bad settings, disk trouble, damaged shards.
+    """
+    if not corpus.has_audio:
+        raise UserError(
+            f"Corpus {corpus.name} has no recordings. Choose a model of text alone: --config.model.audio=''."
+        )
+    versions = {name: importlib.metadata.version(name) for name in ("librosa", "soxr")}
+    files = [[clip.id, *_file_state(clip.path), clip.start_s, clip.end_s] for clip in corpus.clips]
+    head = _head("logmel", corpus, files, {**audio, **versions}, precompute)
+    folder = _folder(cache_dir, head)
+    if (folder / shards.MANIFEST).exists():
+        logging.info("log-mel cache found: %s", folder)
+    else:
+        _compute_log_mels(folder, corpus.clips, audio, precompute)
+        shards.write_manifest(folder, len(_parts(corpus.clips, precompute)), head)
+    return _open(folder, precompute)
+
+
+def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]) -> ShardSet:
+    """Tokens of a corpus's transcripts, int32 [tokens] per clip: places in manifest['lexicon'], all distinct tokens.
+
+    The lexicon is that of the whole corpus, sorted; which of its words a model knows is for the training split to
+    say, so one cache serves every split. A clip that nobody could transcribe counts as unreadable.
+
+    Args:
+      corpus: clips with recordings or reference text, as text['source'] needs.
+      text: the fields of config.text.
+      cache_dir: shards go to <cache_dir>/<corpus name>/tokens-<hash>.
+      precompute: the fields of config.precompute.
+
+    Raises:
+      UserError: no transcripts to be had, too many missing, disk trouble, damaged shards.
+    """
+    from precompute.text import tokenise, transcripts
+
+    words = [None if t is None else tokenise(t, text["lowercase"]) for t in transcripts(corpus, text, cache_dir)]
+    lexicon = sorted({word for line in words for word in line or ()})
+    lines = [[clip.id, line] for clip, line in zip(corpus.clips, words, strict=True)]
+    head = _head("tokens", corpus, lines, {"lowercase": text["lowercase"]}, precompute)
+    folder = _folder(cache_dir, head)
+    if not (folder / shards.MANIFEST).exists():
+        places = {word: place for place, word in enumerate(lexicon)}
+        rows = [_token_row(clip, line, places) for clip, line in zip(corpus.clips, words, strict=True)]
+        parts = _parts(rows, precompute)
+        shards.make_folder(folder)
+        for number, part in enumerate(parts):
+            shards.write_shard(folder, number, part, (), "<i4")
+        shards.write_manifest(folder, len(parts), {**head, "lexicon": lexicon})
+    return _open(folder, precompute)
+
+
+def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio: Mapping[str, Any]) -> None:
+    """Makes one shard: its bytes follow from clips and settings alone, whoever calls it on whatever machine."""
+    shards.write_shard(folder, number, _log_mel_rows(clips, audio), (audio["mels"],), "<f4")
+
+
+def _log_mel_rows(clips: Iterable[Clip], audio: Mapping[str, Any]) -> Iterator[Row | Failure]:
+    from precompute.audio import log_mel  # here, so that training on finished shards needs no audio libraries
+
+    for clip in clips:
+        try:
+            frames, digest, _ = log_mel(clip.path, clip.start_s, clip.end_s, **audio)
+        except UserError as error:
+            yield Failure(clip.id, clip.path, str(error))
+        else:
+            yield Row(clip.id, frames, digest)
+
+
+def _token_row(clip: Clip, words: list[str] | None, places: Mapping[str, int]) -> Row | Failure:
+    if words is None:
+        return Failure(clip.id, clip.path, f"Clip {clip.id} has no transcript.")
+    return Row(clip.id, np.array([places[word] for word in words], np.int32))
+
+
+def _compute_log_mels(
+    folder: Path, clips: Sequence[Clip], audio: Mapping[str, Any], precompute: Mapping[str, Any]
+) -> None:
+    """Writes the shards that are not there yet, each whole by one worker process."""
+    from precompute.audio import check_settings
+
+    check_settings(**audio)
+    shards.make_folder(folder)
+    parts = _parts(clips, precompute)
+    missing = [number for number, part in enumerate(parts) if shards.clips_done(folder, number) != len(part)]
+    tasks = [functools.partial(_work, folder, number, parts[number], dict(audio)) for number in missing]
+    done = len(clips) - sum(len(parts[number]) for number in missing)
+    with tqdm(total=len(clips), initial=done, desc="log-mel", unit="clip", smoothing=0) as bar:
+        _run(tasks, precompute["workers"], bar)
+
+
+def _run(tasks: Sequence[functools.partial], workers: int, bar: tqdm) -> None:
+    """Runs the tasks in worker processes, which count finished clips up for the bar.
+
+    Spawned, not forked: a process that has started JAX's threads must not be forked. Starting one costs about 1.5 s,
+    nearly all of it librosa's import, which would cost the same in this process.
+    """
+    if not tasks:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    context = multiprocessing.get_context("spawn")
+    finished, stop, before = context.Value("q", 0), context.RawValue("b", 0), bar.n
+    count = min(workers or cores, len(tasks))
+    with concurrent.futures.ProcessPoolExecutor(count, context, _start_worker, (finished, stop)) as pool:
+        try:
+            pending = {pool.submit(task) for task in tasks}
+            while pending:
+                done, pending = concurrent.futures.wait(pending, _POLL_S, concurrent.futures.FIRST_COMPLETED)
+                # Read past the lock: a worker that was killed while it held it must not stop us.
+                if new := before + finished.get_obj().value - bar.n:
+                    bar.update(new)
+                for future in done:
+                    future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "A worker process ended before its work was done, most often because memory ran out. Finished shards "
+                "are kept: run the same command again, with fewer --config.precompute.workers if it happens again."
+            ) from error
+        except BaseException:  # Ctrl-C as well: do not make the user wait for the shards in work
+            stop.value = 1
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class _Worker:
+    """What a worker process shares with its parent; set by _start_worker."""
+
+    finished: Any = None
+    stop: Any = None
+
+
+def _start_worker(finished: Any, stop: Any) -> None:
+    _Worker.finished, _Worker.stop = finished, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threadpoolctl.threadpool_limits(1)  # as many processes as cores already; and sums are then the same on any machine
+
+
+def _die_with_parent() -> None:
+    """Ends a worker whose parent was killed; otherwise it would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _work(folder: Path, number: int, clips: Sequence[Clip], audio: Mapping[str, Any]) -> None:
+    write_log_mel_shard(folder, number, _counted(clips), audio)
+
+
+def _counted(clips: Iterable[Clip]) -> Iterator[Clip]:
+    for clip in clips:
+        if _Worker.stop.value:
+            raise concurrent.futures.CancelledError
+        yield clip
+        with _Worker.finished.get_lock():
+            _Worker.finished.value += 1
+
+
+def _parts(items: Sequence, precompute: Mapping[str, Any]) -> list[Sequence]:
+    size = precompute["shard_clips"]
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _head(
+    kind: str, corpus: Corpus, contents: list, settings: Mapping[str, Any], precompute: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the bytes of a folder follow from; the first part of its manifest."""
+    for field, least in (("shard_clips", 1), ("workers", 0)):
+        if precompute[field] < least:
+            raise UserError(f"--config.precompute.{field} must be at least {least}.")
+    if not corpus.clips:
+        raise UserError(f"Corpus {corpus.name} has no clips. Look at --config.data.dir.")
+    return {
+        "kind": kind,
+        "corpus": corpus.name,
+        "fingerprint": _hash(contents),
+        "settings": {**settings, "shard_clips": precompute["shard_clips"]},
+    }
+
+
+def _folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", head["corpus"])  # 'tfds:NAME' may hold what a file system refuses
+    return Path(cache_dir) / name / f"{head['kind']}-{_hash([shards.FORMAT, head])[:16]}"
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _file_state(path: str) -> tuple[int, int] | tuple[None, None]:
+    """Size in bytes and time of change in ns; None for both if it cannot be read, until somebody mends that."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None, None
+    return (state.st_size, state.st_mtime_ns) if os.access(path, os.R_OK) else (None, None)
+
+
+def _open(folder: Path, precompute: Mapping[str, Any]) -> ShardSet:
+    """Opens a finished folder and judges whether enough of its clips could be used."""
+    features = ShardSet.open(folder, verify=True)
+    bad = len(features.failures)
+    if bad:
+        total = bad + len(features)
+        what = f"{bad} of {total} clips cannot be used (list: {folder / shards.UNREADABLE})"
+        first = " ".join(failure["reason"] for failure in features.failures[:3])
+        if not len(features) or bad > precompute["max_bad_share"] * total:
+            raise UserError(
+                f"{what}, more than --config.precompute.max_bad_share={precompute['max_bad_share']:g} of them allows. "
+                f"Mend them, take them out of the corpus, or raise that share. The first: {first}"
+            )
+        logging.warning("%s; they are left out. The first: %s", what, first)
+    return features
