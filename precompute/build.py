@@ -51,7 +51,7 @@ def log_mels(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precomput
     versions = {name: importlib.metadata.version(name) for name in ("librosa", "soxr")}
     files = [[clip.id, *_file_state(clip.path), clip.start_s, clip.end_s] for clip in corpus.clips]
     head = _head("logmel", corpus, files, {**audio, **versions}, precompute)
-    folder = _folder(cache_dir, head)
+    folder = cache_folder(cache_dir, head)
     if (folder / shards.MANIFEST).exists():
         logging.info("log-mel cache found: %s", folder)
     else:
@@ -81,7 +81,7 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
     lexicon = sorted({word for line in words for word in line or ()})
     lines = [[clip.id, line] for clip, line in zip(corpus.clips, words, strict=True)]
     head = _head("tokens", corpus, lines, {"lowercase": text["lowercase"]}, precompute)
-    folder = _folder(cache_dir, head)
+    folder = cache_folder(cache_dir, head)
     if not (folder / shards.MANIFEST).exists():
         places = {word: place for place, word in enumerate(lexicon)}
         rows = [_token_row(clip, line, places) for clip, line in zip(corpus.clips, words, strict=True)]
@@ -91,6 +91,21 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
             shards.write_shard(folder, number, part, (), "<i4")
         shards.write_manifest(folder, len(parts), {**head, "lexicon": lexicon})
     return _open(folder, precompute)
+
+
+def log_mel_head(corpus: Corpus, audio: Mapping[str, Any], precompute: Mapping[str, Any]) -> dict[str, Any]:
+    """What the bytes of a corpus's log-mel shards follow from; the head of their manifest."""
+    if not corpus.has_audio:
+        raise UserError(f"Corpus {corpus.name} has no recordings. Choose a model of text: --config.model.audio=''.")
+    versions = {name: importlib.metadata.version(name) for name in ("librosa", "soxr")}
+    files = [[clip.id, *_file_state(clip.path), clip.start_s, clip.end_s] for clip in corpus.clips]
+    return _head("logmel", corpus, files, {**audio, **versions}, precompute)
+
+
+def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
+    """Where the shards with that head are kept: <cache_dir>/<corpus name>/<kind>-<hash of the head>."""
+    name = re.sub(r"[^\w.-]+", "-", head["corpus"])  # 'tfds:NAME' may hold what a file system refuses
+    return Path(cache_dir) / name / f"{head['kind']}-{_hash([shards.FORMAT, head])[:16]}"
 
 
 def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio: Mapping[str, Any]) -> None:
@@ -206,7 +221,6 @@ def _parts(items: Sequence, precompute: Mapping[str, Any]) -> list[Sequence]:
 def _head(
     kind: str, corpus: Corpus, contents: list, settings: Mapping[str, Any], precompute: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the bytes of a folder follow from; the first part of its manifest."""
     for field, least in (("shard_clips", 1), ("workers", 0)):
         if precompute[field] < least:
             raise UserError(f"--config.precompute.{field} must be at least {least}.")
@@ -218,11 +232,6 @@ def _head(
         "fingerprint": _hash(contents),
         "settings": {**settings, "shard_clips": precompute["shard_clips"]},
     }
-
-
-def _folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
-    name = re.sub(r"[^\w.-]+", "-", head["corpus"])  # 'tfds:NAME' may hold what a file system refuses
-    return Path(cache_dir) / name / f"{head['kind']}-{_hash([shards.FORMAT, head])[:16]}"
 
 
 def _hash(content: Any) -> str:
