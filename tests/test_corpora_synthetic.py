@@ -80,7 +80,7 @@ def test_a_corpus_that_is_there_is_not_made_again(cache, corpus):
 
 
 def test_a_killed_generation_leaves_no_corpus_and_the_next_one_makes_it_whole(tmp_path):
-    code = "import sys; from emoflax.corpora import synthetic; synthetic.make(sys.argv[1], speakers=3)"
+    code = "import sys; from emoflax.corpora import synthetic; synthetic.make(sys.argv[1], speakers=2)"
     command = [sys.executable, "-c", code, str(tmp_path / "killed")]
     process = subprocess.Popen(command, cwd=ROOT)
     while not list(tmp_path.rglob("*.wav")):
@@ -91,7 +91,7 @@ def test_a_killed_generation_leaves_no_corpus_and_the_next_one_makes_it_whole(tm
     assert not (tmp_path / "killed").exists() and list(tmp_path.rglob("*.wav"))
 
     subprocess.run(command, cwd=ROOT, check=True)
-    synthetic.make(tmp_path / "whole", speakers=3)
+    synthetic.make(tmp_path / "whole", speakers=2)
     assert _digests(tmp_path / "killed") == _digests(tmp_path / "whole")
     assert not list(tmp_path.rglob("*.part"))
 
