@@ -21,7 +21,7 @@ LEAST_SHARE = 0.01  # of the label's entropy; less counts as nothing
 
 
 def label_information(texts: Sequence[str], labels: Sequence[str], groups: Sequence[str] | None) -> dict:
-    """Cross-validated information of the texts about the labels. About 4 s for 10,000 utterances.
+    """Cross-validated information of the texts about the labels. About 4 s for 10,000 utterances of one line.
 
     Args:
       texts: transcripts, or tokens joined by blanks, of the training clips.

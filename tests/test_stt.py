@@ -238,6 +238,7 @@ def test_a_broken_checkpoint_is_named_and_nothing_falls_back(fields, tmp_path, c
         text.transcripts(corpus, fields | {"whisper_model": str(broken), "source": source}, str(tmp_path))
 
 
+@pytest.mark.parametrize("source", ["whisper", "auto"])
 @pytest.mark.parametrize(
     "change, said",
     [
@@ -248,10 +249,10 @@ def test_a_broken_checkpoint_is_named_and_nothing_falls_back(fields, tmp_path, c
         ({"whisper_batch": 0}, "at least 1"),
     ],
 )
-def test_a_setting_that_whisper_does_not_know_is_one_clear_error(fields, tmp_path, offline, change, said):
+def test_a_setting_that_whisper_does_not_know_is_one_clear_error(fields, tmp_path, offline, source, change, said):
     corpus = Corpus("toy", ("joy",), tuple(recordings(tmp_path / "a", 1)))
     with pytest.raises(UserError, match=said):
-        text.transcripts(corpus, fields | change, str(tmp_path))
+        text.transcripts(corpus, fields | {"source": source} | change, str(tmp_path))
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_error(fields, tmp_path):
