@@ -1,9 +1,12 @@
 """RAVDESS in each of its published layouts, and the default corpus that falls back where RAVDESS cannot be had."""
 
+import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -31,9 +34,9 @@ def write_tree(folder: Path, ids=ravdess.PUBLISHED_IDS, suffix: str = ".wav") ->
     return folder
 
 
-def write_zip(path: Path, ids=ravdess.PUBLISHED_IDS, prefixes=("",)) -> Path:
+def write_zip(path: Path, ids=ravdess.PUBLISHED_IDS, prefixes=("",), how=zipfile.ZIP_STORED) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", how) as archive:
         for clip_id in sorted(ids):
             for prefix in prefixes:
                 archive.writestr(f"{prefix}{clip_id}.wav", sound_of(clip_id))
@@ -70,11 +73,12 @@ def test_the_published_clips_are_all_found_and_named(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".WAV", ".flac"])
-def test_the_tree_may_lie_deeper_and_have_other_endings(tmp_path, suffix):
+def test_the_tree_may_lie_deeper_and_have_other_endings(tmp_path, suffix, caplog):
     tree = write_tree(tmp_path / "archive" / "speech", suffix=suffix)
     (tree / "Actor_01" / "._03-01-01-01-01-01-01.wav").write_bytes(b"what macOS leaves")
     (tree / "Actor_01" / "notes.txt").write_text("not a recording")
     assert_whole(corpora.load("ravdess", str(tmp_path), str(tmp_path / "cache")))
+    assert not caplog.records  # neither is worth a warning
 
 
 def test_the_ids_do_not_depend_on_where_the_corpus_lies(tmp_path):
@@ -92,7 +96,10 @@ def test_a_double_with_other_content_is_an_error_that_names_both(tmp_path):
     write_tree(tmp_path / "audio_speech_actors_01-24")
     write_tree(tmp_path)
     changed = tmp_path / "Actor_07" / "03-01-05-02-01-01-07.wav"
-    changed.write_bytes(changed.read_bytes()[::-1])
+    times = changed.stat()
+    changed.write_bytes(changed.read_bytes()[::-1])  # of the same size and age: only the content tells
+    for twin in tmp_path.rglob(changed.name):
+        os.utime(twin, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(UserError) as error:
         corpora.load("ravdess", str(tmp_path), "")
     assert str(changed) in str(error.value)
@@ -145,6 +152,14 @@ def test_a_zip_is_unpacked_once_and_then_found_without_it(tmp_path, prefixes):
     assert not (cache / "ravdess_wav.part").exists()
 
 
+def test_a_zip_with_two_different_files_for_a_clip_names_both(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", prefixes=("", "again/"))
+    with zipfile.ZipFile(archive, "a") as more:
+        more.writestr("other/03-01-05-02-01-01-07.wav", b"something else")
+    with pytest.raises(UserError, match="two different files .*Actor_07/03-01-05.* other/03-01-05"):
+        corpora.load("ravdess", str(archive), str(tmp_path / "cache"))
+
+
 def test_another_zip_replaces_what_an_earlier_one_left(tmp_path):
     archive = write_zip(tmp_path / "a.zip")
     corpora.load("ravdess", str(archive), str(tmp_path / "cache"))
@@ -170,12 +185,13 @@ def test_a_zip_in_the_downloads_folder_is_taken(tmp_path, monkeypatch):
     assert_whole(corpora.load("auto", "", str(tmp_path)))
 
 
-@pytest.mark.parametrize("harm", ["cut", "flipped", "text", "few"])
+@pytest.mark.parametrize("harm", ["cut", "flipped", "undecodable", "text", "few"])
 def test_a_damaged_zip_is_one_clear_error_and_leaves_nothing_half_done(tmp_path, harm):
-    archive = write_zip(tmp_path / "a.zip", sorted(ravdess.PUBLISHED_IDS)[: 700 if harm == "few" else None])
-    data = bytearray(archive.read_bytes())
-    if harm == "flipped":
-        data[200] ^= 1  # within the first member's content
+    ids = sorted(ravdess.PUBLISHED_IDS)[: 700 if harm == "few" else None]
+    how = zipfile.ZIP_DEFLATED if harm == "undecodable" else zipfile.ZIP_STORED
+    data = bytearray(write_zip(archive := tmp_path / "a.zip", ids, how=how).read_bytes())
+    if harm in ("flipped", "undecodable"):
+        data[30 + len(f"{ids[0]}.wav")] = 0xFF  # first byte of the first clip, after its header and name
     archive.write_bytes({"cut": data[: len(data) // 2], "text": b"file,emotion\n"}.get(harm, data))
     with pytest.raises(UserError, match="Missing: all 60 of Actor_13" if harm == "few" else "cannot be read as a zip"):
         corpora.load("ravdess", str(archive), str(tmp_path / "cache"))
@@ -185,6 +201,7 @@ def test_a_damaged_zip_is_one_clear_error_and_leaves_nothing_half_done(tmp_path,
 def test_unpacking_over_what_a_killed_run_left_gives_the_whole_corpus(tmp_path):
     half = write_tree(tmp_path / "cache" / "ravdess_wav.part", sorted(ravdess.PUBLISHED_IDS)[:100])
     (half / "Actor_01" / "03-01-01-01-01-01-01.wav").write_bytes(b"cut")
+    (half / "Actor_01" / "03-01-01-01-01-01-01.flac").write_bytes(b"of another zip")
     corpus = corpora.load("ravdess", str(write_zip(tmp_path / "a.zip")), str(tmp_path / "cache"))
     assert_whole(corpus)
     assert Path(corpus.clips[0].path).read_bytes() == sound_of(corpus.clips[0].id)
@@ -224,6 +241,12 @@ def test_without_network_the_default_is_loudly_another_corpus_and_ravdess_an_err
     corpus = corpora.load("auto", "", str(tmp_path))
     assert corpus.name == "synthetic" and "stand-in for RAVDESS" in corpus.notice
     assert "NO REAL SPEECH" in caplog.text and "data.dir" in caplog.text and caplog.text.count("\n") > 5
+    monkeypatch.setattr(corpora, "AUTO_ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a network that swallows every request
+        monkeypatch.setattr(ravdess, "URL", f"http://127.0.0.1:{silent.getsockname()[1]}/ravdess.zip")
+        started = time.monotonic()
+        assert corpora.load("auto", "", str(tmp_path)) == corpus
+        assert time.monotonic() - started < 5
 
 
 def test_a_name_that_is_no_corpus_lists_those_that_are(tmp_path):

@@ -27,7 +27,10 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.cuts, self.knows_ranges, self.status, self.pause_s = CONTENT, [], True, 200, 0.0
+        self.content, self.cuts, self.knows_ranges, self.status = CONTENT, [], True, 200
+        self.range_error = 0  # bytes by which an answer starts beside the range asked for
+        self.go_on = threading.Event()  # until it is set, a finished answer holds its connection open
+        self.go_on.set()
         self.ranges: list[str | None] = []  # as asked for, request by request
 
     @property
@@ -42,6 +45,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.status != 200:
             return self.send_error(self.server.status)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.knows_ranges else 0
+        start += self.server.range_error if start else 0
         body = self.server.content[start:]
         if asked and not body:
             return self.send_error(416)
@@ -53,7 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body[: self.server.cuts.pop(0)] if self.server.cuts else body)
         self.wfile.flush()
-        time.sleep(self.server.pause_s)
+        self.server.go_on.wait()
 
     def log_message(self, *args):
         pass
@@ -66,6 +70,7 @@ def server(monkeypatch):
     server = Server()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
+    server.go_on.set()
     server.shutdown()
     server.server_close()
 
@@ -151,10 +156,21 @@ def test_a_server_without_ranges_that_breaks_off_at_random_is_given_up(server, t
         fetch(server.url, tmp_path / "file.zip")
 
 
+def test_bytes_from_another_place_of_the_file_are_never_appended(server, tmp_path):
+    server.range_error = -1
+    (tmp_path / "file.zip.part").write_bytes(CONTENT[:700_001])
+    with pytest.raises(download.UnreachableError, match="range bytes 700000-"):
+        fetch(server.url, tmp_path / "file.zip")
+    assert (tmp_path / "file.zip.part").read_bytes() == CONTENT[:700_001]
+
+
 def test_a_stalled_connection_counts_as_broken(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "READ_TIMEOUT_S", 0.3)
-    server.cuts, server.pause_s = [500_003], 1.0
+    server.cuts = [500_003]
+    server.go_on.clear()
+    started = time.monotonic()
     assert fetch(server.url, tmp_path / "file.zip").read_bytes() == CONTENT
+    assert 0.3 < time.monotonic() - started < 5
     assert server.ranges == [None, "bytes=500003-"]
 
 
