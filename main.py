@@ -6,6 +6,7 @@
     python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
 """
 
+import logging as std_logging
 import pathlib
 import signal
 import sys
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{argv[1]!r} is not a flag; see python main.py --help")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
     logging.get_absl_handler().setFormatter(None)
+    logging.get_absl_handler().addFilter(ours)
     from emoflax import job  # jax comes with it; --help and misspelt flags answer without
 
     if MODE.value == "predict":
@@ -44,6 +46,11 @@ def main(argv: list[str]) -> None:
         )
 
 
+def ours(record) -> bool:
+    """Keeps the libraries' warnings and our own words; orbax narrates every save."""
+    return record.levelno >= std_logging.WARNING or pathlib.Path(__file__).parent in pathlib.Path(record.pathname).parents
+
+
 def parse(argv: list[str]) -> list[str]:
     """absl's parser, with a sentence instead of a traceback for a field or a file that does not exist."""
     try:
@@ -52,7 +59,7 @@ def parse(argv: list[str]) -> list[str]:
             CONFIG.value.lock()  # a config file that could not be loaded is noticed only when it is touched
         return rest
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
-        reason = " ".join(str(error.args[0] if error.args else error).split())
+        reason = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split()).strip("\"'")
         raise UserError(f"--config: {reason}. configs/default.py lists every field with its unit") from error
 
 

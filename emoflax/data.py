@@ -6,6 +6,8 @@ Rows are placed on the device once; which rows make up a batch is drawn there (`
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -73,8 +75,12 @@ class Features:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Kind -> the name of the cache folder, which holds a hash of files and settings."""
-        return {kind: shards.folder.name for kind, shards in self.shards.items()}
+        """Kind -> hash of what the model sees: settings, clips and their content, wherever the files lie."""
+        seen = {
+            kind: [s.manifest["settings"], s.manifest.get("lexicon"), s.ids, s.digests, s.lengths.tolist()]
+            for kind, s in self.shards.items()
+        }
+        return {kind: hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] for kind, parts in seen.items()}
 
 
 def build_vocabulary(features: Features, train: np.ndarray, min_count: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
-from emoflax.models.pooling import POOLINGS
+from emoflax.models.pooling import POOLINGS, valid
 
 
 class Statistic(nnx.Variable):
@@ -22,8 +22,9 @@ class Normalise(nnx.Module):
         self.std = Statistic(jnp.ones(mels))
 
     def __call__(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
-        mask_BxTx1 = (jnp.arange(logmel_BxTxF.shape[1]) < frames_B[:, None])[..., None]
-        return jnp.where(mask_BxTx1, (logmel_BxTxF - self.mean[...]) / self.std[...], 0)
+        mask_BxTx1 = valid(frames_B, logmel_BxTxF.shape[1])[..., None]
+        mean, std = self.mean[...][None, None], self.std[...][None, None]
+        return jnp.where(mask_BxTx1, (logmel_BxTxF - mean) / std, 0)
 
 
 class Classifier(nnx.Module):

@@ -6,6 +6,7 @@ from flax import nnx
 
 from emoflax.errors import UserError
 from emoflax.models.conv import ConvBlock
+from emoflax.models.pooling import valid
 
 
 class Cnn(nnx.Module):
@@ -34,8 +35,7 @@ class Cnn(nnx.Module):
         h = jnp.pad(logmel_BxTxF, ((0, 0), (0, -frames % self.shrink), (0, 0)))[..., None]
         steps_B = -(-frames_B // self.shrink)
         for depth, block in enumerate(self.blocks, start=1):
-            valid_B = steps_B * (self.shrink >> depth)
             h = block(h)
-            h = h * (jnp.arange(h.shape[1]) < valid_B[:, None])[..., None, None].astype(h.dtype)
-        sequence_BxSxD = h.reshape(*h.shape[:2], self.width)
-        return sequence_BxSxD, jnp.arange(h.shape[1]) < steps_B[:, None]
+            inside_BxT = valid(steps_B * (self.shrink >> depth), h.shape[1])
+            h = h * inside_BxT[..., None, None].astype(h.dtype)
+        return h.reshape(*h.shape[:2], self.width), inside_BxT

@@ -1,7 +1,12 @@
-"""From a sequence and its mask to one vector per clip. Positions outside the mask never count."""
+"""Masks, and from a sequence and its mask to one vector per clip. Positions outside the mask never count."""
 
 import jax
 import jax.numpy as jnp
+
+
+def valid(length_B: jax.Array, steps: int) -> jax.Array:
+    """Mask [batch, steps] of the first `length` positions."""
+    return jnp.arange(steps)[None] < length_B[:, None]
 
 
 def mean(sequence_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:

@@ -1,0 +1,17 @@
+"""gru: the words alone, through an embedding and a masked bidirectional GRU.
+
+    python main.py --config=configs/gru.py --config.data.corpus=meld --config.data.dir=MELD_FOLDER
+
+On RAVDESS, whose two sentences are spoken in every emotion, it can only be at chance; the report says so.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.name = "gru"
+    config.model.text = "gru"
+    return config

@@ -1,0 +1,22 @@
+"""tiny: a model of seconds on the built-in corpus, for tests and for trying things out.
+
+    python main.py --config=configs/tiny.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.name = "tiny"
+    config.data.corpus = "synthetic"
+    config.data.buckets = 2
+    config.audio.hop_ms = 32.0
+    config.audio.mels = 16
+    config.model.audio = "cnn"
+    config.model.cnn.channels = (4, 8)
+    config.model.head = 16
+    config.train.epochs = 3
+    return config

@@ -1,0 +1,30 @@
+"""Runs main.py as a user does, in a process of its own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+RAVDESS = ROOT.parent / "shared" / "ravdess"
+# Nothing listens on port 9: downloads fail at once, on machines with and without a network.
+ENVIRONMENT = os.environ | {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+
+
+def command(*flags) -> list[str]:
+    return [sys.executable, str(ROOT / "main.py"), *map(str, flags)]
+
+
+def run(*flags, cwd, status: int = 0, timeout: float = 240) -> str:
+    """What main.py printed; fails unless it exits with `status`, and always if a user sees a traceback."""
+    done = subprocess.run(
+        command(*flags), cwd=cwd, env=ENVIRONMENT, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == status, f"exit {done.returncode}\n{done.stdout[-4000:]}"
+    assert "Traceback" not in done.stdout, done.stdout[-4000:]
+    return done.stdout
+
+
+def config(name: str) -> str:
+    return f"--config={ROOT}/configs/{name}.py"

@@ -1,0 +1,11 @@
+"""Settings for every test: compiled programs are kept between tests and processes, ranks and dtypes are strict."""
+
+import os
+import pathlib
+import tempfile
+
+CACHE = pathlib.Path(tempfile.gettempdir()) / "emoflax-tests-xla"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
