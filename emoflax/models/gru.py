@@ -123,7 +123,7 @@ def _recurrence(
     """Hidden states [steps, 2, clips, hidden] of both directions in one loop.
 
     Its gradient is written out because the one that JAX derives adds to the weights' gradient at every step; here
-    the steps' gradients are kept and multiplied once. That makes a training step on a CPU 1.4 times as fast.
+    the steps' gradients are kept and multiplied once. On a CPU, forward and backward take 1.3 to 1.5 times less.
     """
     return _recurrence_forward(gates_Tx2xBxG, mask_Tx2xBx1, weight_hh_2xGxH, bias_2x1xH)[0]
 
