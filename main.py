@@ -48,7 +48,8 @@ def main(argv: list[str]) -> None:
 
 def ours(record) -> bool:
     """Keeps the libraries' warnings and our own words; orbax narrates every save."""
-    return record.levelno >= std_logging.WARNING or pathlib.Path(__file__).parent in pathlib.Path(record.pathname).parents
+    folders = {pathlib.Path(__file__).parent / name for name in ("emoflax", "precompute")}
+    return record.levelno >= std_logging.WARNING or not folders.isdisjoint(pathlib.Path(record.pathname).parents)
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "default"  # first part of the run folder's name
-    config.seeds = (0,)  # one model per seed: its weights, order of clips, dropout; on a CPU equal bit for bit each time
+    config.seeds = (0,)  # one model each: its weights, order of clips, dropout; on a CPU equal bit for bit every time
 
     config.data = ConfigDict()
     # 'auto' | 'ravdess' | 'synthetic' | 'manifest' | 'meld' | 'crema_d' | 'tess' | 'savee' | 'emodb' | 'tfds:NAME'
@@ -75,7 +75,9 @@ def get_config() -> ConfigDict:
     config.train.epochs = 40
     config.train.batch_size = 32
     config.train.dtype = "float32"  # arithmetic of the forward pass: 'float32' | 'bfloat16'; weights stay float32
-    config.train.class_weighting = True  # loss weights so that every class counts the same
+    # Loss weight of a class: (1 / its frequency) to this power. 1: every class counts the same; 0: every clip.
+    config.train.class_weighting = 1.0
+    config.train.select = "uar"  # dev score that picks the epoch: 'uar' | 'accuracy' | 'macro_f1' | 'weighted_f1'
     config.train.label_smoothing = 0.0
     config.train.ema = 0.0  # decay per step of the averaged weights that are evaluated; 0: none
     config.train.save_epochs = 1  # a checkpoint every so many epochs

@@ -14,4 +14,10 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.name = "gru"
     config.model.text = "gru"
+    config.model.gru.token_dropout = 0.3
+    config.optimizer.learning_rate = 2e-3
+    config.train.epochs = 8
+    config.train.batch_size = 64
+    config.train.class_weighting = 0.5
+    config.train.select = "weighted_f1"
     return config

@@ -22,23 +22,23 @@ class Checkpoints:
         self.folder = folder
         # max_to_keep with best_fn would delete the newest epoch, and resume with it.
         policy = keep.AnyPreservationPolicy(
-            [keep.LatestN(1), keep.BestN(get_metric_fn=lambda scores: scores["dev_uar"], n=1)]
+            [keep.LatestN(1), keep.BestN(get_metric_fn=lambda scores: scores["score"], n=1)]
         )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy, best_fn=lambda scores: scores["dev_uar"], enable_async_checkpointing=True
+            preservation_policy=policy, best_fn=lambda scores: scores["score"], enable_async_checkpointing=True
         )
         try:
             self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
         except OSError as error:
-            raise UserError(f"cannot write checkpoints into {folder}: {error.strerror}; choose another --workdir") from error
+            raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --workdir") from error
 
-    def save(self, epoch: int, state: Any, description: dict, dev_uar: float) -> None:
+    def save(self, epoch: int, state: Any, description: dict, score: float) -> None:
         """Writes in the background, atomically: a kill at any moment leaves whole checkpoints only."""
         # The next epoch donates these buffers while they are still being written: write a copy.
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)), description=ocp.args.JsonSave(description)
         )
-        self._manager.save(epoch, args=args, metrics={"dev_uar": dev_uar})
+        self._manager.save(epoch, args=args, metrics={"score": score})
 
     def latest(self) -> int | None:
         return self._manager.latest_step()

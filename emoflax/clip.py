@@ -37,12 +37,14 @@ class Corpus:
       labels: names of the emotions in the order of the logits.
       clips: sorted by id.
       notice: what the user must be told about it in every report (a stand-in for missing data), or ''.
+      intelligible: whether a listener, or Whisper, can make out the words.
     """
 
     name: str
     labels: tuple[str, ...]
     clips: tuple[Clip, ...]
     notice: str = ""
+    intelligible: bool = True
 
     @property
     def has_audio(self) -> bool:

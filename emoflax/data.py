@@ -18,6 +18,7 @@ from emoflax.errors import UserError
 from emoflax.shards import ShardSet
 
 PAD, UNK = 0, 1  # token ids; the words of the vocabulary follow
+BATCH_MULTIPLE = 4
 WIDTH_MULTIPLE = 16  # bucket widths are rounded up to it: fewer shapes to compile, friendly to vector units
 
 
@@ -103,10 +104,10 @@ def logmel_statistics(features: Features, train: np.ndarray) -> tuple[np.ndarray
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """float32 [classes], mean 1 over the clips, such that every class that occurs weighs the same."""
-    counts = np.bincount(labels, minlength=classes)
-    return (len(labels) / np.maximum(counts, 1) / max((counts > 0).sum(), 1)).astype(np.float32)
+def class_weights(labels: np.ndarray, classes: int, power: float) -> np.ndarray:
+    """float32 [classes], mean 1 over the clips: 1 / frequency to `power`. At 1 every class that occurs weighs the same."""
+    weights = np.maximum(np.bincount(labels, minlength=classes), 1.0) ** -power
+    return (weights / weights[labels].mean()).astype(np.float32)
 
 
 def token_ids(words: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
@@ -203,16 +204,20 @@ def _bucket(
     arrays = {name: column[rows] for name, column in columns.items()}
     for name, sequences in ragged.items():
         arrays[name] = _pad([sequences[row] for row in rows])
-    # Equal batches instead of full ones and a small rest: at most steps - 1 rows of padding in an epoch.
+    # Equal batches instead of full ones and a small rest; the convolutions work in groups of rows.
     steps = -(-len(rows) // batch_size)
-    return Bucket({name: jax.device_put(array) for name, array in arrays.items()}, -(-len(rows) // steps))
+    even = _round_up(-(-len(rows) // steps), BATCH_MULTIPLE)
+    return Bucket({name: jax.device_put(array) for name, array in arrays.items()}, min(even, batch_size))
 
 
 def _pad(sequences: Sequence[np.ndarray]) -> np.ndarray:
     """[rows, width, ...] with zeros after each sequence's end."""
-    width = -(-max(len(sequence) for sequence in sequences) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    width = _round_up(max(len(sequence) for sequence in sequences), WIDTH_MULTIPLE)
     padded = np.zeros((len(sequences), width, *sequences[0].shape[1:]), sequences[0].dtype)
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence
     return padded
 
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -135,11 +135,13 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
     """Trains one model, or what is left of it, and leaves its checkpoints on disk."""
     begin = time.perf_counter()
     split, corpus = member.split, features.corpus
+    if config.train.select not in metrics.METRICS:
+        raise UserError(f"config.train.select={config.train.select!r}; choose one of: {', '.join(metrics.METRICS)}")
     splits.check_leakage(split, corpus, features.digests)
     clips = features.readable(split.train)
     vocabulary = data.build_vocabulary(features, clips, config.text.min_count) if config.model.text else ()
     labels = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
-    weights = data.class_weights(labels, len(corpus.labels)) if config.train.class_weighting else None
+    weights = data.class_weights(labels, len(corpus.labels), config.train.class_weighting)
     train_set = dataset_of(config, features, clips, vocabulary, weights)
     dev_set = dataset_of(config, features, split.dev, vocabulary) if len(split.dev) else None
 
@@ -161,13 +163,13 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
 
     def after_epoch(epoch: int, state: train.TrainState, numbers: dict) -> None:
         last = epoch == config.train.epochs
-        numbers |= {"dev_uar": None, "dev_loss": None}
+        numbers |= dict.fromkeys(("dev_loss", *(f"dev_{name}" for name in metrics.METRICS)))
         if epoch % config.train.save_epochs == 0 or last:
             if dev_set:
                 numbers |= dev_scores(recipe, state, dev_set, corpus)
             clock = clock_s + time.perf_counter() - begin
             # Without dev clips the last epoch is the best one.
-            chosen_by = numbers["dev_uar"] if dev_set else epoch / config.train.epochs
+            chosen_by = numbers[f"dev_{config.train.select}"] if dev_set else epoch / config.train.epochs
             checkpoints.save(epoch, state, description | {"epoch": epoch, "clock_s": clock}, chosen_by)
         monitor.epoch(numbers)
 
@@ -216,7 +218,5 @@ def dev_scores(recipe: train.Recipe, state: train.TrainState, dev_set: Dataset, 
     log_p = train.score(recipe.model, state, dev_set)
     label = np.array([corpus.labels.index(corpus.clips[i].label) for i in dev_set.clips])
     matrix = metrics.confusion(label, log_p.argmax(1), len(corpus.labels))
-    return {
-        "dev_uar": float(metrics.scores(matrix)["uar"]),
-        "dev_loss": float(-log_p[np.arange(len(label)), label].mean()),
-    }
+    found = {f"dev_{name}": float(value) for name, value in metrics.scores(matrix).items()}
+    return found | {"dev_loss": float(-log_p[np.arange(len(label)), label].mean())}

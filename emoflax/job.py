@@ -36,7 +36,7 @@ def precompute(config: ConfigDict) -> None:
 def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, record: bool) -> None:
     """Trains what is not trained yet (`train`), scores every test clip once, and writes the report."""
     begin = time.perf_counter()
-    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.data.cache_dir).absolute() / "xla"))
+    keep_compiled_programs(config)
     corpus = open_corpus(config)
     folder = experiment.run_folder(workdir, config, corpus)
     members = experiment.members(config, corpus, folder)
@@ -56,6 +56,12 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     logging.info("report, predictions and pictures: %s", folder)
     if record:
         ledger.append(ledger.entries_of(summary, ledger_facts(config, facts)))
+
+
+def keep_compiled_programs(config: ConfigDict) -> None:
+    """The second run of a command starts at once; $JAX_COMPILATION_CACHE_DIR, where it is set, says where from."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.data.cache_dir).absolute() / "xla"))
 
 
 def facts_of(

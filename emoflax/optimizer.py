@@ -5,6 +5,8 @@ import optax
 
 from emoflax.errors import UserError
 
+NOT_DECAYED = ("bias", "embedding")
+
 
 def learning_rate(
     *, peak: float, schedule: str, warmup_epochs: float, epochs: int, steps_per_epoch: int
@@ -19,10 +21,12 @@ def learning_rate(
 
 
 def build(rate: optax.Schedule, *, weight_decay: float, clip_norm: float) -> optax.GradientTransformation:
-    """Weight decay acts on matrices and kernels only (Loshchilov & Hutter 2019), not on biases."""
+    """Weight decay (Loshchilov & Hutter 2019) acts on matrices and kernels, not on biases and embeddings."""
 
     def decayed(params):
-        return jax.tree.map(lambda p: p.ndim > 1, params)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, p: p.ndim > 1 and not any(word in jax.tree_util.keystr(path) for word in NOT_DECAYED), params
+        )
 
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     return optax.chain(clip, optax.adamw(rate, weight_decay=weight_decay, mask=decayed))

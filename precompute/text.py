@@ -136,7 +136,7 @@ def _choose_source(corpus: Corpus, text: Mapping, cache_dir: str) -> str:
         raise UserError(f"Corpus {corpus.name} has no reference text; set text.source to whisper or file.")
     if source != "auto":
         return source
-    if not has_audio:
+    if not has_audio or not corpus.intelligible:
         if not has_text:
             raise UserError(f"Corpus {corpus.name} has neither recordings nor reference text; set text.source=file.")
         return "reference"

@@ -98,10 +98,11 @@ def test_a_clip_without_words_is_one_unknown_word():
 
 def test_class_weights_make_every_class_count_the_same():
     labels = np.array([0] * 10 + [1] * 5 + [3])
-    weights = data.class_weights(labels, 4)
+    weights = data.class_weights(labels, 4, power=1.0)
     totals = np.bincount(labels, weights[labels], 4)
     assert totals[0] == pytest.approx(totals[1]) == pytest.approx(totals[3])
     assert weights[labels].mean() == pytest.approx(1)
+    assert data.class_weights(labels, 4, power=0.0)[labels].tolist() == [1.0] * len(labels)
 
 
 def test_clips_that_precompute_could_not_read_are_left_out():

@@ -173,7 +173,7 @@ def _read(folder: Path) -> Corpus:
         )
         for row in rows
     )
-    return Corpus(NAME, LABELS, tuple(sorted(clips, key=lambda clip: clip.id)), NOTICE)
+    return Corpus(NAME, LABELS, tuple(sorted(clips, key=lambda clip: clip.id)), NOTICE, intelligible=False)
 
 
 def _speaker(number: int) -> Speaker:
