@@ -13,4 +13,5 @@ def get_config() -> ConfigDict:
     config.name = "cnn3"
     config.model.audio = "cnn"
     config.model.cnn.channels = (32, 64, 128)
+    config.model.dropout = 0.5
     return config

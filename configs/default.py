@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.audio.sample_rate_hz = 16_000
     config.audio.trim_db = 35.0  # silence this far under the clip's peak is cut off at both ends; 0 keeps it
     config.audio.window_ms = 64.0
-    config.audio.hop_ms = 16.0
+    config.audio.hop_ms = 32.0
     config.audio.mels = 64
     config.audio.fmin_hz = 50.0
     config.audio.fmax_hz = 8_000.0
@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     config.text.beam = 0  # width of Whisper's beam search; 0: greedy
     config.text.lowercase = True
     config.text.min_count = 2  # words seen less often in the training split become <unk>
-    config.text.max_tokens = 64  # longer transcripts are cut
+    config.text.max_tokens = 32  # longer transcripts are cut
 
     config.precompute = ConfigDict()
     config.precompute.workers = 0  # processes; 0: one per core
@@ -59,21 +59,21 @@ def get_config() -> ConfigDict:
     config.model.audio = ""  # name of an audio encoder in emoflax/models/__init__.py, or '' for none
     config.model.text = ""  # name of a text encoder, or ''
     config.model.pooling = "mean_max"  # 'mean' | 'mean_max'
-    config.model.head = 128  # units of the hidden layer before the logits; 0: none
+    config.model.head = 0  # units of the hidden layer before the logits; 0: none
     config.model.dropout = 0.3
     config.model.cnn = ConfigDict({"channels": (32, 64)})  # one convolution per entry
     config.model.gru = ConfigDict({"embedding": 128, "hidden": 128, "dropout": 0.3, "token_dropout": 0.1})
 
     config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = 1e-3  # peak
+    config.optimizer.learning_rate = 2e-3  # peak
     config.optimizer.warmup_epochs = 2.0
     config.optimizer.schedule = "cosine"  # 'cosine' | 'constant'
     config.optimizer.weight_decay = 1e-2  # AdamW, kernels only
     config.optimizer.clip_norm = 1.0  # global gradient norm; 0: no clipping
 
     config.train = ConfigDict()
-    config.train.epochs = 40
-    config.train.batch_size = 32
+    config.train.epochs = 20
+    config.train.batch_size = 16
     config.train.dtype = "float32"  # arithmetic of the forward pass: 'float32' | 'bfloat16'; weights stay float32
     # Loss weight of a class: (1 / its frequency) to this power. 1: every class counts the same; 0: every clip.
     config.train.class_weighting = 1.0

@@ -15,7 +15,8 @@ def get_config() -> ConfigDict:
     config.name = "gru"
     config.model.text = "gru"
     config.model.gru.token_dropout = 0.3
-    config.optimizer.learning_rate = 2e-3
+    config.model.head = 128
+    config.data.buckets = 6
     config.train.epochs = 8
     config.train.batch_size = 64
     config.train.class_weighting = 0.5

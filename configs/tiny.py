@@ -13,7 +13,6 @@ def get_config() -> ConfigDict:
     config.name = "tiny"
     config.data.corpus = "synthetic"
     config.data.buckets = 2
-    config.audio.hop_ms = 32.0
     config.audio.mels = 16
     config.model.audio = "cnn"
     config.model.cnn.channels = (4, 8)

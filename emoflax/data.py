@@ -19,7 +19,7 @@ from emoflax.shards import ShardSet
 
 PAD, UNK = 0, 1  # token ids; the words of the vocabulary follow
 BATCH_MULTIPLE = 4
-WIDTH_MULTIPLE = 16  # bucket widths are rounded up to it: fewer shapes to compile, friendly to vector units
+WIDTH_MULTIPLE = 8  # bucket widths are rounded up to it: fewer shapes to compile, friendly to vector units
 
 
 @jax.tree_util.register_dataclass
