@@ -3,6 +3,7 @@
     python main.py --config=configs/cnn2.py                                   train, evaluate, report
     python main.py --config=configs/cnn2.py --mode=precompute                 fill the cache only
     python main.py --config=configs/cnn2.py --mode=eval                       report again, from the checkpoints
+    python main.py --config=configs/cnn2.py --mode=benchmark                  our speed beside PyTorch's
     python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
 """
 
@@ -17,7 +18,7 @@ from ml_collections import config_flags
 from emoflax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/cnn2.py.", lock_config=True)
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "precompute"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "precompute", "benchmark"], "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for checkpoints, logs and reports; one folder per run in it.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict: folder of a trained model, e.g. RUN/seed0-fold1.")
 INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
@@ -40,6 +41,8 @@ def main(argv: list[str]) -> None:
         raise UserError("--config is missing; try python main.py --config=configs/cnn2.py")
     if MODE.value == "precompute":
         job.precompute(CONFIG.value)
+    elif MODE.value == "benchmark":
+        job.benchmark(CONFIG.value, pathlib.Path(WORKDIR.value))
     else:
         job.train_and_report(
             CONFIG.value, pathlib.Path(WORKDIR.value), train=MODE.value == "train", record=RECORD.value

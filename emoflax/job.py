@@ -33,6 +33,14 @@ def precompute(config: ConfigDict) -> None:
     experiment.features_of(config, open_corpus(config))
 
 
+def benchmark(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Times the config's model beside the same one in PyTorch, on random clips."""
+    from emoflax.benchmark import run  # PyTorch comes with it
+
+    run.no_compilation_caches()  # compile times are to be true
+    run.run(config, workdir)
+
+
 def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, record: bool) -> None:
     """Trains what is not trained yet (`train`), scores every test clip once, and writes the report."""
     begin = time.perf_counter()

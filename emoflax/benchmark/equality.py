@@ -1,0 +1,49 @@
+"""Both contestants do the same work: same logits, same loss, same size of the gradient."""
+
+import jax
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+
+from emoflax import train
+from emoflax.benchmark import setup
+from emoflax.benchmark.train_step import TorchTrainer
+
+TOLERANCE = 1e-4
+ROWS = 8  # half-filled ones among them
+
+
+def check(config: ConfigDict) -> dict[str, float]:
+    """Largest relative errors of logits, loss and gradient norm, in float32 and without dropout.
+
+    Raises:
+      ArithmeticError: they differ; the times would compare two different models.
+      UserError: an encoder that has no PyTorch twin.
+    """
+    config = config.copy_and_resolve_references()
+    config.train.dtype = "float32"
+    start = setup.prepare(config, dropout=False)
+    batch = setup.first_batch(start.bucket(ROWS, ROWS))
+    state, recipe = start.state(), start.recipe
+    logits = jax.jit(train.apply, static_argnums=0)(recipe.model, state.params, state.statistics, batch, None)
+    _, numbers = jax.jit(train.train_step, static_argnums=0)(recipe, state, batch)
+
+    trainer = TorchTrainer(start, batch, "eager")
+    trainer.module.eval()
+    with torch.inference_mode():
+        torch_logits = trainer.module(trainer.batch).cpu().numpy()
+    trainer.module.train()
+    loss, norm = trainer.gradient()
+    errors = {
+        "logits": relative_error(torch_logits, logits),
+        "loss": relative_error(loss, numbers["loss"]),
+        "grad_norm": relative_error(norm, numbers["grad_norm"]),
+    }
+    if not max(errors.values()) < TOLERANCE:
+        raise ArithmeticError(f"our model and its PyTorch twin differ (relative errors {errors}); nothing was timed")
+    return errors
+
+
+def relative_error(theirs, ours) -> float:
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    return float(np.abs(theirs - ours).max() / np.abs(ours).max())

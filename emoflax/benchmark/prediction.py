@@ -1,0 +1,83 @@
+"""From features in memory to probabilities in memory, ours and PyTorch's: one clip's latency, a batch's throughput."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import torch
+
+from emoflax import train
+from emoflax.benchmark import timing
+from emoflax.benchmark.setup import Setup, torch_device
+from emoflax.benchmark.train_step import autocast, not_runnable
+
+CALLS = {"one_clip": 20, "batch": 4}  # of one turn
+
+
+def measure(start: Setup, modes: Sequence[str], budget_s: float) -> dict:
+    """{'one_clip': times, 'batch': times}, each with `ratio_to_torch` by mode, where ours is the compiled model.
+
+    'ours_api' is the whole way that --mode=predict takes, buckets and windows included.
+    """
+    found = {}
+    for name, rows in (("one_clip", 1), ("batch", start.config.train.batch_size)):
+        bucket = start.bucket(rows, rows)
+        batch = {key: np.asarray(value) for key, value in bucket.rows.items()}
+        calls = {"ours": our_call(start, batch), "ours_api": our_api(start, batch)}
+        calls |= {f"torch_{mode}": torch_call(start, batch, mode) for mode in modes if not not_runnable(start, mode)}
+        times = timing.alternate(
+            {who: _repeated(call, CALLS[name]) for who, call in calls.items()}, CALLS[name], budget_s / 2
+        )
+        for time_of in times.values():
+            time_of["clips_per_s"] = rows / (time_of["median_ms"] / 1000)
+        found[name] = times | {"ratio_to_torch": timing.ratios(times, "ours", modes)}
+    return found
+
+
+def our_call(start: Setup, batch: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
+    state, model = start.state(), start.recipe.model
+    inputs = _inputs(batch)
+
+    @jax.jit
+    def probabilities(params, statistics, inputs):
+        return jax.nn.softmax(train.apply(model, params, statistics, inputs, None))
+
+    return lambda: np.asarray(probabilities(state.params, state.statistics, inputs))
+
+
+def our_api(start: Setup, batch: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
+    """`data.from_arrays` and `train.score`, as `predict.probabilities` calls them."""
+    state, model, labels = start.state(), start.recipe.model, batch["label"]
+    logmels, tokens = (
+        [row[:length] for row, length in zip(batch.get(rows, ()), batch.get(lengths, ()), strict=True)]
+        for rows, lengths in (("logmel", "frames"), ("tokens", "n_tokens"))
+    )
+    return lambda: np.exp(train.score(model, state, start.dataset(logmels, tokens, labels, len(labels))))
+
+
+def torch_call(start: Setup, batch: dict[str, np.ndarray], mode: str) -> Callable[[], np.ndarray]:
+    module, device = start.torch_model().eval(), torch_device()
+    if mode == "channels_last":
+        module = module.to(memory_format=torch.channels_last)
+    if mode == "compile":
+        module = torch.compile(module)
+    inputs = _inputs(batch)
+
+    def call():
+        with torch.inference_mode(), autocast(start.config.train.dtype):
+            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+            return module(tensors).float().softmax(-1).cpu().numpy()
+
+    return call
+
+
+def _inputs(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: batch[name].copy() for name in ("logmel", "frames", "tokens", "n_tokens") if name in batch}
+
+
+def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
+    def turn():
+        for _ in range(times):
+            call()
+
+    return turn

@@ -1,0 +1,97 @@
+"""What both contestants start from: one model, random clips of typical lengths, the recipe of one train step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from ml_collections import ConfigDict
+
+from emoflax import data, experiment, train
+from emoflax.benchmark import torch_models
+from emoflax.data import Bucket
+
+CLASSES = 8
+WORDS = 2_000
+ROW_S = 3.0  # of sound in the longest clip
+ROW_TOKENS = 32
+MEAN_DB, STD_DB = -40.0, 15.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """`config` with what would make the two recipes differ (schedule, weight averaging) switched off."""
+
+    config: ConfigDict
+    model: nnx.Module
+    recipe: train.Recipe
+
+    def state(self) -> train.TrainState:
+        """A copy: programs that donate it would take the model's own arrays with them."""
+        return jax.tree.map(jnp.copy, self.recipe.init(self.model, 0))
+
+    def bucket(self, rows: int, batch_size: int) -> Bucket:
+        """Random clips, the longest ROW_S or ROW_TOKENS long, the shortest half of that."""
+        rng = np.random.default_rng(0)
+        logmels = [
+            rng.normal(MEAN_DB, STD_DB, (n, self.config.audio.mels)).astype(np.float32)
+            for n in _lengths(rng, rows, self.frames)
+        ]
+        tokens = [rng.integers(1, WORDS + 2, n, np.int32) for n in _lengths(rng, rows, ROW_TOKENS)]
+        return self.dataset(logmels, tokens, rng.integers(0, CLASSES, rows), batch_size).buckets[0]
+
+    def dataset(self, logmels: list, tokens: list, labels: np.ndarray, batch_size: int) -> data.Dataset:
+        """Rows in one bucket; a modality that the model does not use is left out."""
+        return data.from_arrays(
+            logmels if self.config.model.audio else None,
+            tokens if self.config.model.text else None,
+            labels.astype(np.int32),
+            max_frames=self.frames,
+            max_tokens=ROW_TOKENS,
+            batch_size=batch_size,
+            buckets=1,
+        )
+
+    @property
+    def frames(self) -> int:
+        return round(ROW_S * 1000 / self.config.audio.hop_ms)
+
+    def torch_model(self) -> torch_models.Classifier:
+        theirs = torch_models.build(self.config, WORDS + 2, CLASSES)
+        torch_models.copy_weights(self.model, theirs)
+        return theirs.to(torch_device())
+
+
+def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
+    """Raises UserError for an encoder that only one side has."""
+    config = ConfigDict(config.to_dict())
+    config.optimizer.update(schedule="constant", warmup_epochs=0.0)
+    config.train.ema = 0.0
+    if not dropout:
+        config.model.dropout = config.model.gru.dropout = config.model.gru.token_dropout = 0.0
+    model = experiment.build_model(config, WORDS, CLASSES, seed=0)
+    if config.model.audio:
+        model.normalise.mean[...] = jnp.full(config.audio.mels, MEAN_DB)
+        model.normalise.std[...] = jnp.full(config.audio.mels, STD_DB)
+    return Setup(config, model, experiment.recipe_of(config, model, steps_per_epoch=1))
+
+
+def torch_device() -> str:
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
+def torch_batch(batch: dict) -> dict[str, torch.Tensor]:
+    device = torch_device()
+    return {name: torch.tensor(np.asarray(array)).to(device) for name, array in batch.items()}
+
+
+def first_batch(bucket: Bucket) -> dict[str, jax.Array]:
+    return {name: rows[: bucket.batch_size] for name, rows in bucket.rows.items()}
+
+
+def _lengths(rng: np.random.Generator, rows: int, longest: int) -> np.ndarray:
+    lengths = rng.integers(longest // 2, longest + 1, rows)
+    lengths[0] = longest
+    return lengths
