@@ -138,7 +138,9 @@ def notice() -> str:
     if jax.default_backend() != "cpu" and setup.torch_device() == "cpu":
         return "this PyTorch was built without the accelerator that JAX uses: its times are a CPU's, not comparable"
     if os.getloadavg()[0] > 0.5:
-        return f"other programs were running (load average {os.getloadavg()[0]:.1f}): repeat it on an idle machine"
+        # GNU OpenMP's threads spin while they wait for one that got no core: steps then take up to 50 times as long.
+        advice = "repeat it on an idle machine, or with OMP_WAIT_POLICY=PASSIVE to spare PyTorch the worst of it"
+        return f"other programs were running (load average {os.getloadavg()[0]:.1f}): {advice}"
     return ""
 
 
