@@ -7,6 +7,7 @@
     python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
 """
 
+import errno
 import logging as std_logging
 import pathlib
 import signal
@@ -16,6 +17,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from emoflax.errors import UserError
+
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/cnn2.py.", lock_config=True)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "precompute", "benchmark"], "What to do.")
@@ -50,9 +53,10 @@ def main(argv: list[str]) -> None:
 
 
 def ours(record) -> bool:
-    """Keeps the libraries' warnings and our own words; orbax narrates every save."""
+    """Keeps our own words and the libraries' warnings, but orbax's: it narrates every save, and raises what matters."""
     folders = {pathlib.Path(__file__).parent / name for name in ("emoflax", "precompute")}
-    return record.levelno >= std_logging.WARNING or not folders.isdisjoint(pathlib.Path(record.pathname).parents)
+    path = pathlib.Path(record.pathname)
+    return not folders.isdisjoint(path.parents) or (record.levelno >= std_logging.WARNING and "orbax" not in path.parts)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -73,6 +77,12 @@ def run() -> int:
         app.run(main, flags_parser=parse)
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        print(f"\nerror: {error.filename or 'a file'}: {error.strerror}; make room or choose another folder "
+              "(--workdir, --config.data.cache_dir); what was finished is kept", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where this one stopped", file=sys.stderr)

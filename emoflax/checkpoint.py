@@ -4,7 +4,9 @@ A checkpoint folder keeps the latest epoch, from which training resumes, and the
 holds the arrays of the training state and a JSON description from which the model is rebuilt without any config file.
 """
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -38,7 +40,8 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)), description=ocp.args.JsonSave(description)
         )
-        self._manager.save(epoch, args=args, metrics={"score": score})
+        with self._written():
+            self._manager.save(epoch, args=args, metrics={"score": score})
 
     def latest(self) -> int | None:
         return self._manager.latest_step()
@@ -60,7 +63,21 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is on disk."""
+        with self._written():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        # Tensorstore reports a full disk as a ValueError, the file system as an OSError; an earlier background write
+        # that failed shows up here too.
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"a checkpoint could not be written into {self.folder} ({str(error).strip().splitlines()[0][-90:]}); "
+                "make room there or choose another --workdir; the earlier checkpoints are kept"
+            ) from error
 
 
 def open_existing(folder: pathlib.Path) -> Checkpoints:

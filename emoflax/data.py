@@ -105,7 +105,7 @@ def logmel_statistics(features: Features, train: np.ndarray) -> tuple[np.ndarray
 
 
 def class_weights(labels: np.ndarray, classes: int, power: float) -> np.ndarray:
-    """float32 [classes], mean 1 over the clips: 1 / frequency to `power`. At 1 every class that occurs weighs the same."""
+    """float32 [classes], mean 1 over the clips: 1 / frequency to `power`, so at 1 every class weighs the same."""
     weights = np.maximum(np.bincount(labels, minlength=classes), 1.0) ** -power
     return (weights / weights[labels].mean()).astype(np.float32)
 

@@ -43,7 +43,7 @@ def benchmark(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, record: bool) -> None:
     """Trains what is not trained yet (`train`), scores every test clip once, and writes the report."""
-    begin = time.perf_counter()
+    begin, commit = time.perf_counter(), ledger.commit()  # of the code that is loaded now
     keep_compiled_programs(config)
     corpus = open_corpus(config)
     folder = experiment.run_folder(workdir, config, corpus)
@@ -57,7 +57,7 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     confusions = evaluate.confusions(predictions, corpus)
     summary = metrics.summarise(confusions)
     evaluate.write_predictions(folder / "predictions.csv", predictions, corpus)
-    facts = facts_of(config, features, members, confusions, time.perf_counter() - begin)
+    facts = facts_of(config, features, members, confusions, time.perf_counter() - begin, commit)
     text = report.write(folder, facts, corpus.labels, confusions, summary)
     report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in members])
     print(text)
@@ -73,7 +73,12 @@ def keep_compiled_programs(config: ConfigDict) -> None:
 
 
 def facts_of(
-    config: ConfigDict, features: Features, members: list[experiment.Member], confusions: np.ndarray, seconds: float
+    config: ConfigDict,
+    features: Features,
+    members: list[experiment.Member],
+    confusions: np.ndarray,
+    seconds: float,
+    commit: str,
 ) -> report.Facts:
     corpus, split = features.corpus, members[0].split
     return report.Facts(
@@ -89,7 +94,7 @@ def facts_of(
         parameters=evaluate.restore(members[0].checkpoints).parameters,
         seconds=seconds,
         command=shlex.join(["python", *sys.argv]),
-        commit=ledger.commit(),
+        commit=commit,
         machine=ledger.machine(),
         date=datetime.date.today().isoformat(),
         text_check=text_check(config, features, split) if config.model.text else "",
@@ -118,6 +123,9 @@ def ledger_facts(config: ConfigDict, facts: report.Facts) -> dict:
         "pretrained": False,
         "command": facts.command,
         "minutes": round(facts.seconds / 60, 2),
+        "commit": facts.commit,
+        "machine": facts.machine,
+        "date": facts.date,
     }
 
 

@@ -3,7 +3,6 @@
 `python -m emoflax.ledger` rewrites the table between the README's two markers.
 """
 
-import datetime
 import json
 import os
 import pathlib
@@ -56,16 +55,16 @@ def entries_of(summary: dict[str, dict], facts: dict[str, Any]) -> list[dict[str
 
     Args:
       summary: of `metrics.summarise`.
-      facts: 'config', 'corpus', 'protocol', 'seeds', 'ensemble', 'pretrained', 'command', 'minutes'.
+      facts: 'config', 'corpus', 'protocol', 'seeds', 'ensemble', 'pretrained', 'command', 'minutes', 'commit',
+        'machine', 'date'.
     """
-    common = {"commit": commit(), "machine": machine(), "date": datetime.date.today().isoformat()}
     rounded = [
         {key: value if value is None else round(value, 4) for key, value in values.items() if key != "seeds"}
         | {"spread": round(max(values["seeds"]) - min(values["seeds"]), 4)}
         for values in (summary[name] for name in ("uar", "accuracy", "macro_f1", "weighted_f1"))
     ]
     names = ("uar", "accuracy", "macro_f1", "weighted_f1")
-    return [facts | {"metric": name} | values | common for name, values in zip(names, rounded, strict=True)]
+    return [facts | {"metric": name} | values for name, values in zip(names, rounded, strict=True)]
 
 
 def read(path: pathlib.Path = PATH) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ A confusion matrix counts clips, [..., true class, predicted class]; matrices of
 score of any union of speakers, folds or resamples is computed from sums, and every clip counts exactly once.
 """
 
+import warnings
+
 import numpy as np
 
 METRICS = ("uar", "accuracy", "macro_f1", "weighted_f1")
@@ -21,6 +23,12 @@ def recall(matrix: np.ndarray) -> np.ndarray:
     return np.divide(
         np.diagonal(matrix, axis1=-2, axis2=-1), support, out=np.full(support.shape, np.nan), where=support > 0
     )
+
+
+def shares(matrix: np.ndarray) -> np.ndarray:
+    """[..., true class, predicted class] as shares of the true class's clips; nan for a class without clips."""
+    support = matrix.sum(-1, keepdims=True)
+    return np.divide(matrix, support, out=np.full(matrix.shape, np.nan), where=support > 0)
 
 
 def scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
@@ -73,8 +81,9 @@ def summarise(matrices: np.ndarray) -> dict[str, dict]:
       matrices: [seeds, speakers, classes, classes].
 
     Returns:
-      {'uar': {'mean', 'low', 'high', 'seeds': [...]}, ..., 'recall': {'mean': [classes], 'low', 'high'}};
-      low and high are None where there is one speaker only.
+      {'uar': {'mean', 'low', 'high', 'seeds': [...]}, ..., 'recall': {'mean': [classes], 'low', 'high'},
+      'confusion': {'mean': [true, predicted], 'low', 'high'} as shares of the true class's clips};
+      low and high are None where there is one speaker only, and everything is None for a class without clips.
     """
     pooled = matrices.sum(1)
     resampled = bootstrap(matrices)
@@ -83,14 +92,21 @@ def summarise(matrices: np.ndarray) -> dict[str, dict]:
     for name, values in scores(pooled).items():
         low, high = interval(again[name].mean(-1)) if again else (None, None)
         summary[name] = {"mean": float(values.mean()), "low": low, "high": high, "seeds": values.tolist()}
-    mean = recall(pooled).mean(0)
-    bounds = [None] * len(mean)
-    if resampled is not None:
-        drawn = recall(resampled).mean(1)
-        bounds = [interval(drawn[:, c]) if np.isfinite(drawn[:, c]).any() else None for c in range(len(mean))]
-    summary["recall"] = {
-        "mean": [None if np.isnan(value) else float(value) for value in mean],
-        "low": [bound and bound[0] for bound in bounds],
-        "high": [bound and bound[1] for bound in bounds],
-    }
+    for name, shares_of in (("recall", recall), ("confusion", shares)):
+        mean = shares_of(pooled).mean(0)
+        low, high = intervals(shares_of(resampled).mean(1)) if resampled is not None else (mean * np.nan,) * 2
+        summary[name] = {key: _without_nan(value) for key, value in (("mean", mean), ("low", low), ("high", high))}
     return summary
+
+
+def intervals(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % percentile intervals of [resamples, ...]; nan where a class has no clips."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns of all-nan slices, which are meant
+        low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def _without_nan(values: np.ndarray) -> list:
+    """Nested lists in which nan, which JSON does not have, is None."""
+    return np.where(np.isnan(values), None, values.astype(object)).tolist()

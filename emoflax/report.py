@@ -51,7 +51,7 @@ def write(
     (folder / "report.json").write_text(json.dumps(everything, indent=2) + "\n")
     text = render(facts, labels, total, summary)
     (folder / "report.md").write_text(text)
-    draw_confusion(folder / "confusion.png", facts, labels, total)
+    draw_confusion(folder / "confusion.png", facts, labels, total, summary["confusion"])
     return text
 
 
@@ -86,8 +86,10 @@ def _bounds(low: float | None, high: float | None) -> str:
     return "none: one speaker" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def draw_confusion(path: pathlib.Path, facts: Facts, labels: tuple[str, ...], total: np.ndarray) -> None:
-    """Row-normalised confusion matrix, with counts."""
+def draw_confusion(
+    path: pathlib.Path, facts: Facts, labels: tuple[str, ...], total: np.ndarray, shares: dict[str, list]
+) -> None:
+    """Row-normalised confusion matrix, with counts and 95 % intervals."""
     plt = _pyplot()
     share = total / np.maximum(total.sum(1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(1.6 + 0.75 * len(labels), 1.2 + 0.7 * len(labels)), layout="constrained")
@@ -95,7 +97,10 @@ def draw_confusion(path: pathlib.Path, facts: Facts, labels: tuple[str, ...], to
     for i in range(len(labels)):
         for j in range(len(labels)):
             colour = "white" if share[i, j] > 0.5 else "black"
-            axes.text(j, i, f"{100 * share[i, j]:.0f} %\n{total[i, j]}", ha="center", va="center", color=colour, size=8)
+            low, high = shares["low"][i][j], shares["high"][i][j]
+            text = f"{100 * share[i, j]:.0f} %\n{total[i, j]}"
+            text += "" if low is None or not total[i, j] else f"\n[{100 * low:.0f}, {100 * high:.0f}]"
+            axes.text(j, i, text, ha="center", va="center", color=colour, size=7)
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("predicted")
@@ -115,13 +120,18 @@ def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> 
         left.plot([x["epoch"] for x in lines], [x["loss"] for x in lines], label=folder.name, **style)
         scored = [x for x in lines if x["dev_uar"] is not None]
         left.plot([x["epoch"] for x in scored], [x["dev_loss"] for x in scored], linestyle="--", **style)
-        right.plot([x["epoch"] for x in scored], [100 * x["dev_uar"] for x in scored], **style)
+        right.plot([x["epoch"] for x in scored], [100 * x["dev_uar"] for x in scored], marker=".", **style)
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
     left.set(xlabel="epoch", ylabel="cross-entropy", title="training (solid) and dev (dashed) loss", ylim=(0, None))
     right.set(xlabel="epoch", ylabel="dev UAR, %", title="dev UAR", ylim=(0, 100))
     if not right.lines:
         right.text(0.5, 0.5, "no dev clips: the last epoch is taken", ha="center", transform=right.transAxes)
     if len(folders) <= 10:
         left.legend(fontsize=7)
+    else:
+        left.text(0.98, 0.98, f"{len(folders)} models", ha="right", va="top", transform=left.transAxes)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
     plt.close(figure)

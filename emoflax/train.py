@@ -79,7 +79,7 @@ def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -
         decay = jnp.minimum(recipe.ema, (1 + state.step) / (10 + state.step))
         average = optax.incremental_update(params, average, 1 - decay)
     state = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state, average=average)
-    return state, {"loss": loss, "grad_norm": optax.global_norm(gradients)}
+    return state, {"loss": loss, "grad_norm": optax.tree.norm(gradients)}
 
 
 def batch_at(bucket: Bucket, order: jax.Array, slot: jax.Array) -> dict[str, jax.Array]:

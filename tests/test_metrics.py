@@ -68,6 +68,17 @@ def test_one_speaker_gives_no_interval():
     assert summary["uar"]["low"] is None and summary["recall"]["high"] == [None, None]
 
 
+def test_shares_of_the_confusion_matrix_add_up_to_one_and_their_diagonal_is_recall():
+    rng = np.random.default_rng(4)
+    label, predicted, speaker = rng.integers(0, 4, (3, 300))
+    summary = metrics.summarise(metrics.speaker_confusions(label, predicted, speaker, 4)[None])
+    shares = np.array(summary["confusion"]["mean"], float)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    np.testing.assert_allclose(np.diagonal(shares), np.array(summary["recall"]["mean"], float))
+    assert (np.array(summary["confusion"]["low"]) <= shares).all()
+    assert (shares <= np.array(summary["confusion"]["high"])).all()
+
+
 def test_a_class_without_clips_is_left_out_of_uar_and_has_no_recall():
     parts = metrics.speaker_confusions(np.array([0, 1, 1]), np.array([0, 1, 2]), np.array(["a", "a", "b"]), 3)
     summary = metrics.summarise(parts[None])
