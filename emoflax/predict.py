@@ -63,6 +63,8 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
     Raises:
       UserError: no checkpoint, no input, or files that cannot be read.
     """
+    from precompute.stt import WeightsUnavailable
+
     trained = evaluate.restore(folder)
     if trained.description["notice"]:
         logging.warning("%s", trained.description["notice"])
@@ -73,6 +75,8 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
         try:
             features.append(features_of(trained, path))
             readable.append(path)
+        except WeightsUnavailable:  # the next file would fail the same way
+            raise
         except UserError as error:
             failures.append(str(error))
     if readable:

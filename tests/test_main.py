@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import cli
 import numpy as np
@@ -64,6 +66,14 @@ def test_record_appends_one_line_per_metric_with_all_that_must_stand_beside_it(p
     assert all(set(wanted.split()) <= set(line) for line in lines)
     report = json.loads((place / "runs" / RUN / "report.json").read_text())
     assert lines[0]["mean"] == pytest.approx(report["metrics"]["uar"]["mean"], abs=1e-4)
+
+
+def test_the_ledger_writes_the_readme_table(place):
+    (place / "README.md").write_text("# A\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
+    ledger = [sys.executable, "-m", "emoflax.ledger"]
+    subprocess.run(ledger, cwd=place, env=cli.ENVIRONMENT | {"PYTHONPATH": str(cli.ROOT)}, check=True)
+    text = (place / "README.md").read_text()
+    assert "old" not in text and "after" in text and "**synthetic, `speakers5`**" in text and "| `tiny` |" in text
 
 
 def test_the_same_command_again_trains_nothing_and_reports_the_same(place):
