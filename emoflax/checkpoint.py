@@ -47,25 +47,36 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        return self._manager.best_step()
+        with self._read():
+            return self._manager.best_step()
 
     def describe(self, epoch: int) -> dict:
-        return self._manager.restore(epoch, args=ocp.args.Composite(description=ocp.args.JsonRestore()))["description"]
+        args = ocp.args.Composite(description=ocp.args.JsonRestore())
+        with self._read():
+            return self._manager.restore(epoch, args=args)["description"]
 
     def restore(self, epoch: int, like: Any) -> Any:
         """The state of that epoch, shaped like `like` (arrays or ShapeDtypeStructs)."""
         args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        try:
+        with self._read():
             return self._manager.restore(epoch, args=args)["state"]
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(f"checkpoint {self.folder}/{epoch} does not fit the model it describes: {first}") from error
 
     def close(self) -> None:
         """Waits until everything is on disk."""
         with self._written():
             self._manager.wait_until_finished()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a damaged file surfaces as whatever the layer that met it raises
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][-160:]
+            raise UserError(
+                f"the checkpoint in {self.folder} is damaged or does not fit the model that it describes ({reason}); "
+                "delete that folder and train again, or name another --checkpoint"
+            ) from error
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import cli
@@ -75,7 +76,7 @@ def test_a_manifest_with_one_speaker_says_why_that_is_too_few(tmp_path):
 def test_a_misspelt_field_or_value_is_named(place, field):
     status = 1 if "many" in field else 2  # absl itself checks types, and exits with 1
     output = cli.run(*flags(), f"--config.{field}", f"--workdir={place}/other", cwd=place, status=status)
-    assert field.split("=")[0].split(".")[1] in output or field.split("=")[1] in output
+    assert any(word in output for word in re.split("[.=]", field) if word not in ("train", "audio"))
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "silent", "nan", "text"])

@@ -93,5 +93,5 @@ def test_a_folder_that_holds_a_run_with_other_settings_is_not_touched(place):
     checkpoints = place / "whole" / RUN / "checkpoints"
     before = sorted(path.name for path in checkpoints.iterdir())
     output = cli.run(*flags("whole"), "--config.optimizer.learning_rate=0.5", cwd=place, status=2)
-    assert "config.optimizer.learning_rate: 0.001 -> 0.5" in output and "--workdir" in output
+    assert "config.optimizer.learning_rate: 0.002 -> 0.5" in output and "--workdir" in output
     assert sorted(path.name for path in checkpoints.iterdir()) == before

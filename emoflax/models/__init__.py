@@ -18,6 +18,7 @@ from emoflax.models.gru import Gru
 
 AUDIO_ENCODERS = {"cnn": Cnn}
 TEXT_ENCODERS = {"gru": Gru}
+DTYPES = ("float32", "bfloat16")
 
 
 def build(model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int) -> Classifier:
@@ -32,6 +33,8 @@ def build(model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: st
     Raises:
       UserError: an encoder that the registry does not have, or none at all.
     """
+    if dtype not in DTYPES:
+        raise UserError(f"config.train.dtype={dtype!r} is not supported; choose one of: {', '.join(DTYPES)}")
     rngs = nnx.Rngs(seed)
     options = {"dtype": jnp.dtype(dtype), "rngs": rngs}
     audio, text = (
