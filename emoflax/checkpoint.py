@@ -6,6 +6,7 @@ holds the arrays of the training state and a JSON description from which the mod
 
 import contextlib
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,7 +73,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # a damaged file surfaces as whatever the layer that met it raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][-160:]
+            # Reads still under way would each print that orbax has closed their event loop.
+            sys.unraisablehook = lambda _: None
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             raise UserError(
                 f"the checkpoint in {self.folder} is damaged or does not fit the model that it describes ({reason}); "
                 "delete that folder and train again, or name another --checkpoint"
