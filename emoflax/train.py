@@ -56,10 +56,10 @@ class Recipe:
         )
 
 
-def apply(recipe_model: nnx.GraphDef, params: Any, statistics: Any, batch: dict, key: jax.Array | None) -> jax.Array:
+def apply(model: nnx.GraphDef, params: Any, statistics: Any, batch: dict, key: jax.Array | None) -> jax.Array:
     """Logits [batch, classes] of a batch as `Bucket.rows` describes it."""
     # copy=True: inside a trace, nnx refuses to touch variables of an outer one.
-    return nnx.merge(recipe_model, params, statistics, copy=True)(batch, key)
+    return nnx.merge(model, params, statistics, copy=True)(batch, key)
 
 
 def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict]:
@@ -168,10 +168,12 @@ def fit(
 
 def check_finite(metrics: dict[str, np.ndarray], first_step: int) -> None:
     """Raises UserError that names the first step and the metric that is NaN or infinite."""
-    for name, values in metrics.items():
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            raise UserError(
-                f"{name} is {values[bad[0]]} at step {first_step + bad[0]}; training stopped, the last checkpoint is "
-                "kept. Lower config.optimizer.learning_rate, set config.optimizer.clip_norm, or use float32"
-            )
+    names = ("loss", "grad_norm")  # cause before effect
+    bad = ~np.isfinite([metrics[name] for name in names])
+    if bad.any():
+        step = int(bad.any(0).argmax())
+        name = names[int(bad[:, step].argmax())]
+        raise UserError(
+            f"{name} is {metrics[name][step]} at step {first_step + step}; training stopped, the last checkpoint is "
+            "kept. Lower config.optimizer.learning_rate, set config.optimizer.clip_norm, or use float32"
+        )

@@ -220,7 +220,7 @@ def test_a_disk_that_refuses_more_bytes_is_named_and_finished_shards_are_kept(wa
     for path in wavs.glob("*.wav"):
         (long / path.name).write_bytes(path.read_bytes())
     soundfile.write(long / "0009.wav", 0.1 * np.random.default_rng(0).normal(size=16_000 * 60), 16_000)
-    limit = (500_000, 500_000)  # bytes a file may have: enough for all but the last shard
+    limit = (300_000, 300_000)  # bytes a file may have: enough for all but the last shard
     process = start(script, long, tmp_path / "cache", workers=1,
                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))  # fmt: skip
     status, _, err = end(process)
