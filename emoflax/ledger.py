@@ -11,6 +11,7 @@ import subprocess
 from typing import Any
 
 from emoflax.errors import UserError
+from emoflax.metrics import METRICS
 
 PATH = pathlib.Path("configs/results.jsonl")
 README = pathlib.Path("README.md")
@@ -61,10 +62,9 @@ def entries_of(summary: dict[str, dict], facts: dict[str, Any]) -> list[dict[str
     rounded = [
         {key: value if value is None else round(value, 4) for key, value in values.items() if key != "seeds"}
         | {"spread": round(max(values["seeds"]) - min(values["seeds"]), 4)}
-        for values in (summary[name] for name in ("uar", "accuracy", "macro_f1", "weighted_f1"))
+        for values in (summary[name] for name in METRICS)
     ]
-    names = ("uar", "accuracy", "macro_f1", "weighted_f1")
-    return [facts | {"metric": name} | values for name, values in zip(names, rounded, strict=True)]
+    return [facts | {"metric": name} | values for name, values in zip(METRICS, rounded, strict=True)]
 
 
 def read(path: pathlib.Path = PATH) -> list[dict[str, Any]]:

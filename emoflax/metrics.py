@@ -68,12 +68,6 @@ def bootstrap(matrices: np.ndarray, seed: int = 0) -> np.ndarray | None:
     return np.einsum("rs,nsij->rnij", draws, matrices)
 
 
-def interval(resampled: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of values [resamples]."""
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def summarise(matrices: np.ndarray) -> dict[str, dict]:
     """Mean over seeds of every score, with its 95 % speaker-level bootstrap interval and its spread over seeds.
 
@@ -90,7 +84,7 @@ def summarise(matrices: np.ndarray) -> dict[str, dict]:
     summary: dict[str, dict] = {}
     again = scores(resampled) if resampled is not None else None
     for name, values in scores(pooled).items():
-        low, high = interval(again[name].mean(-1)) if again else (None, None)
+        low, high = map(float, intervals(again[name].mean(-1))) if again else (None, None)
         summary[name] = {"mean": float(values.mean()), "low": low, "high": high, "seeds": values.tolist()}
     for name, shares_of in (("recall", recall), ("confusion", shares)):
         mean = shares_of(pooled).mean(0)

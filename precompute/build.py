@@ -44,13 +44,7 @@ def log_mels(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precomput
     Raises:
       UserError: no recordings, too many that cannot be used, bad settings, disk trouble, damaged shards.
     """
-    if not corpus.has_audio:
-        raise UserError(
-            f"Corpus {corpus.name} has no recordings. Choose a model of text alone: --config.model.audio=''."
-        )
-    versions = {name: importlib.metadata.version(name) for name in ("librosa", "soxr")}
-    files = [[clip.id, *_file_state(clip.path), clip.start_s, clip.end_s] for clip in corpus.clips]
-    head = _head("logmel", corpus, files, {**audio, **versions}, precompute)
+    head = log_mel_head(corpus, audio, precompute)
     folder = cache_folder(cache_dir, head)
     if (folder / shards.MANIFEST).exists():
         logging.info("log-mel cache found: %s", folder)

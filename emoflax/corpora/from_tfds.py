@@ -9,18 +9,16 @@ import contextlib
 import csv
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 from tqdm import tqdm
 
 from emoflax.clip import Clip, Corpus
-from emoflax.corpora import download
+from emoflax.corpora import whole_folder
 from emoflax.errors import UserError
 
 AUDIO_NAMES = ("audio", "speech", "wav", "waveform", "sound")
@@ -187,28 +185,18 @@ class _Features:
 
 
 def _write(folder: Path, sources: dict[str, Any], features: _Features) -> None:
-    """Writes all examples as WAV files and an index; the folder appears whole or not at all."""
-    half = folder.with_name(folder.name + ".part")
+    """Writes all examples as WAV files and an index."""
     splits = sorted(sources)
     known = len(splits) > 1 and all(split in SPLITS for split in splits)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.with_name(folder.name + ".lock")):  # runs that share a cache wait for one another
-            if folder.exists():
-                return
-            shutil.rmtree(half, ignore_errors=True)  # left by a killed run
-            try:
-                half.mkdir()
-                with open(half / INDEX, "w", newline="", encoding="utf-8") as out:
-                    index = csv.writer(out)
-                    index.writerow(COLUMNS)
-                    for split in splits:
-                        _write_split(half, split, sources[split], features, index, SPLITS[split] if known else "")
-                half.rename(folder)
-            finally:
-                shutil.rmtree(half, ignore_errors=True)  # gives the disk space back
-    except OSError as error:
-        raise download.cannot_write(folder, error) from error
+
+    def fill(half: Path) -> None:
+        with open(half / INDEX, "w", newline="", encoding="utf-8") as out:
+            index = csv.writer(out)
+            index.writerow(COLUMNS)
+            for split in splits:
+                _write_split(half, split, sources[split], features, index, SPLITS[split] if known else "")
+
+    whole_folder.make(folder, fill)
 
 
 def _write_split(folder: Path, split: str, source: Any, features: _Features, index: Any, ours: str) -> None:

@@ -12,15 +12,13 @@ words cannot be read off the sound, and no speech recogniser can transcribe it.
 
 import csv
 import os
-import shutil
 import wave
 from pathlib import Path
 
-import filelock
 import numpy as np
 
 from emoflax.clip import Clip, Corpus
-from emoflax.corpora import download
+from emoflax.corpora import whole_folder
 from emoflax.corpora.voice import SAMPLE_RATE_HZ, Manner, Speaker, speak
 from emoflax.errors import UserError
 
@@ -108,25 +106,10 @@ def make(folder: str | os.PathLike, speakers: int = SPEAKERS, clips_per_emotion:
     Raises:
       UserError: the folder cannot be written.
     """
-    folder = Path(folder)
-    half = folder.with_name(folder.name + ".part")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.with_name(folder.name + ".lock")):  # runs that share a cache wait for one another
-            if folder.exists():
-                return
-            shutil.rmtree(half, ignore_errors=True)  # left by a killed run
-            try:
-                _write(half, speakers, clips_per_emotion)
-                half.rename(folder)
-            finally:
-                shutil.rmtree(half, ignore_errors=True)  # gives the disk space back
-    except OSError as error:
-        raise download.cannot_write(folder, error) from error
+    whole_folder.make(Path(folder), lambda half: _write(half, speakers, clips_per_emotion))
 
 
 def _write(folder: Path, speakers: int, clips_per_emotion: int) -> None:
-    folder.mkdir()
     with open(folder / INDEX, "w", newline="", encoding="utf-8") as out:
         index = csv.writer(out)
         index.writerow(["file", "emotion", "speaker", "text"])
