@@ -30,6 +30,8 @@ def get_config() -> ConfigDict:
     config.split.test_speakers = ()
 
     config.audio = ConfigDict()
+    # 'librosa': dB, mels of your choice | 'whisper': what Whisper was trained on, 25 and 10 ms, 80 or 128 mels
+    config.audio.frontend = "librosa"
     config.audio.sample_rate_hz = 16_000
     config.audio.trim_db = 35.0  # silence this far under the clip's peak is cut off at both ends; 0 keeps it
     config.audio.window_ms = 64.0
@@ -37,6 +39,22 @@ def get_config() -> ConfigDict:
     config.audio.mels = 64
     config.audio.fmin_hz = 50.0
     config.audio.fmax_hz = 8_000.0
+
+    # Augmentation of the training clips' log-mels, drawn anew for each clip and step. 0 switches one off.
+    config.augment = ConfigDict()
+    config.augment.crop = 0.0  # up to this share of a clip is cut off, divided by chance between both ends
+    config.augment.stretch = 0.0  # time stretch by a factor from 1 / (1 + this) to 1 + this
+    config.augment.vtlp = 0.0  # vocal tract length: frequencies times a factor from 1 / (1 + this) to 1 + this
+    config.augment.shift_bands = 0.0  # shift of the mel axis, in bands, up to this far up or down
+    config.augment.tilt_db = 0.0  # slope over the mel axis: up to this between the lowest and the highest band
+    config.augment.gain_db = 0.0  # up to this louder or softer
+    config.augment.noise = 0.0  # share of the clips that get white noise
+    config.augment.noise_snr_db = (5.0, 40.0)  # signal-to-noise ratio, drawn from this range
+    config.augment.mixup = 0.0  # a of Beta(a, a); audio models only
+    config.augment.time_masks = 0  # SpecAugment: stretches of frames set to the training mean ...
+    config.augment.time_mask_share = 0.15  # ... each up to this share of the clip
+    config.augment.band_masks = 0  # SpecAugment: ranges of mel bands set to the training mean ...
+    config.augment.band_mask_share = 0.15  # ... each up to this share of all bands
 
     config.text = ConfigDict()
     config.text.source = "auto"  # 'auto' | 'whisper' | 'reference' | 'file'; only auto ever falls back
@@ -58,10 +76,17 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.audio = ""  # name of an audio encoder in emoflax/models/__init__.py, or '' for none
     config.model.text = ""  # name of a text encoder, or ''
-    config.model.pooling = "mean_max"  # 'mean' | 'mean_max'
+    config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'
+    config.model.fusion = "concat"  # of sound and words: 'concat' | 'early' | 'late' | 'hybrid'
+    # Share of the training clips whose sound, and of those whose words, are taken for missing; never both of one clip.
+    config.model.modality_dropout = ConfigDict({"audio": 0.0, "text": 0.0})
     config.model.head = 0  # units of the hidden layer before the logits; 0: none
     config.model.dropout = 0.3
     config.model.cnn = ConfigDict({"channels": (32, 64)})  # one convolution per entry
+    config.model.attention = ConfigDict({"heads": 4, "hidden": 64})  # pooling; heads divide the sequence's width
+    config.model.early = ConfigDict({"width": 128, "layers": 2, "heads": 4, "dropout": 0.1})
+    config.model.late = ConfigDict({"combine": "logits"})  # what is averaged: 'logits' | 'probabilities'
+    config.model.hybrid = ConfigDict({"width": 128, "heads": 4, "dropout": 0.1})
     config.model.gru = ConfigDict({"embedding": 128, "hidden": 128, "dropout": 0.3, "token_dropout": 0.1})
 
     config.optimizer = ConfigDict()
@@ -81,4 +106,13 @@ def get_config() -> ConfigDict:
     config.train.label_smoothing = 0.0
     config.train.ema = 0.0  # decay per step of the averaged weights that are evaluated; 0: none
     config.train.save_epochs = 1  # a checkpoint every so many epochs
+
+    # --mode=crossval: each fold's choices are made on its training speakers alone, then its test clips are scored once.
+    config.crossval = ConfigDict(convert_dict=False)
+    # What may be chosen: name -> {'optimizer.learning_rate': 1e-3, ...}, what it changes in this config. Empty: nothing.
+    config.crossval.candidates = {}
+    config.crossval.inner_share = 0.25  # of the training speakers (random protocols: clips), by whom train.select judges
+    config.crossval.choose_epoch = False  # the epoch, too; else the last one
+    config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
+    config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance
     return config

@@ -14,6 +14,7 @@ import soundfile
 import soxr
 
 from emoflax.errors import UserError
+from precompute import whisper_mel
 
 _MEND = "Replace the file, or leave it out of the corpus."
 _BLOCK_S = 30.0  # decoded at once, so that an hour in eight channels never lies in memory whole
@@ -26,9 +27,29 @@ _OGG_TAIL_BYTES = 1 << 17  # an OGG page holds at most 65,307 bytes
 
 
 def check_settings(
-    *, sample_rate_hz: int, trim_db: float, window_ms: float, hop_ms: float, mels: int, fmin_hz: float, fmax_hz: float
+    *,
+    frontend: str,
+    sample_rate_hz: int,
+    trim_db: float,
+    window_ms: float,
+    hop_ms: float,
+    mels: int,
+    fmin_hz: float,
+    fmax_hz: float,
 ) -> None:
     """Raises UserError, naming the config field, for settings that no spectrogram can be made with."""
+    given = {
+        "sample_rate_hz": sample_rate_hz, "window_ms": window_ms, "hop_ms": hop_ms, "mels": mels, "fmin_hz": fmin_hz,
+        "fmax_hz": fmax_hz,
+    }  # fmt: skip
+    if frontend not in FRONTENDS:
+        raise UserError(f"--config.audio.frontend must be one of: {', '.join(FRONTENDS)}.")
+    for field, allowed in FRONTENDS[frontend][1].items():
+        if given[field] not in allowed:
+            raise UserError(
+                f"--config.audio.{field} must be {' or '.join(f'{value:g}' for value in allowed)} "
+                f"with audio.frontend={frontend!r}."
+            )
     ranges = (
         ("sample_rate_hz", sample_rate_hz >= 1000, "at least 1000"),
         ("trim_db", trim_db >= 0, "0 (no trimming) or more"),
@@ -48,34 +69,27 @@ def log_mel(
     start_s: float = 0.0,
     end_s: float | None = None,
     *,
+    frontend: str,
     sample_rate_hz: int,
     trim_db: float,
-    window_ms: float,
-    hop_ms: float,
-    mels: int,
-    fmin_hz: float,
-    fmax_hz: float,
+    **settings: float,
 ) -> tuple[np.ndarray, str, float]:
     """Log-mel spectrogram of a recording, or of the part of it between start_s and end_s (None: the file's end).
 
+    Args:
+      frontend: a name from `FRONTENDS`.
+      settings: the other fields of config.audio.
+
     Returns:
-      float32 [frames, mels] in dB (full-scale power is the reference, 80 dB under the clip's loudest cell the floor);
-      a digest of the decoded mono samples before resampling and trimming; the length in seconds before trimming.
+      float32 [frames, mels] in the front end's unit (see `mel_db`, `whisper_mel.log_mel`); a digest of the decoded mono
+      samples before resampling and trimming; the length in seconds before trimming.
 
     Raises:
       UserError: the recording cannot be used.
     """
     samples, rate_hz = decode(path, start_s, end_s)
     wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
-    frames = mel_db(
-        wave,
-        sample_rate_hz=sample_rate_hz,
-        window_ms=window_ms,
-        hop_ms=hop_ms,
-        mels=mels,
-        fmin_hz=fmin_hz,
-        fmax_hz=fmax_hz,
-    )
+    frames = FRONTENDS[frontend][0](wave, sample_rate_hz=sample_rate_hz, **settings)
     return frames, digest(samples), len(samples) / rate_hz
 
 
@@ -135,6 +149,8 @@ def mel_db(
 ) -> np.ndarray:
     """Log-mel spectrogram of float32 [samples]: float32 [1 + samples // hop, mels] in dB.
 
+    Full-scale power is the reference, 80 dB under the clip's loudest cell the floor.
+
     Equal to librosa.feature.melspectrogram + power_to_db, but with the filters made once instead of for each clip
     and one plain matrix product: 0.7 ms instead of 1.2 ms for a trimmed RAVDESS clip. What is shorter than a window
     is filled up with zeros.
@@ -156,6 +172,10 @@ def _mel_filters(sample_rate_hz: int, n_fft: int, mels: int, fmin_hz: float, fma
     import librosa
 
     return librosa.filters.mel(sr=sample_rate_hz, n_fft=n_fft, n_mels=mels, fmin=fmin_hz, fmax=fmax_hz)
+
+
+# name -> (function from float32 [samples] and settings to float32 [frames, mels], the settings that it insists on)
+FRONTENDS = {"librosa": (mel_db, {}), "whisper": (whisper_mel.log_mel, whisper_mel.SETTINGS)}
 
 
 def _check_file(path: str) -> None:

@@ -14,10 +14,10 @@ from emoflax.errors import UserError
 from precompute import audio
 
 SETTINGS = {
-    "sample_rate_hz": 16_000, "trim_db": 35.0, "window_ms": 64.0, "hop_ms": 16.0, "mels": 64, "fmin_hz": 50.0,
-    "fmax_hz": 8_000.0,
+    "frontend": "librosa", "sample_rate_hz": 16_000, "trim_db": 35.0, "window_ms": 64.0, "hop_ms": 16.0, "mels": 64,
+    "fmin_hz": 50.0, "fmax_hz": 8_000.0,
 }  # fmt: skip
-MEL = {name: value for name, value in SETTINGS.items() if name != "trim_db"}
+MEL = {name: value for name, value in SETTINGS.items() if name not in ("frontend", "trim_db")}
 RAVDESS = Path(__file__).parents[2] / "shared" / "ravdess"
 
 
@@ -189,7 +189,7 @@ def test_a_wav_streamed_without_its_length_works(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("fmax_hz", 9_000.0), ("fmin_hz", 8_000.0), ("hop_ms", 0.0), ("hop_ms", 65.0), ("mels", 0), ("trim_db", -1.0),
-     ("window_ms", 0.0), ("sample_rate_hz", 16)],
+     ("window_ms", 0.0), ("sample_rate_hz", 16), ("frontend", "cochlea")],
 )  # fmt: skip
 def test_settings_that_no_spectrogram_can_have_are_named(field, value):
     audio.check_settings(**SETTINGS)

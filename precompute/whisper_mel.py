@@ -1,0 +1,35 @@
+"""The log-mel spectrogram that Whisper was trained on (Radford et al. 2022, arXiv:2212.04356), by librosa."""
+
+import functools
+
+import numpy as np
+
+SETTINGS = {
+    "sample_rate_hz": (16_000,), "window_ms": (25.0,), "hop_ms": (10.0,), "mels": (80, 128), "fmin_hz": (0.0,),
+    "fmax_hz": (8_000.0,),
+}  # fmt: skip
+N_FFT, HOP, RATE_HZ = 400, 160, 16_000
+FLOOR = 2.0  # no cell is more than this (80 dB) under the clip's loudest one; silence is exactly so far under it
+_TAIL = 3 * HOP  # after so much silence, no window hears the clip any more
+
+
+def log_mel(wave: np.ndarray, *, mels: int, **_) -> np.ndarray:
+    """float32 [samples] at 16 kHz -> float32 [samples // 160 + 3, mels], about -1 to 1.5.
+
+    Equal to the beginning of what `whisper.log_mel_spectrogram` makes of the clip when silence follows it, as in
+    Whisper's own windows of 30 s: in those, every later frame is silence, the clip's highest value minus `FLOOR`, and
+    need not be stored. Values depend on the clip's loudest cell, so a clip cut in two gives other values near silence.
+    """
+    import librosa
+
+    wave = np.pad(wave, (0, _TAIL))
+    spectrum = librosa.stft(wave, n_fft=N_FFT, hop_length=HOP, pad_mode="reflect")[:, :-1]
+    cells = np.log10(np.maximum(_filters(mels) @ np.abs(spectrum) ** 2, 1e-10))
+    return np.ascontiguousarray((np.maximum(cells, cells.max() - 4 * FLOOR).T + 4) / 4, np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _filters(mels: int) -> np.ndarray:
+    import librosa
+
+    return librosa.filters.mel(sr=RATE_HZ, n_fft=N_FFT, n_mels=mels)
