@@ -1,0 +1,90 @@
+"""BERT's encoder (Devlin et al. 2019, arXiv:1810.04805): words that look at each other in both directions.
+
+With the weights of a Hugging Face folder (`emoflax/pretrained.py`) it computes what `transformers.BertModel` does.
+
+Shape letters: B clips, T tokens, D width.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from emoflax.errors import UserError
+from emoflax.models.pooling import valid
+from emoflax.models.transformer import Layer, layer_norm, run_layers
+
+UNKNOWN = 1  # id of <unk>; 0 is padding
+EPSILON = 1e-12  # of every layer normalisation, as published
+
+
+class Embedding(nnx.Module):
+    """Word, position and segment, summed and normalised. There is one segment only, the first."""
+
+    def __init__(self, vocabulary: int, positions: int, width: int, *, dtype, rngs: nnx.Rngs):
+        def normal(*shape: int) -> nnx.Param:
+            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+
+        self.dtype = dtype
+        self.word_embedding = normal(vocabulary, width)
+        self.position_embedding = normal(positions, width)
+        self.segment_embedding = normal(width)
+        self.norm = layer_norm(width, EPSILON, dtype=dtype, rngs=rngs)
+
+    def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
+        place_TxD = self.position_embedding[: tokens_BxT.shape[1]] + self.segment_embedding[None]
+        return self.norm((self.word_embedding[tokens_BxT] + place_TxD[None]).astype(self.dtype))
+
+
+class Bert(nnx.Module):
+    """Embedding and `layers` Transformer layers, normalised after each sum.
+
+    Args:
+      vocabulary: number of token ids; 0 is padding, 1 is <unk>.
+      width: D.
+      layers: how many.
+      heads: of each layer's attention; divides the width.
+      hidden: units between the two layers of each perceptron.
+      positions: length of the longest text that it can read, in tokens.
+      dropout: share of each part's output zeroed in training.
+      token_dropout: share of the tokens replaced by <unk> in training.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        hidden: int,
+        positions: int,
+        dropout: float,
+        token_dropout: float,
+        dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.width, self.positions, self.token_dropout = width, positions, token_dropout
+        self.stem = Embedding(vocabulary, positions, width, dtype=dtype, rngs=rngs)
+        options = {"heads": heads, "hidden": hidden, "dropout": dropout, "epsilon": EPSILON}
+        self.layers = nnx.List(
+            Layer(width, norm_first=False, **options, dtype=dtype, rngs=rngs) for _ in range(layers)
+        )
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self, tokens_BxT: jax.Array, lengths_B: jax.Array, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """[batch, tokens] -> ([batch, tokens, width], mask); zero at padding, which no token looks at."""
+        if tokens_BxT.shape[1] > self.positions:
+            raise UserError(
+                f"config.model.bert.positions={self.positions}, but there are texts of up to {tokens_BxT.shape[1]} "
+                "tokens; raise it (from scratch) or lower config.text.max_tokens"
+            )
+        mask_BxT = valid(lengths_B, tokens_BxT.shape[1])
+        token_key, embedding_key, layers_key = (None,) * 3 if key is None else jax.random.split(key, 3)
+        if key is not None:
+            dropped_BxT = jax.random.bernoulli(token_key, self.token_dropout, tokens_BxT.shape)
+            tokens_BxT = jnp.where(dropped_BxT, UNKNOWN, tokens_BxT)
+        h_BxTxD = self.dropout(self.stem(tokens_BxT), deterministic=key is None, rngs=embedding_key)
+        h_BxTxD = run_layers(self.layers, h_BxTxD, mask_BxT, layers_key)
+        return jnp.where(mask_BxT[..., None], h_BxTxD, 0), mask_BxT

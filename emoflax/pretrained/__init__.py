@@ -1,0 +1,49 @@
+"""Weights from elsewhere -> our encoders.
+
+    python main.py --config=configs/bert.py --config.model.pretrained.text=FOLDER
+
+One file per encoder that can take them, and one line in `SOURCES`. The file says four things (`table.Source`): which
+config fields the weights decide (sizes, features), how to read their tensors, which of them goes where, and which
+others may be there and mean nothing to an encoder.
+"""
+
+import pathlib
+from typing import Any
+
+from flax import nnx
+
+from emoflax.errors import UserError
+from emoflax.pretrained.ast import AST
+from emoflax.pretrained.bert import BERT
+from emoflax.pretrained.table import Source, assign
+
+SOURCES = {"ast": AST, "bert": BERT}  # by the encoder's name in the registry
+
+
+def fields(encoder: str, path: str) -> dict[str, Any]:
+    """Config fields that the weights at `path` decide for the encoder of that name in the registry.
+
+    Raises:
+      UserError: no such weights, or weights of something else.
+    """
+    return source_of(encoder).fields(pathlib.Path(path))
+
+
+def load(module: nnx.Module, encoder: str, path: str) -> None:
+    """Puts the weights at `path` into `module`, an encoder of that name in the registry.
+
+    Raises:
+      UserError: they are not there, cannot be read, or do not fit, with the names of the tensors that do not.
+    """
+    source = source_of(encoder)
+    where = pathlib.Path(path)
+    assign(module, source.tensors(where), source.table(module, where), source.ignored, where)
+
+
+def source_of(encoder: str) -> Source:
+    if encoder not in SOURCES:
+        raise UserError(
+            f"config.model.pretrained is set, but encoder {encoder!r} cannot take weights from elsewhere; "
+            f"these can: {', '.join(SOURCES)}"
+        )
+    return SOURCES[encoder]

@@ -1,0 +1,57 @@
+"""The subword tokenizer of a Hugging Face folder, kept as one JSON text that shards and checkpoints carry along."""
+
+import json
+import pathlib
+from collections.abc import Callable
+
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+
+from emoflax.errors import UserError
+
+
+def read(folder: str) -> str:
+    """The JSON of a folder's tokenizer.json, or one for BERT's WordPiece made from its vocab.txt.
+
+    Raises:
+      UserError: the folder has neither, or they are damaged.
+    """
+    whole, words = pathlib.Path(folder) / "tokenizer.json", pathlib.Path(folder) / "vocab.txt"
+    if not whole.is_file() and not words.is_file():
+        raise UserError(
+            f"there is neither {whole} nor {words.name} beside it. Nothing is downloaded: put the tokenizer files of "
+            "the model there, or set config.text.tokenizer='' for whole words"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(whole)) if whole.is_file() else _word_pieces(words)
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"the tokenizer in {folder} is damaged ({error}); copy it again") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer.to_str()
+
+
+def vocabulary(tokenizer: str) -> tuple[str, ...]:
+    """Every token, at the place of its id."""
+    places = Tokenizer.from_str(tokenizer).get_vocab()
+    names = {place: token for token, place in places.items()}
+    return tuple(names.get(place, "") for place in range(max(names) + 1))
+
+
+def cutter(tokenizer: str, max_tokens: int) -> Callable[[str], list[str]]:
+    """Text -> tokens, special ones included; longer texts are cut so that the closing one stays."""
+    made = Tokenizer.from_str(tokenizer)
+    made.enable_truncation(max_tokens)
+    return lambda text: made.encode(text).tokens
+
+
+def _word_pieces(path: pathlib.Path) -> Tokenizer:
+    """BERT's tokenizer as its first release has it; a neighbouring tokenizer_config.json may keep the case."""
+    places = {line: i for i, line in enumerate(path.read_text(encoding="utf-8").split("\n")) if line}
+    settings = path.with_name("tokenizer_config.json")
+    lowercase = json.loads(settings.read_text()).get("do_lower_case", True) if settings.is_file() else True
+    tokenizer = Tokenizer(WordPiece(places, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"]))
+    return tokenizer
