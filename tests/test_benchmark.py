@@ -89,7 +89,7 @@ def test_dropout_is_on_in_both_while_timing():
     assert trainer.module.training
     losses = {float(trainer.gradient()[0]) for _ in range(3)}
     assert len(losses) == 3
-    assert trainer.module.dropout.p == start.model.dropout.rate == 0.3
+    assert trainer.module.dropout.p == start.model.fusion.head.rate == 0.3
 
 
 def test_an_encoder_without_a_twin_is_said(tmp_path):

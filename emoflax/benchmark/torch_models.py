@@ -24,9 +24,11 @@ def build(config: ConfigDict, vocabulary: int, classes: int) -> "Classifier":
       vocabulary: size of the vocabulary, <pad> and <unk> included.
 
     Raises:
-      UserError: an encoder that is not written in PyTorch here.
+      UserError: an encoder, pooling or fusion that is not written in PyTorch here.
     """
-    known = {"audio": ("", "cnn"), "text": ("", "gru")}
+    known = {
+        "audio": ("", "cnn"), "text": ("", "gru"), "pooling": ("mean", "mean_max"), "fusion": ("concat",)
+    }  # fmt: skip
     for kind, names in known.items():
         if config.model[kind] not in names:
             raise UserError(
@@ -128,9 +130,10 @@ def pool(sequence: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tens
 
 def copy_weights(ours: nnx.Module, theirs: Classifier) -> None:
     """Gives `theirs` the weights of our `emoflax.models.Classifier` of the same shape."""
-    found = _linear("logits", ours.logits)
-    if ours.hidden:
-        found |= _linear("hidden", ours.hidden)
+    head = ours.fusion.head
+    found = _linear("logits", head.logits)
+    if head.hidden:
+        found |= _linear("hidden", head.hidden)
     if ours.audio:
         found |= {"mean": _array(ours.normalise.mean), "std": _array(ours.normalise.std)}
         for i, block in enumerate(ours.audio.blocks):

@@ -1,23 +1,31 @@
 """The registry: an encoder is one file and one line here.
 
 An audio encoder is built as `Encoder(mels, **its_config, dtype=, rngs=)` and called with log-mels
-[batch, frames, mels] and their lengths; a text encoder as `Encoder(vocabulary, **its_config, dtype=, rngs=)` and
-called with token ids [batch, tokens] and their lengths. Both return (sequence [batch, steps, width], mask
-[batch, steps]) and say their `width`.
+[batch, frames, mels], their lengths and a key (None: no randomness); a text encoder as `Encoder(vocabulary,
+**its_config, dtype=, rngs=)` and called with token ids [batch, tokens], their lengths and a key. Both return (sequence
+[batch, steps, width], mask [batch, steps]) and say their `width`. A length of 0 gives an all-False mask.
+
+Poolings are described in pooling.py, fusions in fusion.py. What `config.model.<name>` holds are the settings of the
+encoder, pooling or fusion of that name; one without settings of its own has no such group.
 """
 
+import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
-from emoflax.models.classifier import Classifier
+from emoflax.models.classifier import Classifier, Head
 from emoflax.models.cnn import Cnn
+from emoflax.models.fusion import Concat, Early, Hybrid, Late
 from emoflax.models.gru import Gru
+from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 
 AUDIO_ENCODERS = {"cnn": Cnn}
 TEXT_ENCODERS = {"gru": Gru}
+POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
+FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")
 
 
@@ -31,30 +39,37 @@ def build(model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: st
       dtype: 'float32' or 'bfloat16', the arithmetic of the forward pass; weights are float32.
 
     Raises:
-      UserError: an encoder that the registry does not have, or none at all.
+      UserError: a name that the registry does not have, or no encoder at all.
     """
     if dtype not in DTYPES:
         raise UserError(f"config.train.dtype={dtype!r} is not supported; choose one of: {', '.join(DTYPES)}")
-    rngs = nnx.Rngs(seed)
-    options = {"dtype": jnp.dtype(dtype), "rngs": rngs}
-    audio, text = (
-        _find(kind, model[kind], encoders) for kind, encoders in (("audio", AUDIO_ENCODERS), ("text", TEXT_ENCODERS))
-    )
-    if audio is None and text is None:
+    options = {"dtype": jnp.dtype(dtype), "rngs": nnx.Rngs(seed)}
+
+    def make(kind: str, registry: Mapping, *args, **parts):
+        """What config.model.<kind> names, with the settings of that name."""
+        name = model[kind]
+        if name not in registry:
+            raise UserError(
+                f"config.model.{kind}={name!r} is not in the registry; choose one of: {', '.join(registry)}"
+            )
+        return registry[name](*args, **parts, **model.get(name, {}), **options)
+
+    audio = make("audio", AUDIO_ENCODERS, mels) if model["audio"] else None
+    text = make("text", TEXT_ENCODERS, vocabulary) if model["text"] else None
+    widths = {name: encoder.width for name, encoder in (("audio", audio), ("text", text)) if encoder}
+    if not widths:
         raise UserError("config.model has neither an audio nor a text encoder; set config.model.audio or .text")
+    parts = {
+        "pooling": functools.partial(make, "pooling", POOLINGS),
+        "head": functools.partial(Head, hidden=model["head"], dropout=model["dropout"], classes=classes, **options),
+    }
+    fusion = make("fusion", FUSIONS, widths, **parts) if len(widths) > 1 else Concat(widths, **parts, **options)
     return Classifier(
-        audio and audio(mels, **model[model["audio"]], **options),
-        text and text(vocabulary, **model[model["text"]], **options),
+        audio,
+        text,
+        fusion,
         mels=mels,
-        pooling=model["pooling"],
-        head=model["head"],
-        dropout=model["dropout"],
         classes=classes,
-        **options,
+        modality_dropout=model["modality_dropout"],
+        dtype=options["dtype"],
     )
-
-
-def _find(kind: str, name: str, encoders: Mapping):
-    if name and name not in encoders:
-        raise UserError(f"config.model.{kind}={name!r} is not in the registry; choose one of: {', '.join(encoders)}")
-    return encoders[name] if name else None

@@ -1,4 +1,4 @@
-"""Encoders -> pooling -> head -> logits: the part that every model shares."""
+"""Encoders -> fusion (with its pooling and heads) -> logits: the part that every model shares."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
-from emoflax.models.pooling import POOLINGS, valid
+from emoflax.models.dropout import dropout, split
+from emoflax.models.fusion import Streams
+from emoflax.models.pooling import valid
 
 
 class Statistic(nnx.Variable):
@@ -27,42 +29,72 @@ class Normalise(nnx.Module):
         return jnp.where(mask_BxTx1, (logmel_BxTxF - mean) / std, 0)
 
 
-class Classifier(nnx.Module):
-    """Any audio encoder, any text encoder, or both, pooled over time, joined, and classified."""
+class Head(nnx.Module):
+    """Pooled vector [batch, width] -> logits [batch, classes] float32, through a hidden layer if `hidden` is not 0."""
 
-    def __init__(
-        self, audio, text, *, mels: int, pooling: str, head: int, dropout: float, classes: int, dtype, rngs: nnx.Rngs
-    ):
-        if pooling not in POOLINGS:
-            raise UserError(f"config.model.pooling={pooling!r} does not exist; choose one of: {', '.join(POOLINGS)}")
-        self.pooling, self.dtype = pooling, dtype
+    def __init__(self, width: int, *, hidden: int, dropout: float, classes: int, dtype, rngs: nnx.Rngs):
+        self.rate = dropout
+        self.hidden = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs) if hidden else None
+        self.logits = nnx.Linear(hidden or width, classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, h_BxD: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        in_key, hidden_key = split(key, 2)
+        h_BxD = dropout(h_BxD, self.rate, in_key)
+        if self.hidden:
+            h_BxD = dropout(jax.nn.relu(self.hidden(h_BxD)), self.rate, hidden_key)
+        return self.logits(h_BxD).astype(jnp.float32)
+
+
+class Classifier(nnx.Module):
+    """Any audio encoder, any text encoder, or both, fused and classified.
+
+    Args:
+      audio, text: encoders, or None.
+      fusion: of `emoflax.models.fusion`, built for the encoders' widths.
+      modality_dropout: {'audio': share, 'text': share} of the clips that lose that modality in training; a clip never
+        loses its only one.
+    """
+
+    def __init__(self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], dtype):
+        if not 0 <= sum(modality_dropout.values()) <= 1:
+            raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
+        self.classes, self.dtype = classes, dtype
         self.normalise = Normalise(mels) if audio else None
-        self.audio, self.text = audio, text
-        width = POOLINGS[pooling][1] * sum(encoder.width for encoder in (audio, text) if encoder)
-        self.hidden = nnx.Linear(width, head, dtype=dtype, rngs=rngs) if head else None
-        self.logits = nnx.Linear(head or width, classes, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.audio, self.text, self.fusion = audio, text, fusion
+        self.audio_missing, self.text_missing = modality_dropout["audio"], modality_dropout["text"]
 
     def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
         """Logits [batch, classes], float32.
 
         Args:
           batch: 'logmel' [batch, frames, mels] in dB and 'frames' [batch]; 'tokens' [batch, tokens] and
-            'n_tokens' [batch]. What no encoder asks for may be missing.
-          key: randomness of dropout; None, in evaluation, switches it off.
+            'n_tokens' [batch]. A length of 0: the clip lacks that modality. What no encoder asks for may be missing.
+          key: randomness of training; None, in evaluation, switches it off.
         """
-        keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
-        pool = POOLINGS[self.pooling][0]
-        pooled = []
+        encoder_key, fusion_key = split(key, 2)
+        return self.fusion(self._encode(batch, encoder_key), fusion_key)
+
+    def attention(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The weights of attention pooling, by modality: [batch, steps, heads]."""
+        return self.fusion.attention(self._encode(batch, None))
+
+    def _encode(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> Streams:
+        drop_key, audio_key, text_key = split(key, 3)
+        if self.audio and self.text and key is not None:
+            batch = batch | self._drop_modalities(batch["frames"], batch["n_tokens"], drop_key)
+        streams = {}
         if self.audio:
             logmel = self.normalise(batch["logmel"], batch["frames"]).astype(self.dtype)
-            pooled.append(pool(*self.audio(logmel, batch["frames"], keys[0])))
+            streams["audio"] = self.audio(logmel, batch["frames"], audio_key)
         if self.text:
-            pooled.append(pool(*self.text(batch["tokens"], batch["n_tokens"], keys[1])))
-        h_BxD = self._drop(jnp.concatenate(pooled, axis=-1), keys[2])
-        if self.hidden:
-            h_BxD = self._drop(jax.nn.relu(self.hidden(h_BxD)), keys[3])
-        return self.logits(h_BxD).astype(jnp.float32)
+            streams["text"] = self.text(batch["tokens"], batch["n_tokens"], text_key)
+        # Here, once and for all encoders: what stands beyond a clip's end counts for nothing.
+        return {name: (jnp.where(mask[..., None], h, 0), mask) for name, (h, mask) in streams.items()}
 
-    def _drop(self, h_BxD: jax.Array, key: jax.Array | None) -> jax.Array:
-        return self.dropout(h_BxD, deterministic=key is None, rngs=key)
+    def _drop_modalities(self, frames_B: jax.Array, n_tokens_B: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        draw_B = jax.random.uniform(key, frames_B.shape)
+        both_B = (frames_B > 0) & (n_tokens_B > 0)
+        return {
+            "frames": jnp.where(both_B & (draw_B < self.audio_missing), 0, frames_B),
+            "n_tokens": jnp.where(both_B & (draw_B >= 1 - self.text_missing), 0, n_tokens_B),
+        }

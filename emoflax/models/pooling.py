@@ -1,7 +1,16 @@
-"""Masks, and from a sequence and its mask to one vector per clip. Positions outside the mask never count."""
+"""Masks, and from a sequence and its mask to one vector per clip. Positions outside the mask never count.
+
+A pooling is built as `Pooling(width, **its_config, dtype=, rngs=)`, called with a sequence [batch, steps, width] and
+its mask [batch, steps], and says the `width` of the vectors that it returns. A clip without a valid step gives zeros.
+"""
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+
+from emoflax.errors import UserError
+
+SMALLEST_VARIANCE = 1e-6  # under the root, whose gradient has no bound at 0
 
 
 def valid(length_B: jax.Array, steps: int) -> jax.Array:
@@ -9,20 +18,64 @@ def valid(length_B: jax.Array, steps: int) -> jax.Array:
     return jnp.arange(steps)[None] < length_B[:, None]
 
 
-def mean(sequence_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+def masked_softmax(scores: jax.Array, mask: jax.Array, axis: int) -> jax.Array:
+    """Softmax over the places where `mask` holds, zero elsewhere; all zero where it holds nowhere."""
+    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    return jnp.where(mask, jax.nn.softmax(scores, axis), 0)
+
+
+class Mean(nnx.Module):
     """[batch, steps, width] -> [batch, width]."""
-    weight = mask_BxT.astype(sequence_BxTxD.dtype)
-    total = jnp.einsum("btd,bt->bd", sequence_BxTxD, weight)
-    return total / jnp.maximum(weight.sum(1, keepdims=True), 1)
+
+    def __init__(self, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs | None = None):
+        self.width = width
+
+    def __call__(self, sequence_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+        weight = mask_BxT.astype(sequence_BxTxD.dtype)
+        total = jnp.einsum("btd,bt->bd", sequence_BxTxD, weight)
+        return total / jnp.maximum(weight.sum(1, keepdims=True), 1)
 
 
-def mean_max(sequence_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+class MeanMax(nnx.Module):
     """[batch, steps, width] -> [batch, 2 * width]: what a clip is like, and what it reaches at least once."""
-    lowest = jnp.finfo(sequence_BxTxD.dtype).min
-    highest = jnp.max(sequence_BxTxD, axis=1, initial=lowest, where=mask_BxT[..., None])
-    highest = jnp.where(mask_BxT.any(1, keepdims=True), highest, 0)
-    return jnp.concatenate([mean(sequence_BxTxD, mask_BxT), highest], axis=-1)
+
+    def __init__(self, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs | None = None):
+        self.mean, self.width = Mean(width), 2 * width
+
+    def __call__(self, sequence_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+        lowest = jnp.finfo(sequence_BxTxD.dtype).min
+        highest = jnp.max(sequence_BxTxD, axis=1, initial=lowest, where=mask_BxT[..., None])
+        highest = jnp.where(mask_BxT.any(1, keepdims=True), highest, 0)
+        return jnp.concatenate([self.mean(sequence_BxTxD, mask_BxT), highest], axis=-1)
 
 
-# name -> (function, width of its output as a multiple of the sequence's)
-POOLINGS = {"mean": (mean, 1), "mean_max": (mean_max, 2)}
+class AttentiveStatistics(nnx.Module):
+    """[batch, steps, width] -> [batch, 2 * width]: weighted mean and standard deviation over time.
+
+    Okabe et al. 2018 (arXiv:1803.10963), with a share of the width for each head, so that more heads cost next to
+    nothing. Every head scores the whole vector of a step, and its weights over the valid steps add up to 1.
+    """
+
+    def __init__(self, width: int, *, heads: int, hidden: int, dtype=jnp.float32, rngs: nnx.Rngs):
+        if width % heads:
+            raise UserError(
+                f"config.model.attention.heads={heads} must divide {width}, the width of the sequence that is pooled"
+            )
+        self.heads, self.width = heads, 2 * width
+        self.hidden = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)
+        self.score = nnx.Linear(hidden, heads, dtype=dtype, rngs=rngs)
+
+    def weights(self, sequence_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+        """[batch, steps, heads] float32."""
+        score_BxTxH = self.score(jnp.tanh(self.hidden(sequence_BxTxD)))
+        return masked_softmax(score_BxTxH.astype(jnp.float32), mask_BxT[..., None], axis=1)
+
+    def __call__(self, sequence_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+        weight_BxTxH = self.weights(sequence_BxTxD, mask_BxT)
+        x_BxTxHxK = sequence_BxTxD.astype(jnp.float32).reshape(*sequence_BxTxD.shape[:2], self.heads, -1)
+        mean_BxHxK = jnp.einsum("bth,bthk->bhk", weight_BxTxH, x_BxTxHxK)
+        # Not mean of squares less square of mean: that difference of two large numbers can be negative.
+        variance_BxHxK = jnp.einsum("bth,bthk->bhk", weight_BxTxH, jnp.square(x_BxTxHxK - mean_BxHxK[:, None]))
+        std_BxHxK = jnp.sqrt(variance_BxHxK + SMALLEST_VARIANCE)
+        pooled_BxD = jnp.concatenate([mean_BxHxK, std_BxHxK], axis=-1).reshape(-1, self.width)
+        return jnp.where(mask_BxT.any(1, keepdims=True), pooled_BxD, 0).astype(sequence_BxTxD.dtype)

@@ -1,0 +1,199 @@
+"""Sequences of sound and of words -> logits, joined early, late, in between, or simply end to end.
+
+A fusion is built as `Fusion(widths, pooling=, head=, **its_config, dtype=, rngs=)`: the width of each modality's
+sequence by its name, and two functions from a width to a new pooling and to a new head. It is called with
+`{'audio': (sequence [batch, steps, width], mask [batch, steps]), 'text': ...}` and returns logits [batch, classes].
+A clip that lacks a modality has an all-False mask there; what its sequence holds never reaches the logits.
+
+`attention(streams)` gives the weights of attention pooling, `{'audio': [batch, steps, heads], 'text': ...}`.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from emoflax.errors import UserError
+from emoflax.models.dropout import dropout, split
+from emoflax.models.pooling import masked_softmax
+from emoflax.models.transformer import Attention, Layer, layer_norm, run_layers
+
+Streams = Mapping[str, tuple[jax.Array, jax.Array]]
+COMBINATIONS = ("logits", "probabilities")
+EPSILON = 1e-6  # added to the variance in layer normalisation
+
+
+class Concat(nnx.Module):
+    """The pooled vectors end to end, and one head. A model of one modality is the special case of one vector."""
+
+    def __init__(self, widths: Mapping[str, int], *, pooling: Callable, head: Callable, dtype, rngs: nnx.Rngs):
+        self.pools = nnx.Dict({name: pooling(width) for name, width in widths.items()})
+        self.head = head(sum(pool.width for pool in self.pools.values()))
+
+    def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
+        pooled = [pool(*streams[name]) for name, pool in self.pools.items()]
+        return self.head(jnp.concatenate(pooled, axis=-1), key)
+
+    def attention(self, streams: Streams) -> dict[str, jax.Array]:
+        return {name: pool.weights(*streams[name]) for name, pool in self.pools.items()}
+
+
+class Late(nnx.Module):
+    """One head per modality; their answers are averaged with learned weights.
+
+    Args:
+      combine: 'logits', a product of experts (Hinton 2002), in which each modality can rule an emotion out; or
+        'probabilities', a mixture, in which each can only speak for one. A clip that lacks a modality is left to the
+        other one, whose weight is then 1.
+    """
+
+    def __init__(
+        self, widths: Mapping[str, int], *, combine: str, pooling: Callable, head: Callable, dtype, rngs: nnx.Rngs
+    ):
+        if combine not in COMBINATIONS:
+            raise UserError(f"config.model.late.combine={combine!r}; choose one of: {', '.join(COMBINATIONS)}")
+        self.combine = combine
+        self.pools = nnx.Dict({name: pooling(width) for name, width in widths.items()})
+        self.heads = nnx.Dict({name: head(pool.width) for name, pool in self.pools.items()})
+        self.weight = nnx.Param(jnp.zeros(len(widths)))  # before the softmax over the modalities that are there
+
+    def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
+        keys = split(key, len(self.pools))
+        logits_BxMxC = jnp.stack(
+            [
+                self.heads[name](pool(*streams[name]), head_key)
+                for (name, pool), head_key in zip(self.pools.items(), keys, strict=True)
+            ],
+            axis=1,
+        )
+        there_BxM = jnp.stack([streams[name][1].any(1) for name in self.pools], axis=1)
+        there_BxM |= ~there_BxM.any(1, keepdims=True)  # of a clip with neither, every head says what it says of none
+        weight_BxMx1 = masked_softmax(self.weight[...][None], there_BxM, axis=1)[..., None]
+        if self.combine == "logits":
+            return jnp.sum(weight_BxMx1 * logits_BxMxC, axis=1)
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits_BxMxC), axis=1, b=weight_BxMx1)
+
+    def attention(self, streams: Streams) -> dict[str, jax.Array]:
+        return {name: pool.weights(*streams[name]) for name, pool in self.pools.items()}
+
+
+class Early(nnx.Module):
+    """Frames and tokens as one sequence in front of a common trunk of Transformer layers, then pooling and head.
+
+    The trunk tells the modalities apart by a learned vector that is added to each; the order of the steps is for the
+    encoders to write into their sequences.
+
+    Args:
+      width: of the trunk.
+      layers: of the Transformer.
+      heads: of each layer's attention.
+      dropout: share zeroed in training of what each half of a layer adds.
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        pooling: Callable,
+        head: Callable,
+        dtype,
+        rngs: nnx.Rngs,
+    ):
+        options = {"dtype": dtype, "rngs": rngs}
+        self.project = nnx.Dict({name: nnx.Linear(into, width, **options) for name, into in widths.items()})
+        self.embedding = nnx.Param(0.02 * jax.random.normal(rngs.params(), (len(widths), width)))
+        self.layers = nnx.List(
+            Layer(
+                width, heads=heads, hidden=4 * width, norm_first=True, dropout=dropout, epsilon=EPSILON, **options
+            )
+            for _ in range(layers)
+        )
+        self.norm = layer_norm(width, EPSILON, **options)
+        self.pool = pooling(width)
+        self.head = head(self.pool.width)
+
+    def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
+        trunk_key, head_key = split(key, 2)
+        return self.head(self.pool(*self._trunk(streams, trunk_key)), head_key)
+
+    def attention(self, streams: Streams) -> dict[str, jax.Array]:
+        """The weights of both modalities together add up to 1: they show as well which one is looked at."""
+        weight_BxTxH = self.pool.weights(*self._trunk(streams, None))
+        ends = [streams[name][1].shape[1] for name in self.project][:-1]
+        return dict(zip(self.project, jnp.split(weight_BxTxH, ends, axis=1), strict=True))
+
+    def _trunk(self, streams: Streams, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        parts = [
+            project(streams[name][0]) + vector[None, None].astype(streams[name][0].dtype)
+            for (name, project), vector in zip(self.project.items(), self.embedding[...], strict=True)
+        ]
+        h_BxTxD = jnp.concatenate(parts, axis=1)
+        mask_BxT = jnp.concatenate([streams[name][1] for name in self.project], axis=1)
+        return self.norm(run_layers(self.layers, h_BxTxD, mask_BxT, key)), mask_BxT
+
+
+class Hybrid(nnx.Module):
+    """Frames look at tokens and tokens at frames; what both find is joined with what each modality says alone.
+
+    Cross-attention in both directions, as in Tsai et al. 2019 (arXiv:1906.00295), with a residual connection: a
+    modality that is missing adds exactly nothing to the other one.
+
+    Args:
+      width: of the sequences that look at one another.
+      heads: of the cross-attention.
+      dropout: share zeroed in training of what cross-attention adds.
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        *,
+        width: int,
+        heads: int,
+        dropout: float,
+        pooling: Callable,
+        head: Callable,
+        dtype,
+        rngs: nnx.Rngs,
+    ):
+        options = {"dtype": dtype, "rngs": rngs}
+        self.dropout = dropout
+        self.project = nnx.Dict({name: nnx.Linear(into, width, **options) for name, into in widths.items()})
+        self.norms = nnx.Dict({name: layer_norm(width, EPSILON, **options) for name in widths})
+        self.cross = nnx.Dict({name: Attention(width, heads, **options) for name in widths})
+        self.pools = nnx.Dict({name: pooling(into) for name, into in widths.items()})
+        self.cross_pools = nnx.Dict({name: pooling(width) for name in widths})
+        pools = (*self.pools.values(), *self.cross_pools.values())
+        self.head = head(sum(pool.width for pool in pools))
+
+    def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
+        cross_key, head_key = split(key, 2)
+        crossed = self._cross(streams, cross_key)
+        pooled = [pool(*streams[name]) for name, pool in self.pools.items()]
+        pooled += [pool(*crossed[name]) for name, pool in self.cross_pools.items()]
+        return self.head(jnp.concatenate(pooled, axis=-1), head_key)
+
+    def attention(self, streams: Streams) -> dict[str, jax.Array]:
+        """The heads that pool a modality alone, then those that pool it after it has looked at the other one."""
+        crossed = self._cross(streams, None)
+        return {
+            name: jnp.concatenate(
+                [self.pools[name].weights(*streams[name]), self.cross_pools[name].weights(*crossed[name])], axis=-1
+            )
+            for name in self.pools
+        }
+
+    def _cross(self, streams: Streams, key: jax.Array | None) -> Streams:
+        h = {name: project(streams[name][0]) for name, project in self.project.items()}
+        normed = {name: self.norms[name](h[name]) for name in h}
+        crossed = {}
+        for (name, cross), other, cross_key in zip(self.cross.items(), reversed(list(h)), split(key, 2), strict=True):
+            found = cross(normed[name], normed[other], streams[other][1])
+            found = jnp.where(streams[other][1].any(1)[:, None, None], found, 0)
+            crossed[name] = h[name] + dropout(found, self.dropout, cross_key), streams[name][1]
+        return crossed
