@@ -17,24 +17,27 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from emoflax import data, metrics, models, optimizer, splits, train
+from emoflax.augment import Augmentation
 from emoflax.checkpoint import Checkpoints
 from emoflax.clip import Corpus
 from emoflax.data import Dataset, Features
 from emoflax.errors import UserError
+from emoflax.frontend import band_edges_hz
 from emoflax.monitor import Monitor
 from emoflax.splits import Split
 
 # May change between two runs of one command: none of them changes the weights.
-NOT_COMPARED = ("data.dir", "data.cache_dir", "precompute", "seeds", "split.fold")
+NOT_COMPARED = ("data.dir", "data.cache_dir", "precompute", "seeds", "split.fold", "crossval.workers")
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One seed of one fold, and the folder that is its own."""
+    """One seed of one fold, and the folder that is its own. `epochs`: stop after so many, if not after all of them."""
 
     seed: int
     split: Split
     folder: pathlib.Path
+    epochs: int | None = None
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -47,14 +50,19 @@ def run_folder(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pat
 
 def members(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> list[Member]:
     """Every seed and fold that the config asks for."""
-    protocol = splits.resolve_protocol(config.split.protocol, corpus)
-    lists = {part: config.split[f"{part}_speakers"] for part in ("train", "dev", "test")}
-    made = [
-        splits.make_split(corpus, protocol, fold, config.split.dev_share, lists)
-        for fold in splits.parse_folds(config.split.fold, protocol, corpus)
-    ]
+    made = folds(config, corpus, config.split.dev_share)
     return [
         Member(int(seed), split, folder / f"seed{seed}-fold{split.fold}") for seed in config.seeds for split in made
+    ]
+
+
+def folds(config: ConfigDict, corpus: Corpus, dev_share: float) -> list[Split]:
+    """The folds that the config asks for."""
+    protocol = splits.resolve_protocol(config.split.protocol, corpus)
+    lists = {part: config.split[f"{part}_speakers"] for part in ("train", "dev", "test")}
+    return [
+        splits.make_split(corpus, protocol, fold, dev_share, lists)
+        for fold in splits.parse_folds(config.split.fold, protocol, corpus)
     ]
 
 
@@ -109,17 +117,42 @@ def recipe_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int) -> tr
         epochs=config.train.epochs,
         steps_per_epoch=steps_per_epoch,
     )
+    tuning = {name: config.optimizer[name] for name in ("freeze", "layer_decay", "unfreeze_epochs")}
+    optimizer.check(nnx.state(model, nnx.Param), **tuning)
     chain = optimizer.build(
-        rate, weight_decay=config.optimizer.weight_decay, clip_norm=config.optimizer.clip_norm
+        rate,
+        weight_decay=config.optimizer.weight_decay,
+        clip_norm=config.optimizer.clip_norm,
+        freeze=config.optimizer.freeze,
+        layer_decay=config.optimizer.layer_decay,
+        # At least one step, however few an epoch has: the optimizer's state must have the same shape in evaluation.
+        unfreeze_steps=math.ceil(config.optimizer.unfreeze_epochs * steps_per_epoch),
     )
-    return train.Recipe(nnx.graphdef(model), chain, config.train.label_smoothing, config.train.ema)
+    return train.Recipe(
+        nnx.graphdef(model),
+        chain,
+        classes=model.classes,
+        label_smoothing=config.train.label_smoothing,
+        ema=config.train.ema,
+        augmentation=augmentation_of(config),
+        freeze=config.optimizer.freeze,
+    )
+
+
+def augmentation_of(config: ConfigDict) -> Augmentation:
+    if config.augment.mixup and config.model.audio and config.model.text:
+        raise UserError("config.augment.mixup mixes sounds and cannot mix words; set it to 0 for a model of both")
+    centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1]
+    fields = config.augment.to_dict() | {"noise_snr_db": tuple(config.augment.noise_snr_db)}  # JSON made it a list
+    return Augmentation(**fields, band_hz=tuple(centres_hz.tolist()))
 
 
 def describe(config: ConfigDict, features: Features, member: Member, vocabulary) -> dict:
     """What a checkpoint says about itself; enough to rebuild the model and its features."""
-    corpus = features.corpus
+    corpus, own = features.corpus, config.copy_and_resolve_references()
+    own.crossval.candidates = {}  # other models' settings
     return {
-        "config": json.loads(config.to_json_best_effort()),
+        "config": json.loads(own.to_json_best_effort()),
         "corpus": corpus.name,
         "notice": corpus.notice,
         "labels": list(corpus.labels),
@@ -155,14 +188,15 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
     checkpoints = Checkpoints(member.checkpoints)
     description = describe(config, features, member, vocabulary)
     state, done, clock_s = resume(checkpoints, state, description)
-    if done >= config.train.epochs:
+    epochs = member.epochs or config.train.epochs
+    if done >= epochs:
         logging.info("%s: all %d epochs are done", member.folder.name, done)
         checkpoints.close()
         return
-    monitor = Monitor(member.folder, member.folder.name, done, config.train.epochs)
+    monitor = Monitor(member.folder, member.folder.name, done, epochs)
 
     def after_epoch(epoch: int, state: train.TrainState, numbers: dict) -> None:
-        last = epoch == config.train.epochs
+        last = epoch == epochs
         numbers |= dict.fromkeys(("dev_loss", *(f"dev_{name}" for name in metrics.METRICS)))
         if epoch % config.train.save_epochs == 0 or last:
             if dev_set:
@@ -174,7 +208,7 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
         monitor.epoch(numbers)
 
     try:
-        train.fit(recipe, state, train_set, epochs=config.train.epochs, after_epoch=after_epoch)
+        train.fit(recipe, state, train_set, epochs=epochs, after_epoch=after_epoch)
     finally:
         monitor.close()
         checkpoints.close()

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import optax
 
 
-def cross_entropy(
-    logits_BxC: jax.Array, label_B: jax.Array, weight_B: jax.Array, label_smoothing: float = 0.0
-) -> jax.Array:
-    """Weighted mean cross-entropy; rows of weight 0 (padding) do not count. Returns a float32 scalar.
+def targets(label_B: jax.Array, classes: int, label_smoothing: float = 0.0) -> jax.Array:
+    """Labels [batch] -> probabilities of each class [batch, classes] float32.
 
     Label smoothing: Szegedy et al. 2016, section 7.
     """
-    target_BxC = jax.nn.one_hot(label_B, logits_BxC.shape[-1], dtype=jnp.float32)
-    if label_smoothing:
-        target_BxC = optax.smooth_labels(target_BxC, label_smoothing)
+    target_BxC = jax.nn.one_hot(label_B, classes, dtype=jnp.float32)
+    return optax.smooth_labels(target_BxC, label_smoothing) if label_smoothing else target_BxC
+
+
+def cross_entropy(logits_BxC: jax.Array, target_BxC: jax.Array, weight_B: jax.Array) -> jax.Array:
+    """Weighted mean cross-entropy with target probabilities; rows of weight 0 (padding) do not count. float32."""
     loss_B = optax.softmax_cross_entropy(logits_BxC.astype(jnp.float32), target_BxC)
     return jnp.sum(loss_B * weight_B) / jnp.maximum(jnp.sum(weight_B), 1e-12)

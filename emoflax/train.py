@@ -12,9 +12,11 @@ import numpy as np
 import optax
 from flax import nnx
 
+from emoflax import optimizer
+from emoflax.augment import Augmentation
 from emoflax.data import Bucket, Dataset
 from emoflax.errors import UserError
-from emoflax.losses import cross_entropy
+from emoflax.losses import cross_entropy, targets
 
 
 @jax.tree_util.register_dataclass
@@ -41,8 +43,11 @@ class Recipe:
 
     model: nnx.GraphDef
     optimizer: optax.GradientTransformation
+    classes: int
     label_smoothing: float
     ema: float
+    augmentation: Augmentation = Augmentation()
+    freeze: str = ""
 
     def init(self, model: nnx.Module, seed: int) -> TrainState:
         _, params, statistics = nnx.split(model, nnx.Param, ...)
@@ -62,13 +67,21 @@ def apply(model: nnx.GraphDef, params: Any, statistics: Any, batch: dict, key: j
     return nnx.merge(model, params, statistics, copy=True)(batch, key)
 
 
+def band_mean(statistics: Any) -> jax.Array | None:
+    """Training mean of each mel band in dB, [mels]; None for a model of words alone."""
+    return statistics["normalise"]["mean"][...] if "normalise" in statistics else None
+
+
 def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict]:
     """One update. Pure: the randomness is a function of (seed, step)."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    batch = batch | {"target": targets(batch["label"], recipe.classes, recipe.label_smoothing)}
+    batch = recipe.augmentation(jax.random.fold_in(key, 0xA06), batch, band_mean(state.statistics))
 
     def loss_of(params):
+        params = optimizer.hold_frozen(params, recipe.freeze)
         logits = apply(recipe.model, params, state.statistics, batch, key)
-        return cross_entropy(logits, batch["label"], batch["weight"], recipe.label_smoothing)
+        return cross_entropy(logits, batch["target"], batch["weight"])
 
     loss, gradients = jax.value_and_grad(loss_of)(state.params)
     updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)

@@ -89,18 +89,18 @@ def test_rows_of_weight_zero_change_neither_loss_nor_gradient():
     rng = np.random.default_rng(0)
     logits, label = jnp.asarray(rng.normal(size=(7, 4)), jnp.float32), jnp.asarray(rng.integers(0, 4, 7))
     weight = jnp.asarray([1, 2, 0, 1, 0, 3, 1], jnp.float32)
-    keep = weight > 0
-    loss, gradient = jax.value_and_grad(losses.cross_entropy)(logits, label, weight)
-    alone = losses.cross_entropy(logits[keep], label[keep], weight[keep])
+    keep, target = weight > 0, losses.targets(label, 4)
+    loss, gradient = jax.value_and_grad(losses.cross_entropy)(logits, target, weight)
+    alone = losses.cross_entropy(logits[keep], target[keep], weight[keep])
     assert float(loss) == pytest.approx(float(alone), rel=1e-6)
     assert not np.asarray(gradient)[~np.asarray(keep)].any()
 
 
 def test_label_smoothing_is_the_mixture_of_the_label_and_the_uniform_loss():
     logits, label, one = jnp.asarray([[1.0, -2.0, 0.5]]), jnp.asarray([1]), jnp.ones(1)
-    plain = losses.cross_entropy(logits, label, one)
+    plain = losses.cross_entropy(logits, losses.targets(label, 3), one)
     uniform = -jnp.mean(jax.nn.log_softmax(logits))
-    smooth = losses.cross_entropy(logits, label, one, 0.3)
+    smooth = losses.cross_entropy(logits, losses.targets(label, 3, 0.3), one)
     assert float(smooth) == pytest.approx(float(0.7 * plain + 0.3 * uniform), rel=1e-5)
 
 
