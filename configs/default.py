@@ -87,6 +87,14 @@ def get_config() -> ConfigDict:
     config.model.early = ConfigDict({"width": 128, "layers": 2, "heads": 4, "dropout": 0.1})
     config.model.late = ConfigDict({"combine": "logits"})  # what is averaged: 'logits' | 'probabilities'
     config.model.hybrid = ConfigDict({"width": 128, "heads": 4, "dropout": 0.1})
+    config.model.ast = ConfigDict(
+        {"width": 192, "layers": 4, "heads": 3, "hidden": 768, "patch": 16, "stride": 10, "max_frames": 600, "dropout": 0.1}
+    )
+    config.model.bert = ConfigDict(
+        {"width": 128, "layers": 2, "heads": 4, "hidden": 512, "positions": 64, "dropout": 0.1, "token_dropout": 0.1}
+    )
+    # Folders of published weights for the encoder of each kind; they decide its sizes and features. '': from scratch.
+    config.model.pretrained = ConfigDict({"audio": "", "text": ""})
     config.model.gru = ConfigDict({"embedding": 128, "hidden": 128, "dropout": 0.3, "token_dropout": 0.1})
 
     config.optimizer = ConfigDict()

@@ -16,14 +16,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.models.ast import Ast
+from emoflax.models.bert import Bert
 from emoflax.models.classifier import Classifier, Head
 from emoflax.models.cnn import Cnn
 from emoflax.models.fusion import Concat, Early, Hybrid, Late
 from emoflax.models.gru import Gru
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 
-AUDIO_ENCODERS = {"cnn": Cnn}
-TEXT_ENCODERS = {"gru": Gru}
+AUDIO_ENCODERS = {"ast": Ast, "cnn": Cnn}
+TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
 FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")
