@@ -3,6 +3,7 @@
     python main.py --config=configs/cnn2.py                                   train, evaluate, report
     python main.py --config=configs/cnn2.py --mode=precompute                 fill the cache only
     python main.py --config=configs/cnn2.py --mode=eval                       report again, from the checkpoints
+    python main.py --config=configs/cnn2.py --mode=crossval                   choose on training speakers, fold by fold
     python main.py --config=configs/cnn2.py --mode=benchmark                  our speed beside PyTorch's
     python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
 """
@@ -21,12 +22,13 @@ from emoflax.errors import UserError
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/cnn2.py.", lock_config=True)
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "precompute", "benchmark"], "What to do.")
+MODES = ("train", "eval", "crossval", "predict", "precompute", "benchmark")
+MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for checkpoints, logs and reports; one folder per run in it.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict: folder of a trained model, e.g. RUN/seed0-fold1.")
 INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
 OUTPUT = flags.DEFINE_string("output", None, "predict: file for the JSON lines; without it they follow the table.")
-RECORD = flags.DEFINE_bool("record", False, "train, eval: append the result to configs/results.jsonl.")
+RECORD = flags.DEFINE_bool("record", False, "train, eval, crossval: append the result to configs/results.jsonl.")
 
 
 def main(argv: list[str]) -> None:
@@ -44,6 +46,8 @@ def main(argv: list[str]) -> None:
         raise UserError("--config is missing; try python main.py --config=configs/cnn2.py")
     if MODE.value == "precompute":
         job.precompute(CONFIG.value)
+    elif MODE.value == "crossval":
+        job.crossval(CONFIG.value, pathlib.Path(WORKDIR.value), record=RECORD.value)
     elif MODE.value == "benchmark":
         job.benchmark(CONFIG.value, pathlib.Path(WORKDIR.value))
     else:

@@ -103,6 +103,10 @@ def get_config() -> ConfigDict:
     config.optimizer.schedule = "cosine"  # 'cosine' | 'constant'
     config.optimizer.weight_decay = 1e-2  # AdamW, kernels only
     config.optimizer.clip_norm = 1.0  # global gradient norm; 0: no clipping
+    # What stays as it is: 'encoders', 'audio', 'text', or longer beginnings of parameter paths: 'audio.stem,text'.
+    config.optimizer.freeze = ""
+    config.optimizer.layer_decay = 1.0  # a Transformer layer's rate is that of the layer above times this
+    config.optimizer.unfreeze_epochs = 0.0  # every so many one more Transformer layer trains, from the top; 0: all do
 
     config.train = ConfigDict()
     config.train.epochs = 20
@@ -117,9 +121,9 @@ def get_config() -> ConfigDict:
 
     # --mode=crossval: each fold's choices are made on its training speakers alone, then its test clips are scored once.
     config.crossval = ConfigDict(convert_dict=False)
-    # What may be chosen: name -> {'optimizer.learning_rate': 1e-3, ...}, what it changes in this config. Empty: nothing.
+    # What may be chosen: name -> {'optimizer.learning_rate': 1e-3, ...}, what it changes here. Empty: nothing.
     config.crossval.candidates = {}
-    config.crossval.inner_share = 0.25  # of the training speakers (random protocols: clips), by whom train.select judges
+    config.crossval.inner_share = 0.25  # of the training speakers (random protocols: clips), who judge by train.select
     config.crossval.choose_epoch = False  # the epoch, too; else the last one
     config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
     config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance

@@ -84,6 +84,15 @@ class Features:
         return {kind: hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] for kind, parts in seen.items()}
 
 
+def permute_labels(features: Features, positions: np.ndarray, seed: int) -> Features:
+    """The same features, with the labels of the clips at `positions` shuffled among them: nothing is left to learn."""
+    clips = list(features.corpus.clips)
+    shuffled = np.random.default_rng([seed, len(positions)]).permutation(positions)
+    for here, there in zip(positions, shuffled, strict=True):
+        clips[here] = dataclasses.replace(clips[here], label=features.corpus.clips[there].label)
+    return Features(dataclasses.replace(features.corpus, clips=tuple(clips)), features.shards)
+
+
 def build_vocabulary(features: Features, train: np.ndarray, min_count: int) -> tuple[str, ...]:
     """Words of the training clips that occur at least `min_count` times, sorted; word i has token id i + 2."""
     lexicon = features.shards["tokens"].manifest["lexicon"]
@@ -165,7 +174,10 @@ def from_arrays(
     buckets: int,
     weights: np.ndarray | None = None,
 ) -> Dataset:
-    """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here."""
+    """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here.
+
+    Where both are given, a clip may lack one of them: its sequence is empty, and the row's length 0.
+    """
     if len(labels) == 0:
         raise UserError("there is no clip to put into a batch")
     windows = [
@@ -183,8 +195,9 @@ def from_arrays(
         ragged["logmel"] = [logmels[c][s : s + max_frames] for c, s in windows]
         columns["frames"] = np.array([len(x) for x in ragged["logmel"]], np.int32)
     if tokens is not None:
-        # A clip without a word is one unknown word: it has to be some sequence.
-        ragged["tokens"] = [tokens[c][:max_tokens] if len(tokens[c]) else np.array([UNK], np.int32) for c in clip]
+        ragged["tokens"] = [tokens[c][:max_tokens] for c in clip]
+        if logmels is None:  # a clip without a word is one unknown word: it has nothing else
+            ragged["tokens"] = [x if len(x) else np.array([UNK], np.int32) for x in ragged["tokens"]]
         columns["n_tokens"] = np.array([len(x) for x in ragged["tokens"]], np.int32)
     groups = _group(columns["frames" if logmels is not None else "n_tokens"], buckets, batch_size)
     return Dataset(
@@ -212,7 +225,7 @@ def _bucket(
 
 def _pad(sequences: Sequence[np.ndarray]) -> np.ndarray:
     """[rows, width, ...] with zeros after each sequence's end."""
-    width = _round_up(max(len(sequence) for sequence in sequences), WIDTH_MULTIPLE)
+    width = _round_up(max(1, *(len(sequence) for sequence in sequences)), WIDTH_MULTIPLE)
     padded = np.zeros((len(sequences), width, *sequences[0].shape[1:]), sequences[0].dtype)
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence

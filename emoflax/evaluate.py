@@ -19,13 +19,15 @@ from emoflax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Test clips of one model: log-probabilities [clips, classes] and positions [clips] in the corpus."""
+    """Clips that one model has not seen: log-probabilities [clips, classes] and positions [clips] in the corpus."""
 
     seed: int
     fold: int
     epoch: int
     clips: np.ndarray
     log_p: np.ndarray
+    parameters: int
+    seconds: float  # that the model was trained for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +44,14 @@ class Trained:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
 
-def restore(folder: pathlib.Path) -> Trained:
-    """Rebuilds the best model of a checkpoint folder, from the folder alone.
+def restore(folder: pathlib.Path, *, last: bool = False) -> Trained:
+    """Rebuilds the best model of a checkpoint folder, or that of its last epoch, from the folder alone.
 
     Raises:
       UserError: there is no checkpoint, or it does not fit the model that it describes.
     """
     checkpoints: Checkpoints = open_existing(folder)
-    epoch = checkpoints.best()
+    epoch = checkpoints.latest() if last else checkpoints.best()
     description = checkpoints.describe(epoch)
     config = ConfigDict(description["config"])
     model = experiment.build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
@@ -59,18 +61,22 @@ def restore(folder: pathlib.Path) -> Trained:
     return Trained(config, description, recipe.model, state)
 
 
-def predict_member(config: ConfigDict, features: Features, member: experiment.Member) -> Predictions:
-    """Scores the test clips of one fold with its best checkpoint."""
-    trained = restore(member.checkpoints)
+def predict_member(
+    config: ConfigDict, features: Features, member: experiment.Member, part: str = "test", *, last: bool = False
+) -> Predictions:
+    """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
+    trained = restore(member.checkpoints, last=last)
     here = experiment.describe(config, features, member, trained.description["vocabulary"])
     if changed := experiment.differences(trained.description, here):
         raise UserError(
             f"the checkpoint in {member.folder} was trained with other settings ({'; '.join(changed[:4])}); "
             "evaluate it with the config that trained it"
         )
-    dataset = experiment.dataset_of(config, features, member.split.test, trained.description["vocabulary"])
+    clips = getattr(member.split, part)
+    dataset = experiment.dataset_of(config, features, clips, trained.description["vocabulary"])
     log_p = train.score(trained.model, trained.state, dataset)
-    return Predictions(member.seed, member.split.fold, trained.description["epoch"], dataset.clips, log_p)
+    epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
+    return Predictions(member.seed, member.split.fold, epoch, dataset.clips, log_p, trained.parameters, seconds)
 
 
 def confusions(predictions: list[Predictions], corpus: Corpus) -> np.ndarray:

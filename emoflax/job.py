@@ -1,5 +1,6 @@
 """What each --mode does, from a config to files on disk."""
 
+import dataclasses
 import datetime
 import pathlib
 import shlex
@@ -13,10 +14,12 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from emoflax import corpora, evaluate, experiment, ledger, metrics, report
+from emoflax import crossval as nested
 from emoflax import predict as prediction
 from emoflax.clip import Corpus
 from emoflax.data import Features
 from emoflax.errors import UserError
+from emoflax.splits import Split
 
 
 def open_corpus(config: ConfigDict) -> Corpus:
@@ -54,16 +57,49 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
         for member in members:
             experiment.train_member(config, features, member)
     predictions = [evaluate.predict_member(config, features, member) for member in members]
+    facts = facts_of(config, features, members[0].split, predictions, time.perf_counter() - begin, commit)
+    report_on(folder, facts, corpus, predictions, record=record)
+    report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in members])
+    logging.info("report, predictions and pictures: %s", folder)
+
+
+def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
+    """Nested evaluation: one report of the chosen model, one of the ensemble."""
+    commit = ledger.commit()
+    keep_compiled_programs(config)
+    corpus = open_corpus(config)
+    permuted = "-permuted" if config.crossval.permute_labels else ""
+    folder = experiment.run_folder(workdir, config, corpus)
+    folder = folder.with_name(f"{folder.name}-nested{permuted}")
+    _make(folder)
+    result = nested.run(config, corpus, folder)
+    features, split = nested.open_features(config), result.inner[0].split
+    notes = nested.notes(config, result)
+    for name, suffix, predictions, models in (
+        ("one", permuted, result.one, 1),
+        ("ensemble", f"{permuted}-ensemble", result.ensemble, result.models),
+    ):
+        seconds = result.inner_s + sum(p.seconds for p in predictions)
+        facts = facts_of(config, features, split, predictions, seconds, commit)
+        facts = dataclasses.replace(
+            facts, config=config.name + suffix, seeds=tuple(map(int, config.seeds)), ensemble=models, notes=notes
+        )
+        _make(folder / name)
+        report_on(folder / name, facts, corpus, predictions, record=record)
+    report.draw_curves(folder / "curves.png", f"{facts.title}: inner models", [m.folder for m in result.inner])
+    logging.info("reports, predictions and choices: %s", folder)
+
+
+def report_on(
+    folder: pathlib.Path, facts: report.Facts, corpus: Corpus, predictions: list[evaluate.Predictions], *, record: bool
+) -> None:
+    """Writes predictions and report, prints the report, and records the result if asked to."""
     confusions = evaluate.confusions(predictions, corpus)
     summary = metrics.summarise(confusions)
     evaluate.write_predictions(folder / "predictions.csv", predictions, corpus)
-    facts = facts_of(config, features, members, confusions, time.perf_counter() - begin, commit)
-    text = report.write(folder, facts, corpus.labels, confusions, summary)
-    report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in members])
-    print(text)
-    logging.info("report, predictions and pictures: %s", folder)
+    print(report.write(folder, facts, corpus.labels, confusions, summary))
     if record:
-        ledger.append(ledger.entries_of(summary, ledger_facts(config, facts)))
+        ledger.append(ledger.entries_of(summary, ledger_facts(facts)))
 
 
 def keep_compiled_programs(config: ConfigDict) -> None:
@@ -75,23 +111,24 @@ def keep_compiled_programs(config: ConfigDict) -> None:
 def facts_of(
     config: ConfigDict,
     features: Features,
-    members: list[experiment.Member],
-    confusions: np.ndarray,
+    split: Split,
+    predictions: list[evaluate.Predictions],
     seconds: float,
     commit: str,
 ) -> report.Facts:
-    corpus, split = features.corpus, members[0].split
+    corpus = features.corpus
+    tested = {int(position) for p in predictions for position in p.clips}
     return report.Facts(
         config=config.name,
         corpus=corpus.name,
         notice=corpus.notice,
         protocol=split.protocol,
         protocol_note=split.note,
-        folds=tuple(sorted({member.split.fold for member in members})),
-        seeds=tuple(sorted({member.seed for member in members})),
-        clips=int(confusions[0].sum()),
-        speakers=confusions.shape[1],
-        parameters=evaluate.restore(members[0].checkpoints).parameters,
+        folds=tuple(sorted({p.fold for p in predictions})),
+        seeds=tuple(sorted({p.seed for p in predictions})),
+        clips=len(tested),
+        speakers=len({corpus.clips[position].speaker for position in tested}),
+        parameters=max(p.parameters for p in predictions),
         seconds=seconds,
         command=shlex.join(["python", *sys.argv]),
         commit=commit,
@@ -101,7 +138,7 @@ def facts_of(
     )
 
 
-def text_check(config: ConfigDict, features: Features, split) -> str:
+def text_check(config: ConfigDict, features: Features, split: Split) -> str:
     """How much the words that the model saw tell about the label: a bad score can be the words' fault."""
     from emoflax import text_check as check  # scikit-learn, wanted only here
 
@@ -113,13 +150,13 @@ def text_check(config: ConfigDict, features: Features, split) -> str:
     return check.sentence(found)
 
 
-def ledger_facts(config: ConfigDict, facts: report.Facts) -> dict:
+def ledger_facts(facts: report.Facts) -> dict:
     return {
         "config": facts.config,
         "corpus": facts.corpus,
         "protocol": facts.protocol,
         "seeds": list(facts.seeds),
-        "ensemble": 1,
+        "ensemble": facts.ensemble,
         "pretrained": False,
         "command": facts.command,
         "minutes": round(facts.seconds / 60, 2),

@@ -96,6 +96,7 @@ def _row(config: str, by_metric: dict[str, dict]) -> str:
         cells.append(f"{100 * entry['mean']:.1f}{bounds}")
     entry = by_metric["uar"]
     seeds = f"{len(entry['seeds'])} (UAR spread {100 * entry['spread']:.1f})"
+    seeds = f"ensemble of {entry['ensemble']}" if entry["ensemble"] > 1 else seeds
     return (
         f"| `{config}` | {' | '.join(cells)} | {seeds} | {entry['minutes']:.1f} | "
         f"{entry['date']}, {entry['machine']}, {entry['commit']} |"

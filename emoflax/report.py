@@ -32,6 +32,8 @@ class Facts:
     machine: str
     date: str
     text_check: str = ""
+    ensemble: int = 1  # models whose probabilities are averaged
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -67,7 +69,8 @@ def render(facts: Facts, labels: tuple[str, ...], total: np.ndarray, summary: di
         f"- `{facts.command}`",
         f"- {facts.seconds:.0f} s on {facts.machine}; {facts.date}; commit {facts.commit or 'unknown'}",
     ]
-    lines += [f"- {facts.text_check}"] if facts.text_check else []
+    lines += [f"- probabilities of up to {facts.ensemble} models are averaged"] if facts.ensemble > 1 else []
+    lines += [f"- {note}" for note in (facts.text_check, *facts.notes) if note]
     lines += ["", "| | mean of seeds | 95 % interval (speakers resampled) | each seed |", "|---|---|---|---|"]
     for key, name in NAMES.items():
         each = ", ".join(f"{100 * value:.1f}" for value in summary[key]["seeds"])

@@ -108,6 +108,19 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
     return split
 
 
+def nest(split: Split) -> tuple[Split, Split]:
+    """(inner, outer): where choices are made, which holds no test clip; and the fold, whose training clips all train.
+
+    Raises:
+      UserError: no training clip is set aside to choose by.
+    """
+    if len(split.dev) == 0:
+        raise UserError("nested evaluation chooses on training speakers set aside: config.crossval.inner_share is 0")
+    none = np.array([], int)
+    inner = dataclasses.replace(split, test=none)
+    return inner, dataclasses.replace(split, train=np.sort(np.concatenate([split.train, split.dev])), dev=none)
+
+
 def check_leakage(split: Split, corpus: Corpus, digests: Mapping[str, str]) -> None:
     """Refuses an actor-disjoint split with a speaker, or one recording's exact samples, on both sides.
 

@@ -66,7 +66,7 @@ class Setup:
 
 def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
     """Raises UserError for an encoder that only one side has."""
-    config = ConfigDict(config.to_dict())
+    config = config.copy_and_resolve_references()
     config.optimizer.update(schedule="constant", warmup_epochs=0.0)
     config.train.ema = 0.0
     if not dropout:

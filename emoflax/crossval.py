@@ -1,0 +1,261 @@
+"""Nested evaluation: what is chosen is chosen on each fold's training speakers, then the fold is scored once.
+
+    inner   training speakers less those set aside -> every candidate trained once, judged on the ones set aside
+    choice  the best candidate; its epoch, if asked for; the weights of all candidates in an ensemble
+    final   what was chosen, trained on all training speakers for every seed; one look at the test clips
+
+A candidate is a set of config fields; all that is asked of it is log-probabilities of clips (`learn`). Inner tasks are
+built from splits that hold no test clip.
+
+    runs/<name>-<corpus>-<protocol>-nested/fold1/inner-<candidate>/    checkpoints, logs, dev.npz
+    runs/<name>-<corpus>-<protocol>-nested/fold1/<candidate>-seed0/    checkpoints, logs, test.npz
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from emoflax import corpora, data, evaluate, experiment, metrics, splits, workers
+from emoflax.clip import Corpus
+from emoflax.data import Features
+from emoflax.errors import UserError
+from emoflax.evaluate import Predictions
+from emoflax.experiment import Member
+from emoflax.splits import Split
+
+FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "precompute")
+LEAST_WEIGHT = 0.01  # of a candidate in an ensemble; less is not worth its training
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A model to train, and the part of its split, 'dev' or 'test', to predict."""
+
+    config: ConfigDict
+    member: Member
+    part: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a fold's training speakers chose. Per candidate: dev scores, epochs (None: all), weight in the ensemble."""
+
+    fold: int
+    candidate: str
+    scores: dict[str, float]
+    epochs: dict[str, int | None]
+    weights: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """`one`: per seed and fold, of the chosen candidate; `ensemble`: per fold. `models`: most in an ensemble."""
+
+    choices: list[Choice]
+    inner: list[Member]
+    inner_s: float  # of training, to choose
+    one: list[Predictions]
+    ensemble: list[Predictions]
+    models: int
+
+
+def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
+    """Chooses, trains and predicts; what an earlier run of the same command finished is taken over."""
+    candidates = candidates_of(config)
+    nests = [splits.nest(split) for split in experiment.folds(config, corpus, config.crossval.inner_share)]
+    for candidate in candidates.values():
+        open_features(candidate)  # computes what is missing, before several processes would
+    inner_splits, outer_splits = zip(*nests, strict=True)
+    inner = inner_tasks(candidates, inner_splits, folder)
+    dev = learn_all(list(inner.values()), config.crossval.workers)
+    found = dict(zip(inner, dev, strict=True))
+    choices = [
+        choose({name: found[split.fold, name] for name in candidates}, candidates, split.fold, corpus)
+        for split in inner_splits
+    ]
+    (folder / "choices.json").write_text(json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n")
+    final = final_tasks(candidates, outer_splits, choices, folder)
+    test = dict(zip(final, learn_all(list(final.values()), config.crossval.workers), strict=True))
+    one = [test[c.fold, c.candidate, int(seed)] for seed in config.seeds for c in choices]
+    ensemble = [mix(c, {name: [test[c.fold, name, int(s)] for s in config.seeds] for name in c.weights}, config)
+                for c in choices]  # fmt: skip
+    models = len(config.seeds) * max(len(c.weights) for c in choices)
+    return Result(choices, [t.member for t in inner.values()], sum(p.seconds for p in dev), one, ensemble, models)
+
+
+def notes(config: ConfigDict, result: Result) -> tuple[str, ...]:
+    """What a report says about how its numbers came about."""
+    folds: dict[str, list[str]] = {}
+    for choice in result.choices:
+        folds.setdefault(choice.candidate, []).append(str(choice.fold))
+    chosen = "; ".join(f"{name} (folds {', '.join(numbers)})" for name, numbers in folds.items())
+    seed = config.crossval.permute_labels
+    return (
+        f"**guard run: training labels shuffled by seed {seed}; a UAR beyond chance would be a leak**" if seed else "",
+        "nested: candidate, epochs and ensemble weights are chosen on training speakers alone, fold by fold; "
+        f"chosen: {chosen}; all choices in choices.json",
+        "the time is that of training all models, one after the other",
+    )
+
+
+def candidates_of(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Name -> config. Raises UserError for a name or a field that cannot be."""
+    changes = config.crossval.candidates or {config.name: {}}
+    return {name: override(config, name, fields) for name, fields in changes.items()}
+
+
+def override(config: ConfigDict, name: str, fields: Mapping) -> ConfigDict:
+    """A copy of the config in which the dotted fields have other values."""
+    if not re.fullmatch(r"[\w.+=-]+", name):
+        raise UserError(f"config.crossval.candidates: {name!r} names a folder; use letters, digits and . + = - _")
+    for field in fields:
+        if any(field == fixed or field.startswith(f"{fixed}.") for fixed in FIXED):
+            raise UserError(f"candidate {name}: {field} must be the same for all candidates; set it in the config")
+    changed = config.copy_and_resolve_references()
+    try:
+        changed.update_from_flattened_dict(fields)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split()).strip("\"'")[:160]
+        raise UserError(f"candidate {name}: {reason}; configs/default.py lists every field with its unit") from error
+    return changed
+
+
+def inner_tasks(candidates: Mapping[str, ConfigDict], inner: Sequence[Split], folder: pathlib.Path) -> dict:
+    """(fold, candidate) -> task."""
+    return {
+        (split.fold, name): Task(
+            candidate,
+            Member(int(candidate.seeds[0]), split, folder / f"fold{split.fold}" / f"inner-{name}"),
+            "dev",
+        )
+        for split in inner
+        for name, candidate in candidates.items()
+    }
+
+
+def final_tasks(
+    candidates: Mapping[str, ConfigDict], outer: Sequence[Split], choices: Sequence[Choice], folder: pathlib.Path
+) -> dict:
+    """(fold, candidate, seed) -> task, of every candidate that the fold's choice uses."""
+    return {
+        (split.fold, name, int(seed)): Task(
+            candidates[name],
+            Member(int(seed), split, folder / f"fold{split.fold}" / f"{name}-seed{seed}", choice.epochs[name]),
+            "test",
+        )
+        for split, choice in zip(outer, choices, strict=True)
+        for name in dict.fromkeys([choice.candidate, *choice.weights])
+        for seed in candidates[name].seeds
+    }
+
+
+def learn_all(tasks: Sequence[Task], count: int) -> list[Predictions]:
+    """Predictions of every task, in order."""
+    found: dict[int, Predictions] = {}
+    for place, predictions in workers.run(learn, tasks, count):
+        found[place] = predictions
+        folder = tasks[place].member.folder
+        logging.info("model %d of %d: %s/%s", len(found), len(tasks), folder.parent.name, folder.name)
+    return [found[place] for place in range(len(tasks))]
+
+
+def learn(task: Task) -> Predictions:
+    """Trains a model, or what is left of it, and predicts; the answer is kept beside the checkpoints."""
+    config, member = task.config, task.member
+    features = open_features(config)
+    kept, key = member.folder / f"{task.part}.npz", json.dumps(experiment.describe(config, features, member, ()))
+    if (known := _read(kept, key)) is not None:
+        return known
+    if seed := config.crossval.permute_labels:
+        features = data.permute_labels(features, member.split.train, seed)
+    experiment.train_member(config, features, member)
+    last = not config.crossval.choose_epoch
+    predictions = evaluate.predict_member(config, features, member, task.part, last=last)
+    _write(kept, key, predictions)
+    return predictions
+
+
+def open_features(config: ConfigDict) -> Features:
+    own = {name: config[name].to_dict() for name in ("data", "audio", "text", "precompute", "model")}
+    return _open_features(json.dumps(own, default=list), _Hidden(config))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hidden:
+    """A config that is no part of a cache's key."""
+
+    config: ConfigDict = dataclasses.field(compare=False, hash=False)
+
+
+@functools.lru_cache(maxsize=16)  # a process trains many models on the same shards
+def _open_features(_: str, hidden: _Hidden) -> Features:
+    config = hidden.config
+    corpus = corpora.load(config.data.corpus, config.data.dir, config.data.cache_dir)
+    return experiment.features_of(config, corpus)
+
+
+def choose(
+    dev: Mapping[str, Predictions], candidates: Mapping[str, ConfigDict], fold: int, corpus: Corpus
+) -> Choice:
+    """The choice of one fold, from predictions of the clips set aside."""
+    scores, likelihoods = {}, []
+    for name, predictions in dev.items():
+        label = np.array([corpus.labels.index(corpus.clips[i].label) for i in predictions.clips])
+        found = metrics.scores(metrics.confusion(label, predictions.log_p.argmax(1), len(corpus.labels)))
+        scores[name] = float(found[candidates[name].train.select])
+        likelihoods.append(np.exp(predictions.log_p[np.arange(len(label)), label]))
+    epochs = {name: dev[name].epoch if candidates[name].crossval.choose_epoch else None for name in dev}
+    weights = dict(zip(dev, mixture_weights(np.stack(likelihoods)).tolist(), strict=True))
+    weights = {name: weight for name, weight in weights.items() if weight > 0}
+    return Choice(fold, max(scores, key=scores.__getitem__), scores, epochs, weights)
+
+
+def mixture_weights(likelihoods: np.ndarray, steps: int = 500) -> np.ndarray:
+    """Weights [candidates], sum 1, under which the mixture makes the clips most likely.
+
+    EM for the weights of a mixture whose parts are fixed (Dempster et al. 1977); the likelihood is concave in the
+    weights, so the start does not matter. Weights under LEAST_WEIGHT become 0.
+
+    Args:
+      likelihoods: [candidates, clips], each candidate's probability of each clip's true class.
+    """
+    weights = np.full(len(likelihoods), 1 / len(likelihoods))
+    for _ in range(steps):
+        joint = weights[:, None] * np.maximum(likelihoods, 1e-12)
+        weights = (joint / joint.sum(0)).mean(1)
+    weights[weights < LEAST_WEIGHT] = 0
+    return weights / weights.sum()
+
+
+def mix(choice: Choice, members: Mapping[str, Sequence[Predictions]], config: ConfigDict) -> Predictions:
+    """The ensemble of one fold: probabilities averaged over seeds, then over candidates by their weights."""
+    p = sum(weight * np.mean([np.exp(m.log_p) for m in members[name]], 0) for name, weight in choice.weights.items())
+    every = [member for of_one in members.values() for member in of_one]
+    return dataclasses.replace(
+        every[0], log_p=np.log(np.maximum(p, 1e-30)), parameters=sum(m.parameters for m in every),
+        seconds=sum(m.seconds for m in every),
+    )  # fmt: skip
+
+
+def _write(path: pathlib.Path, key: str, predictions: Predictions) -> None:
+    new = path.with_suffix(".new.npz")
+    np.savez(new, key=key, **dataclasses.asdict(predictions))
+    new.replace(path)  # whole or not at all
+
+
+def _read(path: pathlib.Path, key: str) -> Predictions | None:
+    """What `_write` kept, unless settings or data have changed since (`train_member` then says which)."""
+    if not path.exists():
+        return None
+    with np.load(path) as kept:
+        if str(kept["key"]) != key:
+            return None
+        fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions)}
+    return Predictions(**{name: value if value.ndim else value.item() for name, value in fields.items()})

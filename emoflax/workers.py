@@ -1,0 +1,71 @@
+"""Tasks that each train a model, several at once, each in a process of its own.
+
+One training process leaves much of a second core idle: XLA's programs on the CPU run many small operations one after
+the other. Two processes with a core each nearly double the models per hour.
+"""
+
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import jax
+
+from emoflax.errors import UserError
+
+
+def run(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Iterator[tuple[int, Any]]:
+    """Yields (position of the task, function(task)) as tasks end; with fewer than two workers here, in order.
+
+    Args:
+      function: of a module's top level; it and the tasks are pickled.
+      workers: processes at once. Spawned: a process that has started JAX's threads must not be forked.
+
+    Raises:
+      UserError: of the first task that raises one, or a process was killed; the other tasks are stopped.
+    """
+    if workers < 2 or len(tasks) < 2:
+        yield from ((place, function(task)) for place, task in enumerate(tasks))
+        return
+    context, count = multiprocessing.get_context("spawn"), min(workers, len(tasks))
+    shared = (context.Value("i", 0), count, jax.config.jax_compilation_cache_dir)
+    with concurrent.futures.ProcessPoolExecutor(count, context, _start, shared) as pool:
+        try:
+            places = {pool.submit(function, task): place for place, task in enumerate(tasks)}
+            for future in concurrent.futures.as_completed(places):
+                yield places[future], future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a training process ended before its work was done, most often because memory ran out; what was "
+                "finished is kept: run the same command again, with fewer workers if it happens again"
+            ) from error
+        except BaseException:  # Ctrl-C as well: nobody waits for models in work, which resume where they were saved
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+
+
+def _start(started: Any, count: int, cache_dir: str | None) -> None:
+    """Prepares a process before it imports what trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    os.environ["TQDM_DISABLE"] = "1"  # the bars of several processes would overwrite each other
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / count:.2f}")  # of an accelerator's memory
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if hasattr(os, "sched_setaffinity") and (cores := sorted(os.sched_getaffinity(0))[number::count]):
+        os.sched_setaffinity(0, cores)  # XLA starts a thread for each core that it may use
+    if cache_dir:
+        jax.config.update("jax_compilation_cache_dir", cache_dir)
+
+
+def _die_with_parent() -> None:
+    """Ends a process whose parent was killed: it must not write where the next run of the command resumes."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
