@@ -59,7 +59,9 @@ def get_config() -> ConfigDict:
     config.text = ConfigDict()
     config.text.source = "auto"  # 'auto' | 'whisper' | 'reference' | 'file'; only auto ever falls back
     config.text.file = ""  # source 'file': CSV or JSONL with columns id (or file) and text
-    config.text.whisper_model = "base.en"  # an openai-whisper name, or the path of a .pt file
+    config.text.engine = "openai-whisper"  # 'openai-whisper' | 'faster-whisper' (optional install, several times as fast)
+    # A model's name; or the path of a .pt file (openai-whisper), of a CTranslate2 folder (faster-whisper).
+    config.text.whisper_model = "base.en"
     config.text.whisper_batch = 8
     config.text.language = "en"
     config.text.prompt = ""  # words that Whisper is told came before
@@ -87,9 +89,10 @@ def get_config() -> ConfigDict:
     config.model.early = ConfigDict({"width": 128, "layers": 2, "heads": 4, "dropout": 0.1})
     config.model.late = ConfigDict({"combine": "logits"})  # what is averaged: 'logits' | 'probabilities'
     config.model.hybrid = ConfigDict({"width": 128, "heads": 4, "dropout": 0.1})
-    config.model.ast = ConfigDict(
-        {"width": 192, "layers": 4, "heads": 3, "hidden": 768, "patch": 16, "stride": 10, "max_frames": 600, "dropout": 0.1}
-    )
+    config.model.ast = ConfigDict({
+        "width": 192, "layers": 4, "heads": 3, "hidden": 768, "patch": 16, "stride": 10, "max_frames": 600,
+        "dropout": 0.1,
+    })  # fmt: skip
     config.model.bert = ConfigDict(
         {"width": 128, "layers": 2, "heads": 4, "hidden": 512, "positions": 64, "dropout": 0.1, "token_dropout": 0.1}
     )

@@ -1,11 +1,21 @@
-"""AdamW with warm-up, schedule and clipping."""
+"""AdamW with warm-up, schedule and clipping; for encoders that come trained: freezing, unfreezing, layer-wise rates.
+
+How deep a parameter lies is read off its path. Of an encoder with a list `layers`, `stem` is depth 0 and layer i is
+depth i + 1; everything else, the classifier's own parameters included, is the top.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from emoflax.errors import UserError
 
 NOT_DECAYED = ("bias", "embedding")
+_LAYER = re.compile(r"(?P<encoder>audio|text)\.layers\.(?P<number>\d+)\.")
 
 
 def learning_rate(
@@ -20,13 +30,111 @@ def learning_rate(
     raise UserError(f"config.optimizer.schedule={schedule!r} does not exist; choose one of: cosine, constant")
 
 
-def build(rate: optax.Schedule, *, weight_decay: float, clip_norm: float) -> optax.GradientTransformation:
-    """Weight decay (Loshchilov & Hutter 2019) acts on matrices and kernels, not on biases and embeddings."""
+def build(
+    rate: optax.Schedule,
+    *,
+    weight_decay: float,
+    clip_norm: float,
+    freeze: str = "",
+    layer_decay: float = 1.0,
+    unfreeze_steps: int = 0,
+) -> optax.GradientTransformation:
+    """Weight decay (Loshchilov & Hutter 2019) acts on matrices and kernels, not on biases and embeddings.
+
+    Args:
+      freeze: parameters that stay as they are; see `is_frozen`. They take no memory for moments.
+      layer_decay: each layer's rate is that of the layer above times this (Clark et al. 2020, arXiv:2003.10555).
+      unfreeze_steps: every so many steps one more layer begins to train, from the top (Howard & Ruder 2018,
+        arXiv:1801.06146); 0: all from the start. Moments gather meanwhile, so that its first steps are no leap.
+    """
 
     def decayed(params):
-        return jax.tree_util.tree_map_with_path(
-            lambda path, p: p.ndim > 1 and not any(word in jax.tree_util.keystr(path) for word in NOT_DECAYED), params
-        )
+        return _map_paths(lambda path, p: p.ndim > 1 and not any(word in path for word in NOT_DECAYED), params)
 
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    return optax.chain(clip, optax.adamw(rate, weight_decay=weight_decay, mask=decayed))
+    chain = optax.chain(clip, optax.adamw(rate, weight_decay=weight_decay, mask=decayed))
+    if freeze:
+        kinds = {True: optax.set_to_zero(), False: chain}
+        chain = optax.partition(kinds, lambda params: _map_paths(lambda path, _: is_frozen(path, freeze), params))
+    if layer_decay != 1 or unfreeze_steps:
+        chain = optax.chain(chain, scale_by_height(layer_decay, unfreeze_steps))
+    return chain
+
+
+def scale_by_height(layer_decay: float, unfreeze_steps: int) -> optax.GradientTransformation:
+    """Multiplies the update of a parameter `height` layers below the top by layer_decay ** height, or 0 at first."""
+
+    def update(updates, state, params=None):
+        del params
+        heights = _heights(updates)
+
+        def scaled(update, height):
+            share = jnp.asarray(layer_decay**height, update.dtype)
+            return update * jnp.where(state.count >= height * unfreeze_steps, share, 0)
+
+        return jax.tree.map(scaled, updates, heights), optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformation(lambda _: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update)
+
+
+def hold_frozen(params: Any, freeze: str) -> Any:
+    """The same parameters, through the frozen ones of which no gradient flows: nothing is computed for them."""
+    if not freeze:
+        return params
+    return _map_paths(lambda path, p: jax.lax.stop_gradient(p) if is_frozen(path, freeze) else p, params)
+
+
+def is_frozen(path: str, freeze: str) -> bool:
+    """Whether `freeze` names the parameter: beginnings of paths, comma-separated, or 'encoders' for all of them."""
+    starts = freeze.replace("encoders", "audio,text").split(",")
+    return any(f"{path}.".startswith(f"{start.strip()}.") for start in starts)
+
+
+def check(params: Any, *, freeze: str, layer_decay: float, unfreeze_epochs: float) -> None:
+    """Raises UserError for settings that fit no parameter of the model, or all of them."""
+    paths = _paths(params)
+    tops = sorted({path.split(".")[0] for path in paths})
+    for start in filter(None, freeze.split(",")):
+        if not any(is_frozen(path, start) for path in paths):
+            raise UserError(
+                f"config.optimizer.freeze names {start!r}, which the model does not have; name encoders, "
+                f"{', '.join(tops)} or longer paths such as audio.stem, separated by commas"
+            )
+    if all(is_frozen(path, freeze) for path in paths):
+        raise UserError(f"config.optimizer.freeze={freeze!r} leaves nothing to train")
+    if not 0 < layer_decay <= 1:
+        raise UserError(f"config.optimizer.layer_decay={layer_decay} must be above 0 and at most 1 (1: none)")
+    if unfreeze_epochs < 0:
+        raise UserError(f"config.optimizer.unfreeze_epochs={unfreeze_epochs} must be 0 (none) or more")
+    if (layer_decay != 1 or unfreeze_epochs) and not any(map(_LAYER.match, paths)):
+        raise UserError(
+            "config.optimizer.layer_decay and .unfreeze_epochs need an encoder made of layers (a Transformer)"
+        )
+
+
+def _heights(params: Any) -> Any:
+    """Tree of ints: layers between each parameter and the top, 0 for what belongs to no layer of an encoder."""
+    counts: dict[str, int] = {}
+    for match in filter(None, map(_LAYER.match, _paths(params))):
+        counts[match["encoder"]] = max(counts.get(match["encoder"], 0), int(match["number"]) + 1)
+
+    def height(path, _):
+        if match := _LAYER.match(path):
+            return counts[match["encoder"]] - int(match["number"])
+        encoder, _, rest = path.partition(".")
+        return counts[encoder] + 1 if encoder in counts and rest.startswith("stem.") else 0
+
+    return _map_paths(height, params)
+
+
+def _paths(params: Any) -> list[str]:
+    return [_named(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+
+
+def _map_paths(function: Callable[[str, Any], Any], params: Any) -> Any:
+    """Applies function(path, leaf); the path as in 'audio.layers.0.attention.query.kernel'."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_named(path), leaf), params)
+
+
+def _named(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
