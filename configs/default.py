@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
     config.text = ConfigDict()
     config.text.source = "auto"  # 'auto' | 'whisper' | 'reference' | 'file'; only auto ever falls back
     config.text.file = ""  # source 'file': CSV or JSONL with columns id (or file) and text
-    config.text.engine = "openai-whisper"  # 'openai-whisper' | 'faster-whisper' (optional install, several times as fast)
+    config.text.engine = "openai-whisper"  # 'openai-whisper' | 'faster-whisper' (optional install)
     # A model's name; or the path of a .pt file (openai-whisper), of a CTranslate2 folder (faster-whisper).
     config.text.whisper_model = "base.en"
     config.text.whisper_batch = 8

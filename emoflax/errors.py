@@ -1,4 +1,4 @@
-"""The one exception for what the person at the keyboard can mend."""
+"""The exceptions for what the person at the keyboard can mend."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message says what is wrong, where, what is allowed, and what to do.
     """
+
+
+class WeightsUnavailable(UserError):
+    """Published weights are neither on this machine nor can they be downloaded now; says which file to put where."""

@@ -1,5 +1,6 @@
 """A checkpoint and some recordings -> probabilities, with the same features as in training."""
 
+import dataclasses
 import glob
 import json
 import pathlib
@@ -8,12 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
+from ml_collections import ConfigDict
 
 from emoflax import data, evaluate, experiment, train
-from emoflax.errors import UserError
+from emoflax import explain as explanation
+from emoflax.errors import UserError, WeightsUnavailable
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
-TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words alone
+TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
 
 
 def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[pathlib.Path]:
@@ -37,68 +40,122 @@ def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[path
     return list(found)
 
 
-def features_of(trained: evaluate.Trained, path: pathlib.Path) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(log-mel [frames, mels], token ids [tokens]) of one file; None for a modality that the model does not use."""
-    from precompute import audio, text
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """What one file gives: log-mel [frames, mels] and words; either is empty where there is none or none is wanted."""
 
-    config = trained.config
-    logmel = None
-    if config.model.audio:
-        logmel, _, _ = audio.log_mel(str(path), 0.0, None, **config.audio.to_dict())
+    path: pathlib.Path
+    logmel: np.ndarray
+    words: list[str]
+
+
+def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
+    """Log-mel [frames, mels]; no frames for a model that does not hear, and for a text file."""
+    from precompute import audio
+
+    if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
+        return np.zeros((0, config.audio.mels), np.float32)
+    return audio.log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
+
+
+def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
+    """Words of a text file, or those that Whisper hears in a recording."""
+    from precompute import text
+
     if not config.model.text:
-        return logmel, None
-    if path.suffix.lower() in TEXT_SUFFIXES:
-        words = path.read_text(encoding="utf-8")
-    else:
+        return []
+    if path.suffix.lower() not in TEXT_SUFFIXES:
         words = text.transcribe_file(str(path), config.text.to_dict(), config.data.cache_dir)
-    tokens = text.tokenise(words, config.text.lowercase)
-    return logmel, data.token_ids(tokens, trained.description["vocabulary"])
+        return text.tokenise(words, config.text.lowercase)
+    try:
+        return text.tokenise(path.read_text(encoding="utf-8"), config.text.lowercase)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no UTF-8 text file: {error}") from error
 
 
-def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path | None) -> None:
-    """Prints a table and writes one JSON line per file.
-
-    Files that cannot be read are listed at the end and do not keep the others from being predicted.
-
-    Raises:
-      UserError: no checkpoint, no input, or files that cannot be read.
-    """
-    from precompute.stt import WeightsUnavailable
-
-    trained = evaluate.restore(folder)
-    if trained.description["notice"]:
-        logging.warning("%s", trained.description["notice"])
-    suffixes = AUDIO_SUFFIXES if trained.config.model.audio else AUDIO_SUFFIXES + TEXT_SUFFIXES
-    paths, features, failures = find_inputs(patterns, suffixes), [], []
-    readable = []
+def read_inputs(config: ConfigDict, paths: Sequence[pathlib.Path]) -> tuple[list[Utterance], list[str]]:
+    """Every file that can be read, and why the others cannot. A model of both modalities makes do with one of them."""
+    utterances, failures, wordless = [], [], {}
+    no_whisper = None
     for path in paths:
         try:
-            features.append(features_of(trained, path))
-            readable.append(path)
+            logmel = sound_of(config, path)
+            try:
+                if no_whisper and len(logmel):  # to look for it again takes seconds and finds the same
+                    raise no_whisper
+                words = words_of(config, path)
+            except UserError as error:
+                if not len(logmel):
+                    raise
+                no_whisper = error if isinstance(error, WeightsUnavailable) else no_whisper
+                words, wordless[path] = [], str(error)
+            if config.model.audio and config.model.text and not words:
+                if not len(logmel):
+                    raise UserError(f"{path} holds no words")
+                wordless.setdefault(path, "no words were heard")
+            utterances.append(Utterance(path, logmel, words))
         except WeightsUnavailable:  # the next file would fail the same way
             raise
         except UserError as error:
             failures.append(str(error))
-    if readable:
-        _show(trained, readable, probabilities(trained, features), output)
+    _tell_missing(config, utterances, wordless)
+    return utterances, failures
+
+
+def _tell_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
+    """One line for every reason why files are judged by one modality of two."""
+    untrained = {name: "" if share else ", for which the model was not trained (config.model.modality_dropout)"
+                 for name, share in config.model.modality_dropout.items()}  # fmt: skip
+    for reason in dict.fromkeys(wordless.values()):
+        paths = [str(path) for path, why in wordless.items() if why == reason]
+        logging.warning("judged by the sound alone%s: %s: %s", untrained["text"], _few(paths), reason)
+    if config.model.audio and (soundless := [str(x.path) for x in utterances if not len(x.logmel)]):
+        logging.warning("judged by the words alone%s: %s", untrained["audio"], _few(soundless))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path | None, *, explain: bool) -> None:
+    """Prints a table and writes one JSON line per file; `explain` adds a picture of what the model looked at.
+
+    Files that cannot be read are listed at the end and do not keep the others from being predicted.
+
+    Raises:
+      UserError: no checkpoint, no input, files that cannot be read, or nothing to explain.
+    """
+    trained = evaluate.restore(folder)
+    config = trained.config
+    if explain:
+        explanation.check(config)
+    if trained.description["notice"]:
+        logging.warning("%s", trained.description["notice"])
+    suffixes = AUDIO_SUFFIXES + TEXT_SUFFIXES if config.model.text else AUDIO_SUFFIXES
+    paths = find_inputs(patterns, suffixes)
+    utterances, failures = read_inputs(config, paths)
+    if utterances:
+        dataset = dataset_of(trained, utterances)
+        p = np.exp(train.score(trained.model, trained.state, dataset))
+        _show(trained, [utterance.path for utterance in utterances], p, output)
+        if explain:
+            pictures = explanation.draw(trained, utterances, dataset, p, output.parent if output else pathlib.Path())
+            print("\n".join(f"attention drawn: {picture}" for picture in pictures))
     if failures:
         raise UserError(f"{len(failures)} of {len(paths)} files could not be read: " + "; ".join(failures[:5]))
 
 
-def probabilities(trained: evaluate.Trained, features: list[tuple]) -> np.ndarray:
-    """float64 [clips, classes]."""
-    logmels, tokens = (None if column[0] is None else list(column) for column in zip(*features, strict=True))
-    config = trained.config
-    dataset = data.from_arrays(
-        logmels,
-        tokens,
-        np.zeros(len(features), np.int32),
+def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> data.Dataset:
+    config, vocabulary = trained.config, trained.description["vocabulary"]
+    return data.from_arrays(
+        [x.logmel for x in utterances] if config.model.audio else None,
+        [data.token_ids(x.words, vocabulary) for x in utterances] if config.model.text else None,
+        np.zeros(len(utterances), np.int32),
         max_frames=experiment.max_frames(config),
         max_tokens=config.text.max_tokens,
         batch_size=config.train.batch_size,
         buckets=config.data.buckets,
     )
-    return np.exp(train.score(trained.model, trained.state, dataset))
 
 
 def _show(trained: evaluate.Trained, paths: list[pathlib.Path], p: np.ndarray, output: pathlib.Path | None) -> None:

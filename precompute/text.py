@@ -16,7 +16,7 @@ import regex
 from absl import logging
 
 from emoflax.clip import Clip, Corpus
-from emoflax.errors import UserError
+from emoflax.errors import UserError, WeightsUnavailable
 from precompute import stt
 
 SOURCES = ("auto", "whisper", "reference", "file")
@@ -143,8 +143,8 @@ def _choose_source(corpus: Corpus, text: Mapping, cache_dir: str) -> str:
     if stt.all_cached(corpus.clips, text, cache_dir):
         return "whisper"
     try:
-        stt.locate_weights(text["whisper_model"])
-    except stt.WeightsUnavailable as reason:
+        stt.locate_weights(text)
+    except WeightsUnavailable as reason:
         if not has_text:
             raise UserError(
                 f"Corpus {corpus.name} has no reference text, and Whisper cannot be had. {reason}"

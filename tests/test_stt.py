@@ -16,8 +16,8 @@ from absl import logging
 
 from configs.default import get_config
 from emoflax.clip import Clip, Corpus
-from emoflax.errors import UserError
-from precompute import stt, text
+from emoflax.errors import UserError, WeightsUnavailable
+from precompute import stt, stt_openai, text
 
 ROOT = Path(__file__).parents[1]
 RATE_HZ = 22_050
@@ -46,9 +46,9 @@ def offline(monkeypatch, tmp_path):
 @pytest.fixture
 def batches(monkeypatch):
     """The sizes of all batches that went through Whisper."""
-    sizes = []
-    real = stt.WhisperEngine.texts
-    monkeypatch.setattr(stt.WhisperEngine, "texts", lambda self, waves: sizes.append(len(waves)) or real(self, waves))
+    sizes, engine = [], stt_openai.WhisperEngine
+    real = engine.texts
+    monkeypatch.setattr(engine, "texts", lambda self, waves: sizes.append(len(waves)) or real(self, waves))
     return sizes
 
 
@@ -219,8 +219,8 @@ def test_whisper_without_weights_and_network_says_which_file_goes_where(fields, 
 
 
 def test_large_weights_are_looked_for_under_the_name_that_they_have_on_disk(offline):
-    with pytest.raises(stt.WeightsUnavailable, match=r"Put large-v3\.pt"):
-        stt.locate_weights("large")
+    with pytest.raises(WeightsUnavailable, match=r"Put large-v3\.pt"):
+        stt.locate_weights({"engine": "openai-whisper", "whisper_model": "large"})
 
 
 @pytest.mark.parametrize("source", ["whisper", "auto"])
@@ -247,6 +247,7 @@ def test_a_broken_checkpoint_is_named_and_nothing_falls_back(fields, tmp_path, c
         ({"language": "klingon"}, "unknown to Whisper"),
         ({"language": "de"}, "English only"),
         ({"whisper_batch": 0}, "at least 1"),
+        ({"engine": "ears"}, "faster-whisper"),
     ],
 )
 def test_a_setting_that_whisper_does_not_know_is_one_clear_error(fields, tmp_path, offline, source, change, said):
