@@ -118,7 +118,7 @@ def override(config: ConfigDict, name: str, fields: Mapping) -> ConfigDict:
     for field in fields:
         if any(field == fixed or field.startswith(f"{fixed}.") for fixed in FIXED):
             raise UserError(f"candidate {name}: {field} must be the same for all candidates; set it in the config")
-    changed = config.copy_and_resolve_references()
+    changed = config.copy_and_resolve_references().lock()
     try:
         changed.update_from_flattened_dict(fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import jax
-
 from emoflax.errors import UserError
 
 
@@ -31,6 +29,8 @@ def run(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> I
     if workers < 2 or len(tasks) < 2:
         yield from ((place, function(task)) for place, task in enumerate(tasks))
         return
+    import jax  # a process that has yet to be prepared (`_start`) imports this module, and must not start with it
+
     context, count = multiprocessing.get_context("spawn"), min(workers, len(tasks))
     shared = (context.Value("i", 0), count, jax.config.jax_compilation_cache_dir)
     with concurrent.futures.ProcessPoolExecutor(count, context, _start, shared) as pool:
@@ -62,7 +62,7 @@ def _start(started: Any, count: int, cache_dir: str | None) -> None:
     if hasattr(os, "sched_setaffinity") and (cores := sorted(os.sched_getaffinity(0))[number::count]):
         os.sched_setaffinity(0, cores)  # XLA starts a thread for each core that it may use
     if cache_dir:
-        jax.config.update("jax_compilation_cache_dir", cache_dir)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache_dir
 
 
 def _die_with_parent() -> None:

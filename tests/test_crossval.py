@@ -1,0 +1,153 @@
+"""Nested evaluation: what a fold chooses, and what may reach the choice."""
+
+import csv
+import pathlib
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import strategies as st
+
+from configs import tiny
+from emoflax import crossval, data, evaluate, splits
+from emoflax.clip import Clip, Corpus
+from emoflax.corpora import synthetic
+from emoflax.data import Features
+from emoflax.errors import UserError
+
+LABELS = ("calm", "happy", "sad")
+
+
+def small(folder, **fields):
+    config = tiny.get_config()
+    config.data.dir, config.data.cache_dir = str(folder / "voices"), str(folder / "cache")
+    config.data.buckets, config.audio.mels, config.model.cnn.channels = 1, 8, (4,)
+    config.train.epochs, config.train.ema, config.seeds = 2, 0.9, (3,)
+    config.augment.gain_db, config.augment.time_masks = 6.0, 1
+    config.crossval.choose_epoch, config.precompute.workers = True, 1
+    config.crossval.candidates = {"slow": {}, "fast": {"optimizer.learning_rate": 2e-2}}
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def nested(folder):
+    config = small(folder)
+    (folder / "run").mkdir(exist_ok=True)
+    corpus = crossval.open_features(config).corpus
+    return crossval.run(config, corpus, folder / "run")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a corpus of six speakers and a nested run over its first fold."""
+    folder = tmp_path_factory.mktemp("nested")
+    synthetic.make(folder / "voices", speakers=6, clips_per_emotion=1)
+    return folder, nested(folder)
+
+
+def poison(voices: pathlib.Path, speakers: set[str]) -> None:
+    """Noise for recordings, each of a length of its own, and other labels."""
+    rng = np.random.default_rng(0)
+    with (voices / synthetic.INDEX).open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["speaker"] in speakers:
+            soundfile.write(voices / row["file"], rng.uniform(-1, 1, rng.integers(4000, 40000)), 16000)
+            row["emotion"] = synthetic.LABELS[synthetic.LABELS.index(row["emotion"]) - 3]
+    with (voices / synthetic.INDEX).open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_nothing_of_a_test_speaker_reaches_anything_but_the_final_scoring(place, tmp_path):
+    folder, clean = place
+    corpus = crossval.open_features(small(folder)).corpus
+    tested = {corpus.clips[i].speaker for i in clean.one[0].clips}
+    synthetic.make(tmp_path / "voices", speakers=6, clips_per_emotion=1)
+    poison(tmp_path / "voices", tested)
+    poisoned = nested(tmp_path)
+    assert poisoned.choices == clean.choices
+    models = sorted(path.parent.relative_to(folder) for path in folder.rglob("checkpoints"))
+    assert len(models) >= 3  # two candidates, and the chosen one again
+    for model in models:
+        ours, theirs = (evaluate.restore(at / model / "checkpoints", last=True).state for at in (folder, tmp_path))
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):  # weights, normalisation
+            assert np.array_equal(a, b)
+    assert not np.allclose(poisoned.one[0].log_p, clean.one[0].log_p)  # the poison was taken
+
+
+def test_a_second_run_trains_nothing_and_answers_the_same(place):
+    folder, first = place
+    logs = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+    removed = next((folder / "run" / "fold1").glob("*-seed3")) / "test.npz"
+    removed.unlink()  # as if killed between training and scoring
+    again = nested(folder)
+    assert removed.exists() and {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")} == logs
+    assert again.choices == first.choices
+    for kept, new in ((first.one, again.one), (first.ensemble, again.ensemble)):
+        assert all(np.array_equal(a.log_p, b.log_p) for a, b in zip(kept, new, strict=True))
+
+
+def test_changed_settings_are_named_instead_of_answered_from_what_was_kept(place):
+    folder, _ = place
+    config = small(folder, **{"train.label_smoothing": 0.1})
+    with pytest.raises(UserError, match="label_smoothing: 0.0 -> 0.1"):
+        crossval.run(config, crossval.open_features(config).corpus, folder / "run")
+
+
+def corpus_of(speakers, clips=6):
+    names = [f"s{number:02d}" for number in range(speakers)]
+    made = [Clip(f"{name}/{i}", LABELS[i % 3], name) for name in names for i in range(clips)]
+    return Corpus("toy", LABELS, tuple(made))
+
+
+@pytest.mark.parametrize("protocol", ["loso", "speakers5", "random5"])
+@hypothesis.given(speakers=st.integers(5, 11), share=st.floats(0.1, 0.5))
+@hypothesis.settings(max_examples=20, deadline=None)
+def test_choices_are_made_on_training_clips_and_all_of_them_train_in_the_end(protocol, speakers, share):
+    corpus = corpus_of(speakers)
+    split = splits.make_split(corpus, protocol, 2, share, {})
+    inner, outer = splits.nest(split)
+    assert len(inner.test) == 0 and len(inner.dev) > 0 and len(outer.dev) == 0
+    assert np.array_equal(np.sort([*inner.train, *inner.dev]), outer.train)
+    assert np.array_equal(np.sort([*outer.train, *outer.test]), np.arange(len(corpus.clips)))
+    if not split.shares_speakers:
+        parts = [{corpus.clips[i].speaker for i in part} for part in (inner.train, inner.dev, outer.test)]
+        assert sum(map(len, parts)) == len(set().union(*parts)) == speakers
+
+
+@hypothesis.given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+@hypothesis.settings(max_examples=20, deadline=None)
+def test_no_other_weights_make_the_clips_likelier(seed, candidates):
+    rng = np.random.default_rng(seed)
+    likelihoods = rng.beta(0.5, 0.5, (candidates, 40))
+    weights = crossval.mixture_weights(likelihoods)
+    assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
+    others = rng.dirichlet(np.full(candidates, 0.5), 200)
+    best = np.log(others @ likelihoods).mean(1).max()
+    assert np.log(weights @ likelihoods).mean() >= best - 0.01  # weights under 1 % are left out
+
+
+def test_a_candidate_that_is_never_better_gets_no_weight():
+    assert crossval.mixture_weights(np.array([[0.9, 0.8, 0.7], [0.1, 0.2, 0.3]])).tolist() == [1, 0]
+
+
+def test_shuffled_labels_are_the_training_clips_own_and_no_other_clip_changes():
+    corpus = corpus_of(5)
+    train = np.arange(7, 25)
+    shuffled = data.permute_labels(Features(corpus, {}), train, 1).corpus
+    changed = [i for i, (a, b) in enumerate(zip(corpus.clips, shuffled.clips, strict=True)) if a != b]
+    assert changed and set(changed) <= set(train)
+    assert sorted(corpus.clips[i].label for i in train) == sorted(shuffled.clips[i].label for i in train)
+    assert data.permute_labels(Features(corpus, {}), train, 1).corpus == shuffled
+    assert data.permute_labels(Features(corpus, {}), train, 2).corpus != shuffled
+
+
+@pytest.mark.parametrize("fields", [{"seeds": (1,)}, {"split.protocol": "loso"}, {"train.epochz": 3},
+                                    {"train.epochs": "many"}])  # fmt: skip
+def test_a_candidate_may_not_change_what_is_compared_nor_invent_fields(fields):
+    with pytest.raises(UserError, match=f"candidate odd: .*{next(iter(fields)).split('.')[-1]}"):
+        crossval.override(tiny.get_config(), "odd", fields)
