@@ -1,8 +1,9 @@
-"""Augmentation of log-mels on the device, inside the compiled train step: pure functions of (key, batch).
+"""Augmentation of log-mels on the device, inside the compiled train step: pure functions of (draws, batch).
 
-Everything acts on dB, before the model normalises, so that gain, tilt and noise mean what they mean in sound. Each
-clip gets draws of its own. Resampling along time or frequency is a product with a small matrix of linear
-interpolation per clip, which costs less than gathering on a CPU. What lies beyond a clip's end stays zero.
+Everything acts before the model normalises, so that gain, tilt and noise mean what they mean in sound. `u_BxK` are
+draws between 0 and 1, K for each clip; nearly all come from one call, because XLA takes 0.1 s to compile each one.
+Resampling along time or frequency is a product with a small matrix of linear interpolation per clip, which costs
+less than gathering on a CPU. What lies beyond a clip's end stays zero.
 """
 
 import dataclasses
@@ -10,24 +11,37 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.special
 
+from emoflax.errors import UserError
 from emoflax.models.pooling import valid
 
 Batch = Mapping[str, jax.Array]
 _KNEE = 0.6  # of the highest frequency: above it, vocal-tract warping bends back, so that both ends stay in place
 _CELL_DB = 2.5  # standard deviation of a cell of noise, a mean over the few Fourier bins of a mel band
+_QUANTILES = 1024
+_MOST = {
+    "crop": 0.9, "stretch": 4, "vtlp": 1, "shift_bands": 1000, "gain_db": 100, "tilt_db": 100, "noise": 1, "mixup": 100,
+    "time_masks": 100, "time_mask_share": 1, "band_masks": 100, "band_mask_share": 1,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Which augmentations act, and how strongly; one whose first field is 0 is off. The fields of config.augment."""
+    """Which augmentations act, and how strongly: the fields of config.augment, and what log-mels they act on.
+
+    Attributes:
+      band_hz: centre of each mel band, rising; only vtlp asks for it.
+      unit_db: how many dB one unit of the log-mels is.
+    """
 
     crop: float = 0.0
     stretch: float = 0.0
     vtlp: float = 0.0
     shift_bands: float = 0.0
-    tilt_db: float = 0.0
     gain_db: float = 0.0
+    tilt_db: float = 0.0
     noise: float = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 40.0)
     mixup: float = 0.0
@@ -35,160 +49,169 @@ class Augmentation:
     time_mask_share: float = 0.15
     band_masks: int = 0
     band_mask_share: float = 0.15
-    band_hz: tuple[float, ...] = ()  # centre of each mel band; only vtlp asks for it
+    band_hz: tuple[float, ...] = ()
+    unit_db: float = 1.0
 
-    def __call__(self, key: jax.Array, batch: Batch, mean_F: jax.Array | None) -> dict[str, jax.Array]:
+    def __post_init__(self):
+        for name, most in _MOST.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise UserError(f"config.augment.{name}={getattr(self, name)} must be from 0 (off) to {most}")
+
+    def __call__(self, key: jax.Array, batch: Batch, mean_F: jax.Array | None) -> Batch:
         """A batch as `Bucket.rows` describes it, with 'target' [batch, classes] -> the same, augmented.
 
+        Switching one augmentation on leaves the draws of the others as they were.
+
         Args:
-          mean_F: training mean of each band in dB, which fills what is masked or missing.
+          mean_F: training mean of each band, which fills what is masked or missing.
         """
         if "logmel" not in batch:
-            return dict(batch)
-        time, bands, level, noise, mix, mask = jax.random.split(key, 6)  # switching one on leaves the others' draws
-        x_BxTxF, frames_B = batch["logmel"], batch["frames"]
-        x_BxTxF, frames_B = warp_time(time, x_BxTxF, frames_B, crop=self.crop, stretch=self.stretch)
-        x_BxTxF = warp_bands(bands, x_BxTxF, vtlp=self.vtlp, shift_bands=self.shift_bands, band_hz=self.band_hz)
-        x_BxTxF = change_level(level, x_BxTxF, gain_db=self.gain_db, tilt_db=self.tilt_db)
-        x_BxTxF = add_noise(noise, x_BxTxF, frames_B, share=self.noise, snr_db=self.noise_snr_db)
-        batch = {**batch, "logmel": x_BxTxF, "frames": frames_B}
-        batch = mixup(mix, batch, mean_F, concentration=self.mixup)
-        x_BxTxF, frames_B = batch["logmel"], batch["frames"]
-        time, bands = jax.random.split(mask)
-        x_BxTxF = mask_time(time, x_BxTxF, frames_B, mean_F, masks=self.time_masks, share=self.time_mask_share)
-        x_BxTxF = mask_bands(bands, x_BxTxF, mean_F, masks=self.band_masks, share=self.band_mask_share)
-        return batch | {"logmel": inside(x_BxTxF, frames_B)}
+            return batch
+        x, frames = batch["logmel"], batch["frames"]
+        u_key, cell_key, time_key, band_key = jax.random.split(key, 4)
+        time, bands, level, noise, mix = jnp.split(
+            jax.random.uniform(u_key, (len(frames), 11)), np.cumsum([3, 2, 2, 2]), axis=1
+        )
+        if self.crop or self.stretch:
+            x, frames = warp_time(time, x, frames, crop=self.crop, stretch=self.stretch)
+        if self.vtlp:
+            x = move_bands(x, vtlp_places(bands[:, :1], self.band_hz, self.vtlp))
+        if self.shift_bands:
+            x = move_bands(x, shifted_places(bands[:, 1:], x.shape[-1], self.shift_bands))
+        if self.gain_db or self.tilt_db:
+            x = x + level_db(level, x.shape[-1], self.gain_db, self.tilt_db) / self.unit_db
+        if self.noise:
+            cells_db = _CELL_DB * jax.random.normal(cell_key, x.shape)
+            x = add_noise(noise, cells_db, x * self.unit_db, frames, self.noise, self.noise_snr_db) / self.unit_db
+        batch = {**batch, "logmel": inside(x, frames), "frames": frames}
+        if self.mixup:
+            batch = mixup(mix, batch, mean_F, self.mixup)
+        if self.time_masks:
+            u = jax.random.uniform(time_key, (2, len(frames), self.time_masks))
+            hidden = stretches(u, batch["frames"], x.shape[1], self.time_mask_share)
+            batch |= {"logmel": jnp.where(hidden[:, :, None], mean_F[None, None], batch["logmel"])}
+        if self.band_masks:
+            u = jax.random.uniform(band_key, (2, len(frames), self.band_masks))
+            hidden = stretches(u, jnp.full(len(frames), x.shape[2]), x.shape[2], self.band_mask_share)
+            filled = jnp.where(hidden[:, None], mean_F[None, None], batch["logmel"])
+            batch |= {"logmel": inside(filled, batch["frames"])}
+        return batch
 
 
 def warp_time(
-    key: jax.Array, x_BxTxF: jax.Array, frames_B: jax.Array, *, crop: float, stretch: float
+    u_Bx3: jax.Array, x_BxTxF: jax.Array, frames_B: jax.Array, *, crop: float, stretch: float
 ) -> tuple[jax.Array, jax.Array]:
     """Cuts up to the share `crop` off a clip, divided by chance between its ends, and plays the rest at another rate.
 
     The rate is drawn from 1 / (1 + stretch) to 1 + stretch, evenly on a logarithmic scale. What no longer fits into
     the padded width is cut.
     """
-    if not crop and not stretch:
-        return x_BxTxF, frames_B
-    share_key, start_key, rate_key = jax.random.split(key, 3)
     width = x_BxTxF.shape[1]
-    cut_B = crop * frames_B * jax.random.uniform(share_key, frames_B.shape)
-    start_B = cut_B * jax.random.uniform(start_key, frames_B.shape)
-    rate_B = _spread(rate_key, frames_B.shape, stretch)
-    longer_B = jnp.clip(jnp.round((frames_B - cut_B) / rate_B), 1, width).astype(frames_B.dtype)
+    cut_B = crop * frames_B * u_Bx3[:, 0]
+    start_B = cut_B * u_Bx3[:, 1]
+    rate_B = _factor(u_Bx3[:, 2], stretch)
     place_BxT = start_B[:, None] + jnp.arange(width)[None] * rate_B[:, None]
     place_BxT = jnp.clip(place_BxT, 0, jnp.maximum(frames_B - 1, 0)[:, None])
     x_BxTxF = jnp.einsum("bts,bsf->btf", interpolation(place_BxT, width), x_BxTxF, precision="highest")
+    longer_B = jnp.clip(jnp.round((frames_B - cut_B) / rate_B), 1, width).astype(frames_B.dtype)
     frames_B = jnp.where(frames_B > 0, longer_B, 0)  # a clip without sound stays without
     return inside(x_BxTxF, frames_B), frames_B
 
 
-def warp_bands(
-    key: jax.Array, x_BxTxF: jax.Array, *, vtlp: float, shift_bands: float, band_hz: tuple[float, ...]
-) -> jax.Array:
-    """Vocal-tract-length perturbation (Jaitly & Hinton 2013), and a shift of the whole mel axis.
+def vtlp_places(u_Bx1: jax.Array, band_hz: tuple[float, ...], vtlp: float) -> jax.Array:
+    """Vocal-tract-length perturbation (Jaitly & Hinton 2013): the place that each band is read at, [batch, bands].
 
-    VTLP reads each band at alpha times its frequency, alpha from 1 / (1 + vtlp) to 1 + vtlp, as another speaker's
-    vocal tract would move the formants. The shift is up to `shift_bands` bands up or down, as a higher or lower voice.
+    Each frequency is read at alpha times it, alpha from 1 / (1 + vtlp) to 1 + vtlp, as if another speaker's vocal
+    tract had moved the formants; towards the highest band alpha tends to 1.
     """
-    if not vtlp and not shift_bands:
-        return x_BxTxF
-    alpha_key, shift_key = jax.random.split(key)
-    clips, _, bands = x_BxTxF.shape
-    place_BxF = jnp.broadcast_to(jnp.arange(bands, dtype=jnp.float32), (clips, bands))
-    if vtlp:
-        hz_1xF = jnp.asarray([band_hz], jnp.float32)
-        alpha_Bx1 = _spread(alpha_key, (clips, 1), vtlp)
-        top, knee_Bx1 = band_hz[-1], _KNEE * band_hz[-1] * jnp.minimum(alpha_Bx1, 1)
-        knee_from_Bx1 = knee_Bx1 / alpha_Bx1
-        bent_BxF = top - (top - knee_Bx1) / (top - knee_from_Bx1) * (top - hz_1xF)
-        hz_BxF = jnp.where(hz_1xF <= knee_from_Bx1, hz_1xF * alpha_Bx1, bent_BxF)
-        place_BxF = jnp.interp(hz_BxF, hz_1xF[0], place_BxF[0])
-    shift_Bx1 = jax.random.uniform(shift_key, (clips, 1), minval=-shift_bands, maxval=shift_bands)
-    place_BxF = jnp.clip(place_BxF + shift_Bx1, 0, bands - 1)
-    return jnp.einsum("bfg,btg->btf", interpolation(place_BxF, bands), x_BxTxF, precision="highest")
+    hz_1xF, top, alpha_Bx1 = jnp.asarray([band_hz], jnp.float32), band_hz[-1], _factor(u_Bx1, vtlp)
+    knee_Bx1 = _KNEE * top * jnp.minimum(alpha_Bx1, 1)
+    bent_BxF = top - (top - knee_Bx1) / (top - knee_Bx1 / alpha_Bx1) * (top - hz_1xF)
+    read_BxF = jnp.where(hz_1xF * alpha_Bx1 <= knee_Bx1, hz_1xF * alpha_Bx1, bent_BxF)
+    # jnp.interp would do the same and take XLA three times as long to compile.
+    hz_F = hz_1xF[0]
+    low_BxF = jnp.clip(jnp.searchsorted(hz_F, read_BxF, method="compare_all") - 1, 0, len(band_hz) - 2)
+    return low_BxF + (read_BxF - hz_F[low_BxF]) / (hz_F[low_BxF + 1] - hz_F[low_BxF])
 
 
-def change_level(key: jax.Array, x_BxTxF: jax.Array, *, gain_db: float, tilt_db: float) -> jax.Array:
-    """Up to `gain_db` louder or softer, and up to `tilt_db` between the lowest and the highest band, mean kept."""
-    if not gain_db and not tilt_db:
-        return x_BxTxF
-    gain_key, tilt_key = jax.random.split(key)
-    shape = (len(x_BxTxF), 1, 1)
-    gain_Bx1x1 = jax.random.uniform(gain_key, shape, minval=-gain_db, maxval=gain_db)
-    tilt_Bx1x1 = jax.random.uniform(tilt_key, shape, minval=-tilt_db, maxval=tilt_db)
-    slope_1x1xF = jnp.linspace(-0.5, 0.5, x_BxTxF.shape[-1])[None, None]
-    return x_BxTxF + gain_Bx1x1 + tilt_Bx1x1 * slope_1x1xF
+def shifted_places(u_Bx1: jax.Array, bands: int, shift_bands: float) -> jax.Array:
+    """Places [batch, bands] up to `shift_bands` above or below: the whole spectrum moves, like another voice."""
+    return jnp.arange(bands)[None] + shift_bands * (2 * u_Bx1 - 1)
+
+
+def move_bands(x_BxTxF: jax.Array, place_BxF: jax.Array) -> jax.Array:
+    """Reads each band at a place between bands; beyond the ends stand the outermost bands."""
+    bands = x_BxTxF.shape[-1]
+    weight_BxFxG = interpolation(jnp.clip(place_BxF, 0, bands - 1), bands)
+    return jnp.einsum("bfg,btg->btf", weight_BxFxG, x_BxTxF, precision="highest")
+
+
+def level_db(u_Bx2: jax.Array, bands: int, gain_db: float, tilt_db: float) -> jax.Array:
+    """dB to add, [batch, 1, bands]: up to `gain_db` up or down, and a slope of up to `tilt_db` from end to end."""
+    u_Bx2 = 2 * u_Bx2 - 1
+    level_BxF = gain_db * u_Bx2[:, :1] + tilt_db * u_Bx2[:, 1:] * jnp.linspace(-0.5, 0.5, bands)[None]
+    return level_BxF[:, None]
 
 
 def add_noise(
-    key: jax.Array, x_BxTxF: jax.Array, frames_B: jax.Array, *, share: float, snr_db: tuple[float, float]
+    u_Bx2: jax.Array,
+    cells_db_BxTxF: jax.Array,
+    db_BxTxF: jax.Array,
+    frames_B: jax.Array,
+    share: float,
+    snr_db: tuple[float, float],
 ) -> jax.Array:
-    """Adds the power of white noise to a share of the clips, at a signal-to-noise ratio from snr_db[0] to snr_db[1]."""
-    if not share:
-        return x_BxTxF
-    chosen_key, snr_key, cell_key = jax.random.split(key, 3)
-    mask_BxTx1 = valid(frames_B, x_BxTxF.shape[1])[..., None]
-    power_BxTxF = jnp.where(mask_BxTx1, _power(x_BxTxF), 0)
-    cells_B = jnp.maximum(frames_B, 1) * x_BxTxF.shape[-1]
-    mean_B = power_BxTxF.sum((1, 2)) / cells_B
-    snr_B = jax.random.uniform(snr_key, frames_B.shape, minval=snr_db[0], maxval=snr_db[1])
-    cell_db_BxTxF = _CELL_DB * jax.random.normal(cell_key, x_BxTxF.shape)
-    floor_db_B = 10 * jnp.log10(jnp.maximum(mean_B, 1e-30)) - snr_B
-    noisy_BxTxF = 10 * jnp.log10(power_BxTxF + _power(floor_db_B[:, None, None] + cell_db_BxTxF))
-    chosen_B = jax.random.uniform(chosen_key, frames_B.shape) < share
-    return jnp.where(chosen_B[:, None, None] & mask_BxTx1, noisy_BxTxF, x_BxTxF)
+    """Adds the power of white noise to a share of the clips, at a signal-to-noise ratio from snr_db[0] to snr_db[1].
+
+    Slaney's mel filters have equal areas, so that white noise is equally strong in all bands; `cells_db` is what a
+    cell of it stands above or below its mean.
+    """
+    mask_BxTx1 = valid(frames_B, db_BxTxF.shape[1])[..., None]
+    power_BxTxF = jnp.where(mask_BxTx1, _power(db_BxTxF), 0)
+    mean_B = power_BxTxF.sum((1, 2)) / (jnp.maximum(frames_B, 1) * db_BxTxF.shape[-1])
+    snr_B = snr_db[0] + (snr_db[1] - snr_db[0]) * u_Bx2[:, 1]
+    noise_BxTxF = (mean_B * _power(-snr_B))[:, None, None] * _power(cells_db_BxTxF)
+    noisy_BxTxF = 10 * jnp.log10(jnp.maximum(power_BxTxF + noise_BxTxF, 1e-30))
+    return jnp.where(mask_BxTx1 & (u_Bx2[:, 0] < share)[:, None, None], noisy_BxTxF, db_BxTxF)
 
 
-def mixup(key: jax.Array, batch: Batch, mean_F: jax.Array, *, concentration: float) -> Batch:
+def mixup(u_Bx2: jax.Array, batch: Batch, mean_F: jax.Array, concentration: float) -> Batch:
     """Zhang et al. 2018: each clip is mixed with another of the batch, its own share max(l, 1 - l), l ~ Beta(a, a).
 
     The mixture is as long as the longer clip; where the shorter one has ended, the training mean stands in for it,
     as under a mask. Labels and loss weights are mixed so that the loss is the mixture of the two clips' own losses.
     Clips of weight 0, which fill up the last batch, are left alone and mixed into none.
     """
-    if not concentration:
-        return batch
-    pair_key, share_key = jax.random.split(key)
     x_BxTxF, frames_B, target_BxC, weight_B = (batch[name] for name in ("logmel", "frames", "target", "weight"))
-    partner_B = jax.random.permutation(pair_key, len(weight_B))
-    share_B = jax.random.beta(share_key, concentration, concentration, weight_B.shape)
-    share_B = jnp.maximum(share_B, 1 - share_B)
+    clips = len(weight_B)
+    # The batch is in random order already: the neighbour at a drawn distance is a random partner, and never oneself.
+    partner_B = (jnp.arange(clips) + 1 + (u_Bx2[0, 0] * (clips - 1)).astype(int)) % clips
+    share_B = jnp.asarray(_larger_share(concentration))[(u_Bx2[:, 1] * _QUANTILES).astype(int)]
     share_B = jnp.where((weight_B > 0) & (weight_B[partner_B] > 0), share_B, 1)
+
+    def mix(values: jax.Array) -> jax.Array:
+        share = share_B.reshape(-1, *[1] * (values.ndim - 1))
+        return share * values + (1 - share) * values[partner_B]
+
+    longer_B = jnp.where(share_B < 1, jnp.maximum(frames_B, frames_B[partner_B]), frames_B)
     filled_BxTxF = jnp.where(valid(frames_B, x_BxTxF.shape[1])[..., None], x_BxTxF, mean_F[None, None])
-    share_Bx1x1 = share_B[:, None, None]
-    mixed_BxTxF = share_Bx1x1 * filled_BxTxF + (1 - share_Bx1x1) * filled_BxTxF[partner_B]
-    frames_B = jnp.where(share_B < 1, jnp.maximum(frames_B, frames_B[partner_B]), frames_B)
-    counts_BxC = target_BxC * weight_B[:, None]
-    counts_BxC = share_B[:, None] * counts_BxC + (1 - share_B)[:, None] * counts_BxC[partner_B]
-    mixed_B = share_B * weight_B + (1 - share_B) * weight_B[partner_B]
+    mixed_B, counts_BxC = mix(weight_B), mix(target_BxC * weight_B[:, None])
     target_BxC = jnp.where(mixed_B[:, None] > 0, counts_BxC / jnp.maximum(mixed_B, 1e-12)[:, None], target_BxC)
-    return {
-        **batch,
-        "logmel": inside(mixed_BxTxF, frames_B),
-        "frames": frames_B,
-        "target": target_BxC,
-        "weight": mixed_B,
-    }
+    logmel = inside(mix(filled_BxTxF), longer_B)
+    return {**batch, "logmel": logmel, "frames": longer_B, "target": target_BxC, "weight": mixed_B}
 
 
-def mask_time(
-    key: jax.Array, x_BxTxF: jax.Array, frames_B: jax.Array, mean_F: jax.Array, *, masks: int, share: float
-) -> jax.Array:
-    """SpecAugment (Park et al. 2019): `masks` stretches of frames, each up to `share` of the clip, become the mean."""
-    if not masks:
-        return x_BxTxF
-    hidden_BxT = _stretches(key, frames_B, x_BxTxF.shape[1], masks, share)
-    return jnp.where(hidden_BxT[..., None], mean_F[None, None], x_BxTxF)
+def stretches(u_2xBxN: jax.Array, length_B: jax.Array, size: int, share: float) -> jax.Array:
+    """SpecAugment (Park et al. 2019): which of `size` positions N stretches hide, [batch, size].
 
-
-def mask_bands(key: jax.Array, x_BxTxF: jax.Array, mean_F: jax.Array, *, masks: int, share: float) -> jax.Array:
-    """SpecAugment's other half: `masks` ranges of bands, each up to `share` of all bands, become the mean."""
-    if not masks:
-        return x_BxTxF
-    clips, _, bands = x_BxTxF.shape
-    hidden_BxF = _stretches(key, jnp.full(clips, bands), bands, masks, share)
-    return jnp.where(hidden_BxF[:, None], mean_F[None, None], x_BxTxF)
+    Each lies within its clip's length and takes from nothing up to `share` of it.
+    """
+    length_Bx1 = length_B[:, None]
+    width_BxN = jnp.floor(u_2xBxN[0] * (share * length_Bx1 + 1))
+    start_BxN = jnp.floor(u_2xBxN[1] * (length_Bx1 - width_BxN + 1))
+    place_1x1xS, start_BxNx1 = jnp.arange(size)[None, None], start_BxN[..., None]
+    hidden_BxNxS = (place_1x1xS >= start_BxNx1) & (place_1x1xS < start_BxNx1 + width_BxN[..., None])
+    return hidden_BxNxS.any(1)
 
 
 def inside(x_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
@@ -201,21 +224,16 @@ def interpolation(place_BxN: jax.Array, size: int) -> jax.Array:
     return jnp.maximum(1 - jnp.abs(place_BxN[..., None] - jnp.arange(size)[None, None]), 0)
 
 
-def _spread(key: jax.Array, shape: tuple[int, ...], strength: float) -> jax.Array:
-    """Factors from 1 / (1 + strength) to 1 + strength, a factor and its inverse equally often."""
-    return (1 + strength) ** jax.random.uniform(key, shape, minval=-1, maxval=1)
+def _factor(u: jax.Array, strength: float) -> jax.Array:
+    """From 1 / (1 + strength) to 1 + strength, a factor and its inverse equally often."""
+    return (1 + strength) ** (2 * u - 1)
 
 
 def _power(db: jax.Array) -> jax.Array:
-    return jnp.exp(db * (jnp.log(10) / 10))
+    return jnp.exp(db * (np.log(10) / 10))
 
 
-def _stretches(key: jax.Array, length_B: jax.Array, size: int, count: int, share: float) -> jax.Array:
-    """Mask [batch, size] of `count` stretches inside each length, of drawn width (share of the length) and place."""
-    width_key, start_key = jax.random.split(key)
-    shape = (len(length_B), count)
-    width_BxN = jnp.floor(jax.random.uniform(width_key, shape) * (share * length_B[:, None] + 1))
-    start_BxN = jnp.floor(jax.random.uniform(start_key, shape) * (length_B[:, None] - width_BxN + 1))
-    place_1x1xS, start_BxNx1 = jnp.arange(size)[None, None], start_BxN[..., None]
-    hidden_BxNxS = (place_1x1xS >= start_BxNx1) & (place_1x1xS < start_BxNx1 + width_BxN[..., None])
-    return hidden_BxNxS.any(1)
+def _larger_share(concentration: float) -> np.ndarray:
+    """Equally likely values of max(l, 1 - l), l ~ Beta(a, a). A sampler of Beta takes XLA seconds to compile."""
+    upper = 0.5 + (np.arange(_QUANTILES) + 0.5) / (2 * _QUANTILES)
+    return scipy.special.betaincinv(concentration, concentration, upper).astype(np.float32)

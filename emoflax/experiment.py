@@ -22,7 +22,7 @@ from emoflax.checkpoint import Checkpoints
 from emoflax.clip import Corpus
 from emoflax.data import Dataset, Features
 from emoflax.errors import UserError
-from emoflax.frontend import band_edges_hz
+from emoflax.frontend import UNIT_DB, band_edges_hz
 from emoflax.monitor import Monitor
 from emoflax.splits import Split
 
@@ -144,7 +144,7 @@ def augmentation_of(config: ConfigDict) -> Augmentation:
         raise UserError("config.augment.mixup mixes sounds and cannot mix words; set it to 0 for a model of both")
     centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1]
     fields = config.augment.to_dict() | {"noise_snr_db": tuple(config.augment.noise_snr_db)}  # JSON made it a list
-    return Augmentation(**fields, band_hz=tuple(centres_hz.tolist()))
+    return Augmentation(**fields, band_hz=tuple(centres_hz.tolist()), unit_db=UNIT_DB[config.audio.frontend])
 
 
 def describe(config: ConfigDict, features: Features, member: Member, vocabulary) -> dict:
