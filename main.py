@@ -37,13 +37,14 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(ours)
-    from emoflax import job  # jax comes with it; --help and misspelt flags answer without
+    from emoflax import experiment, job  # jax comes with it; --help and misspelt flags answer without
 
     if MODE.value == "predict":
         job.predict(CONFIG.value, pathlib.Path(WORKDIR.value), CHECKPOINT.value, INPUTS.value, OUTPUT.value)
         return
     if CONFIG.value is None:
         raise UserError("--config is missing; try python main.py --config=configs/cnn2.py")
+    experiment.settle(CONFIG.value)
     if MODE.value == "precompute":
         job.precompute(CONFIG.value)
     elif MODE.value == "crossval":

@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
 
     config.audio = ConfigDict()
     # 'librosa': dB, mels of your choice | 'whisper': what Whisper was trained on, 25 and 10 ms, 80 or 128 mels
+    # | 'kaldi': what AST was trained on, 25 and 10 ms, 20 to 8000 Hz, 128 mels
     config.audio.frontend = "librosa"
     config.audio.sample_rate_hz = 16_000
     config.audio.trim_db = 35.0  # silence this far under the clip's peak is cut off at both ends; 0 keeps it
@@ -66,6 +67,8 @@ def get_config() -> ConfigDict:
     config.text.language = "en"
     config.text.prompt = ""  # words that Whisper is told came before
     config.text.beam = 0  # width of Whisper's beam search; 0: greedy
+    # Folder with tokenizer.json or vocab.txt, whose subwords take the place of our words, lowercase and min_count.
+    config.text.tokenizer = ""
     config.text.lowercase = True
     config.text.min_count = 2  # words seen less often in the training split become <unk>
     config.text.max_tokens = 32  # longer transcripts are cut

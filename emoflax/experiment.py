@@ -16,7 +16,7 @@ from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
-from emoflax import data, metrics, models, optimizer, splits, train
+from emoflax import data, metrics, models, optimizer, pretrained, splits, subwords, train
 from emoflax.augment import Augmentation
 from emoflax.checkpoint import Checkpoints
 from emoflax.clip import Corpus
@@ -81,8 +81,30 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
     return Features(corpus, shards)
 
 
+def settle(config: ConfigDict) -> None:
+    """Sets the fields that weights and tokenizers from elsewhere decide, so that a checkpoint describes itself."""
+    for kind, path in config.model.pretrained.items():
+        if path and not config.model[kind]:
+            raise UserError(f"config.model.pretrained.{kind} is set, but config.model.{kind} names no encoder")
+        decided = pretrained.fields(config.model[kind], path) if path else {}
+        for field, value in decided.items():
+            logging.info("%s decides: config.%s=%s", path, field, value)
+        config.update_from_flattened_dict(decided)
+    if config.text.tokenizer:
+        config.text.tokenizer = subwords.read(config.text.tokenizer)
+
+
 def max_frames(config: ConfigDict) -> int:
     return math.ceil(config.data.max_s * 1000 / config.audio.hop_ms)
+
+
+def vocabulary_of(config: ConfigDict, features: Features, train: np.ndarray) -> tuple[str, ...]:
+    """All tokens of the tokenizer, where there is one; else the words of the training clips."""
+    if not config.model.text:
+        return ()
+    if config.text.tokenizer:
+        return subwords.vocabulary(config.text.tokenizer)
+    return data.build_vocabulary(features, train, config.text.min_count)
 
 
 def dataset_of(config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None) -> Dataset:
@@ -172,14 +194,17 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
         raise UserError(f"config.train.select={config.train.select!r}; choose one of: {', '.join(metrics.METRICS)}")
     splits.check_leakage(split, corpus, features.digests)
     clips = features.readable(split.train)
-    vocabulary = data.build_vocabulary(features, clips, config.text.min_count) if config.model.text else ()
+    vocabulary = vocabulary_of(config, features, clips)
     labels = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
     weights = data.class_weights(labels, len(corpus.labels), config.train.class_weighting)
     train_set = dataset_of(config, features, clips, vocabulary, weights)
     dev_set = dataset_of(config, features, split.dev, vocabulary) if len(split.dev) else None
 
     model = build_model(config, len(vocabulary), len(corpus.labels), member.seed)
-    if config.model.audio:
+    for kind, path in config.model.pretrained.items():
+        if path:
+            pretrained.load(getattr(model, kind), config.model[kind], path)
+    if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
         mean, std = data.logmel_statistics(features, clips)
         model.normalise.mean[...], model.normalise.std[...] = jnp.asarray(mean), jnp.asarray(std)
     recipe = recipe_of(config, model, sum(bucket.steps for bucket in train_set.buckets))

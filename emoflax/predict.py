@@ -64,11 +64,11 @@ def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
 
     if not config.model.text:
         return []
+    cut = text.cutter(config.text.to_dict())
     if path.suffix.lower() not in TEXT_SUFFIXES:
-        words = text.transcribe_file(str(path), config.text.to_dict(), config.data.cache_dir)
-        return text.tokenise(words, config.text.lowercase)
+        return cut(text.transcribe_file(str(path), config.text.to_dict(), config.data.cache_dir))
     try:
-        return text.tokenise(path.read_text(encoding="utf-8"), config.text.lowercase)
+        return cut(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no UTF-8 text file: {error}") from error
 

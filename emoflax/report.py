@@ -32,6 +32,7 @@ class Facts:
     machine: str
     date: str
     text_check: str = ""
+    pretrained: bool = False  # whether an encoder began with published weights
     ensemble: int = 1  # models whose probabilities are averaged
     notes: tuple[str, ...] = ()
 

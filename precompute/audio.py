@@ -14,7 +14,7 @@ import soundfile
 import soxr
 
 from emoflax.errors import UserError
-from precompute import whisper_mel
+from precompute import kaldi, whisper_mel
 
 _MEND = "Replace the file, or leave it out of the corpus."
 _BLOCK_S = 30.0  # decoded at once, so that an hour in eight channels never lies in memory whole
@@ -81,7 +81,7 @@ def log_mel(
       settings: the other fields of config.audio.
 
     Returns:
-      float32 [frames, mels] in the front end's unit (see `mel_db`, `whisper_mel.log_mel`); a digest of the decoded mono
+      float32 [frames, mels] in the front end's unit (see `mel_db`, `kaldi.fbank`, `whisper_mel.log_mel`); a digest of the decoded mono
       samples before resampling and trimming; the length in seconds before trimming.
 
     Raises:
@@ -175,7 +175,11 @@ def _mel_filters(sample_rate_hz: int, n_fft: int, mels: int, fmin_hz: float, fma
 
 
 # name -> (function from float32 [samples] and settings to float32 [frames, mels], the settings that it insists on)
-FRONTENDS = {"librosa": (mel_db, {}), "whisper": (whisper_mel.log_mel, whisper_mel.SETTINGS)}
+FRONTENDS = {
+    "librosa": (mel_db, {}),
+    "kaldi": (kaldi.fbank, kaldi.SETTINGS),
+    "whisper": (whisper_mel.log_mel, whisper_mel.SETTINGS),
+}
 
 
 def _check_file(path: str) -> None:

@@ -69,9 +69,10 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
     Raises:
       UserError: no transcripts to be had, too many missing, disk trouble, damaged shards.
     """
-    from precompute.text import tokenise, transcripts
+    from precompute.text import cutter, transcripts
 
-    words = [None if t is None else tokenise(t, text["lowercase"]) for t in transcripts(corpus, text, cache_dir)]
+    cut = cutter(text)
+    words = [None if t is None else cut(t) for t in transcripts(corpus, text, cache_dir)]
     lexicon = sorted({word for line in words for word in line or ()})
     lines = [[clip.id, line] for clip, line in zip(corpus.clips, words, strict=True)]
     head = _head("tokens", corpus, lines, {"lowercase": text["lowercase"]}, precompute)

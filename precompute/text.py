@@ -9,12 +9,13 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import regex
 from absl import logging
 
+from emoflax import subwords
 from emoflax.clip import Clip, Corpus
 from emoflax.errors import UserError, WeightsUnavailable
 from precompute import stt
@@ -80,6 +81,18 @@ def tokenise(text: str, lowercase: bool) -> list[str]:
     """
     tokens = _TOKEN.findall(normalise(text))
     return [token.lower() for token in tokens] if lowercase else tokens
+
+
+def cutter(text: Mapping) -> Callable[[str], list[str]]:
+    """What cuts a transcript into tokens: our words, or the subwords of text['tokenizer'].
+
+    Args:
+      text: the fields of `config.text`.
+    """
+    if not text["tokenizer"]:
+        return lambda line: tokenise(line, text["lowercase"])
+    cut = subwords.cutter(text["tokenizer"], text["max_tokens"])
+    return lambda line: cut(line) if (line := normalise(line)) else []
 
 
 def transcripts(corpus: Corpus, text: Mapping, cache_dir: str) -> list[str | None]:
