@@ -10,13 +10,18 @@ from tokenizers.models import WordPiece
 from emoflax.errors import UserError
 
 
-def read(folder: str) -> str:
+def read(source: str) -> str:
     """The JSON of a folder's tokenizer.json, or one for BERT's WordPiece made from its vocab.txt.
+
+    Args:
+      source: the folder, or such a JSON, which is given back.
 
     Raises:
       UserError: the folder has neither, or they are damaged.
     """
-    whole, words = pathlib.Path(folder) / "tokenizer.json", pathlib.Path(folder) / "vocab.txt"
+    if source.startswith("{"):
+        return source
+    whole, words = (pathlib.Path(source) / name for name in ("tokenizer.json", "vocab.txt"))
     if not whole.is_file() and not words.is_file():
         raise UserError(
             f"there is neither {whole} nor {words.name} beside it. Nothing is downloaded: put the tokenizer files of "
@@ -25,7 +30,7 @@ def read(folder: str) -> str:
     try:
         tokenizer = Tokenizer.from_file(str(whole)) if whole.is_file() else _word_pieces(words)
     except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"the tokenizer in {folder} is damaged ({error}); copy it again") from error
+        raise UserError(f"the tokenizer in {source} is damaged ({error}); copy it again") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer.to_str()
