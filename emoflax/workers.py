@@ -44,7 +44,6 @@ def run(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> I
                 "finished is kept: run the same command again, with fewer workers if it happens again"
             ) from error
         except BaseException:  # Ctrl-C as well: nobody waits for models in work, which resume where they were saved
-            pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
