@@ -96,6 +96,9 @@ def get_config() -> ConfigDict:
         "width": 192, "layers": 4, "heads": 3, "hidden": 768, "patch": 16, "stride": 10, "max_frames": 600,
         "dropout": 0.1,
     })  # fmt: skip
+    config.model.whisper = ConfigDict(  # padded: silence is heard up to 30 s, as published weights expect
+        {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "padded": False}
+    )
     config.model.bert = ConfigDict(
         {"width": 128, "layers": 2, "heads": 4, "hidden": 512, "positions": 64, "dropout": 0.1, "token_dropout": 0.1}
     )

@@ -4,6 +4,8 @@ An audio encoder is built as `Encoder(mels, **its_config, dtype=, rngs=)` and ca
 [batch, frames, mels], their lengths and a key (None: no randomness); a text encoder as `Encoder(vocabulary,
 **its_config, dtype=, rngs=)` and called with token ids [batch, tokens], their lengths and a key. Both return (sequence
 [batch, steps, width], mask [batch, steps]) and say their `width`. A length of 0 gives an all-False mask.
+An audio encoder whose attention is to be drawn also has `centres(steps)`: the frame in the middle of each step, nan for
+a step that is at no moment of the clip.
 
 Poolings are described in pooling.py, fusions in fusion.py. What `config.model.<name>` holds are the settings of the
 encoder, pooling or fusion of that name; one without settings of its own has no such group.
@@ -23,8 +25,9 @@ from emoflax.models.cnn import Cnn
 from emoflax.models.fusion import Concat, Early, Hybrid, Late
 from emoflax.models.gru import Gru
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
+from emoflax.models.whisper import Whisper
 
-AUDIO_ENCODERS = {"ast": Ast, "cnn": Cnn}
+AUDIO_ENCODERS = {"ast": Ast, "cnn": Cnn, "whisper": Whisper}
 TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
 FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}

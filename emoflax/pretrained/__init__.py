@@ -16,8 +16,9 @@ from emoflax.errors import UserError
 from emoflax.pretrained.ast import AST
 from emoflax.pretrained.bert import BERT
 from emoflax.pretrained.table import Source, assign
+from emoflax.pretrained.whisper import WHISPER
 
-SOURCES = {"ast": AST, "bert": BERT}  # by the encoder's name in the registry
+SOURCES = {"ast": AST, "bert": BERT, "whisper": WHISPER}  # by the encoder's name in the registry
 
 
 def fields(encoder: str, path: str) -> dict[str, Any]:
