@@ -8,6 +8,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +32,8 @@ def run(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> I
         return
     import jax  # a process that has yet to be prepared (`_start`) imports this module, and must not start with it
 
+    # Processes that are stopped leave semaphores, of tqdm and tensorboardX, to Python to remove; it would say so.
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
     context, count = multiprocessing.get_context("spawn"), min(workers, len(tasks))
     shared = (context.Value("i", 0), count, jax.config.jax_compilation_cache_dir)
     with concurrent.futures.ProcessPoolExecutor(count, context, _start, shared) as pool:
