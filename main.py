@@ -28,6 +28,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for checkpoints, logs a
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict: folder of a trained model, e.g. RUN/seed0-fold1.")
 INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
 OUTPUT = flags.DEFINE_string("output", None, "predict: file for the JSON lines; without it they follow the table.")
+EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
 RECORD = flags.DEFINE_bool("record", False, "train, eval, crossval: append the result to configs/results.jsonl.")
 
 
@@ -40,7 +41,10 @@ def main(argv: list[str]) -> None:
     from emoflax import experiment, job  # jax comes with it; --help and misspelt flags answer without
 
     if MODE.value == "predict":
-        job.predict(CONFIG.value, pathlib.Path(WORKDIR.value), CHECKPOINT.value, INPUTS.value, OUTPUT.value)
+        job.predict(
+            CONFIG.value, pathlib.Path(WORKDIR.value), CHECKPOINT.value, INPUTS.value, OUTPUT.value,
+            explain=EXPLAIN.value,
+        )  # fmt: skip
         return
     if CONFIG.value is None:
         raise UserError("--config is missing; try python main.py --config=configs/cnn2.py")

@@ -168,7 +168,13 @@ def ledger_facts(facts: report.Facts) -> dict:
 
 
 def predict(
-    config: ConfigDict | None, workdir: pathlib.Path, checkpoint: str | None, inputs: Sequence[str], output: str | None
+    config: ConfigDict | None,
+    workdir: pathlib.Path,
+    checkpoint: str | None,
+    inputs: Sequence[str],
+    output: str | None,
+    *,
+    explain: bool = False,
 ) -> None:
     """Finds the checkpoint (named, or the first one of the config's run) and predicts."""
     if not inputs:
@@ -181,7 +187,7 @@ def predict(
     else:
         folder = pathlib.Path(checkpoint)
         folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    prediction.predict(folder, inputs, pathlib.Path(output) if output else None)
+    prediction.predict(folder, inputs, pathlib.Path(output) if output else None, explain=explain)
 
 
 def _make(folder: pathlib.Path) -> None:

@@ -94,7 +94,7 @@ def draw_confusion(
     path: pathlib.Path, facts: Facts, labels: tuple[str, ...], total: np.ndarray, shares: dict[str, list]
 ) -> None:
     """Row-normalised confusion matrix, with counts and 95 % intervals."""
-    plt = _pyplot()
+    plt = pyplot()
     share = total / np.maximum(total.sum(1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(1.6 + 0.75 * len(labels), 1.2 + 0.7 * len(labels)), layout="constrained")
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -116,7 +116,7 @@ def draw_confusion(
 
 def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> None:
     """Training loss, dev loss and dev UAR against epochs, one line per model."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for colour, folder in enumerate(folders):
         lines = monitor.read(folder)
@@ -141,7 +141,7 @@ def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> 
     plt.close(figure)
 
 
-def _pyplot():
+def pyplot():
     import matplotlib  # a second of import time, paid once at the end
 
     matplotlib.use("Agg")

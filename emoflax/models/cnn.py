@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from emoflax.errors import UserError
@@ -39,3 +40,6 @@ class Cnn(nnx.Module):
             inside_BxT = valid(steps_B * (self.shrink >> depth), h.shape[1])
             h = h * inside_BxT[..., None, None].astype(h.dtype)
         return h.reshape(*h.shape[:2], self.width), inside_BxT
+
+    def centres(self, steps: int) -> np.ndarray:
+        return (np.arange(steps) + 0.5) * self.shrink
