@@ -4,6 +4,9 @@
     python main.py --config=configs/cnn2.py --mode=precompute                 fill the cache only
     python main.py --config=configs/cnn2.py --mode=eval                       report again, from the checkpoints
     python main.py --config=configs/cnn2.py --mode=crossval                   choose on training speakers, fold by fold
+    python main.py --config=configs/probe.py --mode=probe                     score Whisper's layers, fold by fold
+    python main.py --config=configs/sweep.py --mode=sweep                     search settings on training speakers
+    python main.py --mode=compare --runs=RUN_A,RUN_B                          differences, with intervals and p values
     python main.py --config=configs/cnn2.py --mode=benchmark                  our speed beside PyTorch's
     python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
 """
@@ -22,14 +25,15 @@ from emoflax.errors import UserError
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/cnn2.py.", lock_config=True)
-MODES = ("train", "eval", "crossval", "predict", "precompute", "benchmark")
+MODES = ("train", "eval", "crossval", "compare", "sweep", "probe", "predict", "precompute", "benchmark")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for checkpoints, logs and reports; one folder per run in it.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict: folder of a trained model, e.g. RUN/seed0-fold1.")
 INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
 OUTPUT = flags.DEFINE_string("output", None, "predict: file for the JSON lines; without it they follow the table.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
-RECORD = flags.DEFINE_bool("record", False, "train, eval, crossval: append the result to configs/results.jsonl.")
+RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
+RECORD = flags.DEFINE_bool("record", False, "train, eval, crossval, probe: append the result to configs/results.jsonl.")
 
 
 def main(argv: list[str]) -> None:
@@ -46,6 +50,9 @@ def main(argv: list[str]) -> None:
             explain=EXPLAIN.value,
         )  # fmt: skip
         return
+    if MODE.value == "compare":
+        job.compare(RUNS.value, pathlib.Path(WORKDIR.value))
+        return
     if CONFIG.value is None:
         raise UserError("--config is missing; try python main.py --config=configs/cnn2.py")
     experiment.settle(CONFIG.value)
@@ -53,6 +60,10 @@ def main(argv: list[str]) -> None:
         job.precompute(CONFIG.value)
     elif MODE.value == "crossval":
         job.crossval(CONFIG.value, pathlib.Path(WORKDIR.value), record=RECORD.value)
+    elif MODE.value == "sweep":
+        job.sweep(CONFIG.value, pathlib.Path(WORKDIR.value))
+    elif MODE.value == "probe":
+        job.probe(CONFIG.value, pathlib.Path(WORKDIR.value), record=RECORD.value)
     elif MODE.value == "benchmark":
         job.benchmark(CONFIG.value, pathlib.Path(WORKDIR.value))
     else:

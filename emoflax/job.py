@@ -13,12 +13,13 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import corpora, evaluate, experiment, ledger, metrics, report
+from emoflax import corpora, evaluate, experiment, ledger, metrics, report, splits
 from emoflax import crossval as nested
 from emoflax import predict as prediction
 from emoflax.clip import Corpus
 from emoflax.data import Features
 from emoflax.errors import UserError
+from emoflax.shards import ShardSet
 from emoflax.splits import Split
 
 
@@ -33,7 +34,11 @@ def open_corpus(config: ConfigDict) -> Corpus:
 
 def precompute(config: ConfigDict) -> None:
     """Fills the cache and trains nothing."""
-    experiment.features_of(config, open_corpus(config))
+    corpus = open_corpus(config)
+    experiment.features_of(config, corpus)
+    if config.states.weights:
+        keep_compiled_programs(config)
+        states_of(config, corpus)
 
 
 def benchmark(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -88,6 +93,53 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
         report_on(folder / name, facts, corpus, predictions, record=record)
     report.draw_curves(folder / "curves.png", f"{facts.title}: inner models", [m.folder for m in result.inner])
     logging.info("reports, predictions and choices: %s", folder)
+
+
+def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
+    """How well single layers of a pretrained encoder tell the emotion, from states that are cached once."""
+    from emoflax import probe as linear
+
+    begin, commit = time.perf_counter(), ledger.commit()
+    keep_compiled_programs(config)
+    corpus = open_corpus(config)
+    folder = experiment.run_folder(workdir, config, corpus)
+    made = experiment.folds(config, corpus, dev_share=0.0)
+    _make(folder)
+    features = Features(corpus, {"states": states_of(config, corpus)})
+    for split in made:
+        splits.check_leakage(split, corpus, features.digests)
+    predictions, choices = linear.predict(features, made, config.probe.ridges)
+    facts = facts_of(config, features, made[0], predictions, time.perf_counter() - begin, commit)
+    facts = dataclasses.replace(facts, pretrained=True, notes=(linear.note(choices),))
+    report_on(folder, facts, corpus, predictions, record=record)
+    logging.info("report and predictions: %s", folder)
+
+
+def states_of(config: ConfigDict, corpus: Corpus) -> ShardSet:
+    from precompute import states  # audio libraries come with it
+
+    fields = (config.states.to_dict(), config.audio.to_dict(), config.data.cache_dir, config.precompute.to_dict())
+    return states.states(corpus, *fields)
+
+
+def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:
+    """Differences between finished runs."""
+    from emoflax import compare as comparison  # scipy.stats takes a second, wanted only here
+
+    print(comparison.run([pathlib.Path(run) for run in runs], workdir))
+    logging.info("comparison: %s", workdir / "compare.md")
+
+
+def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Searches config.sweep.space on training speakers alone."""
+    from emoflax import sweep as search  # optuna, wanted only here
+
+    keep_compiled_programs(config)
+    corpus = open_corpus(config)
+    folder = experiment.run_folder(workdir, config, corpus)
+    folder = folder.with_name(f"{folder.name}-sweep")
+    _make(folder)
+    print(search.run(config, corpus, folder))
 
 
 def report_on(
