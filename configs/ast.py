@@ -1,0 +1,25 @@
+"""ast: a small Audio Spectrogram Transformer trained from scratch.
+
+    python main.py --config=configs/ast.py
+
+With published weights use configs/ast_pretrained.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.name = "ast"
+    config.audio.window_ms = 25.0
+    config.audio.hop_ms = 10.0
+    config.audio.mels = 66  # 16 + 5 * 10: six rows of patches, and no mel left over
+    config.model.audio = "ast"
+    config.model.pooling = "mean"
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup_epochs = 3.0
+    config.optimizer.weight_decay = 0.05
+    config.train.epochs = 30
+    return config

@@ -1,0 +1,27 @@
+"""ast_pretrained: published weights of the Audio Spectrogram Transformer, fine-tuned.
+
+    python main.py --config=configs/ast_pretrained.py --config.model.pretrained.audio=FOLDER
+
+FOLDER holds a Hugging Face AST, such as the one that was trained on AudioSet: config.json and model.safetensors.
+Nothing is downloaded. The folder decides sizes and mels; log-mels are Kaldi's, with the published mean and deviation.
+Clips are trimmed and padding is masked, where the published model hears padding up to 10 s. It wants a GPU.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ast
+
+
+def get_config() -> ConfigDict:
+    config = ast.get_config()
+    config.name = "ast_pretrained"
+    config.audio.frontend = "kaldi"
+    config.audio.mels = 128
+    config.audio.fmin_hz = 20.0
+    config.model.ast.update(width=768, layers=12, heads=12, hidden=3072)
+    config.model.ast.dropout = 0.0
+    config.optimizer.learning_rate = 5e-5
+    config.optimizer.warmup_epochs = 1.0
+    config.optimizer.layer_decay = 0.75
+    config.train.epochs = 10
+    return config

@@ -1,0 +1,26 @@
+"""bert: the words alone, through a small BERT encoder trained from scratch.
+
+    python main.py --config=configs/bert.py --config.data.corpus=meld --config.data.dir=MELD_FOLDER
+
+With published weights use configs/bert_pretrained.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.name = "bert"
+    config.model.text = "bert"
+    config.model.pooling = "mean"
+    config.model.bert.dropout = 0.3
+    config.model.bert.token_dropout = 0.3
+    config.data.buckets = 6
+    config.optimizer.learning_rate = 1e-3
+    config.train.epochs = 10
+    config.train.batch_size = 64
+    config.train.class_weighting = 0.5
+    config.train.select = "weighted_f1"
+    return config
