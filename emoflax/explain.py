@@ -17,7 +17,7 @@ from emoflax.errors import UserError
 from emoflax.frontend import band_edges_hz
 
 INCH = 0.42  # of the picture's width for each word
-TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000)
+TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
 
 
 def check(config: ConfigDict) -> None:
@@ -137,8 +137,9 @@ def picture(
       weights: of the words, [words, heads].
     """
     plt = report.pyplot()
-    heights = [3.0] * (curve is not None) + [0.9 + 0.25 * weights.shape[1]] * (weights is not None)
-    width = max(7.0, 2.0 + INCH * len(words)) if weights is not None else 7.0
+    heights = [] if curve is None else [3.0]
+    heights += [] if weights is None else [0.9 + 0.25 * weights.shape[1]]
+    width = 7.0 if weights is None else max(7.0, 2.0 + INCH * len(words))
     figure, axes = plt.subplots(
         len(heights), figsize=(width, 1.0 + sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
     )
@@ -157,24 +158,25 @@ def _draw_sound(axes, config: ConfigDict, logmel: np.ndarray, curve: np.ndarray)
     seconds = len(logmel) * hop_s
     axes.imshow(logmel.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, logmel.shape[1]))
     centres_hz = band_edges_hz(logmel.shape[1], config.audio.fmin_hz, config.audio.fmax_hz)[1:-1]
-    bands = [int(np.abs(centres_hz - hz).argmin()) for hz in TICKS_HZ if hz <= centres_hz[-1]]
-    axes.set_yticks([band + 0.5 for band in bands], [f"{centres_hz[band]:.0f}" for band in bands])
+    ticks_hz = [hz for hz in TICKS_HZ if centres_hz[0] <= hz <= centres_hz[-1]]
+    axes.set_yticks(np.interp(ticks_hz, centres_hz, np.arange(len(centres_hz)) + 0.5), ticks_hz)
     axes.set(xlabel="seconds", ylabel="Hz")
     over = axes.twinx()
     times = (np.arange(len(curve)) + 0.5) * hop_s
     for head in range(curve.shape[1]):
-        over.plot(times, curve[:, head], color=f"C{head}", linewidth=1, label=f"head {head + 1}")
-    over.plot(times, curve.mean(1), color="black", linewidth=2.5, label="mean")
-    over.set(ylabel="attention (1: a mean frame)", xlim=(0, seconds), ylim=(0, None))
+        over.plot(times, curve[:, head], color=f"C{head}", linewidth=1, drawstyle="steps-mid", label=f"head {head + 1}")
+    over.plot(times, curve.mean(1), color="black", linewidth=2.5, drawstyle="steps-mid", label="mean")
+    over.set(ylabel="attention (1: a mean frame)", xlim=(0, seconds), ylim=(0, 1.2 * curve.max()))
     over.legend(fontsize=7, ncols=5, loc="upper right")
 
 
 def _draw_words(axes, words: Sequence[str], weights: np.ndarray) -> None:
     heads = weights.shape[1]
     shares = np.concatenate([weights.mean(1, keepdims=True), weights], axis=1).T
-    axes.imshow(shares, aspect="auto", cmap="Oranges", vmin=0)
+    darkest = max(shares.max(), 3 / len(words))  # so that equal attention looks pale
+    axes.imshow(shares, aspect="auto", cmap="Oranges", vmin=0, vmax=darkest)
     for row, column in np.ndindex(shares.shape):
-        dark = shares[row, column] > 0.6 * shares.max()
+        dark = shares[row, column] > 0.6 * darkest
         text = f"{100 * shares[row, column]:.0f}"
         axes.text(column, row, text, ha="center", va="center", size=7, color="white" if dark else "black")
     axes.set_xticks(range(len(words)), words, rotation=40, ha="right")

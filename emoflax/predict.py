@@ -55,6 +55,9 @@ def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
 
     if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
         return np.zeros((0, config.audio.mels), np.float32)
+    if frontend := experiment.frontend_of(config):
+        kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
+        return frontend.alone(*audio.waveform(str(path), **kept)[:2])
     return audio.log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
 
 
@@ -74,32 +77,38 @@ def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
 
 
 def read_inputs(config: ConfigDict, paths: Sequence[pathlib.Path]) -> tuple[list[Utterance], list[str]]:
-    """Every file that can be read, and why the others cannot. A model of both modalities makes do with one of them."""
+    """Every file that can be read, and why the others cannot."""
     utterances, failures, wordless = [], [], {}
-    no_whisper = None
     for path in paths:
         try:
-            logmel = sound_of(config, path)
-            try:
-                if no_whisper and len(logmel):  # to look for it again takes seconds and finds the same
-                    raise no_whisper
-                words = words_of(config, path)
-            except UserError as error:
-                if not len(logmel):
-                    raise
-                no_whisper = error if isinstance(error, WeightsUnavailable) else no_whisper
-                words, wordless[path] = [], str(error)
-            if config.model.audio and config.model.text and not words:
-                if not len(logmel):
-                    raise UserError(f"{path} holds no words")
-                wordless.setdefault(path, "no words were heard")
-            utterances.append(Utterance(path, logmel, words))
+            utterances.append(read_input(config, path, wordless))
         except WeightsUnavailable:  # the next file would fail the same way
             raise
         except UserError as error:
             failures.append(str(error))
-    _tell_missing(config, utterances, wordless)
+    _tell_missing(config, utterances, {path: str(error) for path, error in wordless.items()})
     return utterances, failures
+
+
+def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Path, UserError]) -> Utterance:
+    """One file; a model of sound and words makes do with one of them.
+
+    Args:
+      wordless: recordings whose words could not be had so far, and why; this one is added if it is another.
+    """
+    logmel = sound_of(config, path)
+    no_whisper = next((error for error in wordless.values() if isinstance(error, WeightsUnavailable)), None)
+    try:
+        if no_whisper and len(logmel):  # to look for it again takes seconds and finds the same
+            raise no_whisper
+        words = words_of(config, path)
+        if config.model.audio and config.model.text and not words:
+            raise UserError(f"{path} holds no words")
+    except UserError as error:
+        if not len(logmel):
+            raise
+        words, wordless[path] = [], error
+    return Utterance(path, logmel, words)
 
 
 def _tell_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
