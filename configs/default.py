@@ -17,6 +17,8 @@ def get_config() -> ConfigDict:
     config.data.corpus = "auto"
     config.data.dir = ""  # where the recordings are: a folder, a zip file (ravdess), or the CSV/JSONL file (manifest)
     config.data.cache_dir = "cache"  # shards, transcripts, downloads
+    # What precompute keeps of the sound: log-mels, or 16-bit waveforms, of which the compiled step makes log-mels.
+    config.data.store = "logmel"  # 'logmel' | 'wave'
     config.data.max_s = 6.0  # longer clips are cut into windows of this length, whose log-probabilities are averaged
     config.data.buckets = 3  # clips are grouped by length into this many padded widths
 
@@ -78,6 +80,15 @@ def get_config() -> ConfigDict:
     config.precompute.shard_clips = 256
     config.precompute.max_bad_share = 0.02  # of unreadable clips; more stop the run, fewer are listed and left out
 
+    # --mode=precompute and --mode=probe: every layer's states of Whisper's encoder, averaged over each clip's time.
+    config.states = ConfigDict()
+    config.states.weights = ""  # an openai-whisper name, or the path of a .pt file; '': no states
+    config.states.padded = True  # silence is heard up to 30 s, as in Whisper's training; else clips end where they end
+    config.states.batch = 8  # clips that go through the encoder at once
+
+    config.probe = ConfigDict()
+    config.probe.ridges = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # penalties to choose from, in multiples of the width
+
     config.model = ConfigDict()
     config.model.audio = ""  # name of an audio encoder in emoflax/models/__init__.py, or '' for none
     config.model.text = ""  # name of a text encoder, or ''
@@ -136,4 +147,13 @@ def get_config() -> ConfigDict:
     config.crossval.choose_epoch = False  # the epoch, too; else the last one
     config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
     config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance
+
+    # --mode=sweep: a search on training speakers alone, judged as crossval judges its candidates.
+    config.sweep = ConfigDict(convert_dict=False)
+    # field -> ('log', low, high) | ('uniform', low, high) | ('int', low, high) | ('choice', a, b, ...)
+    config.sweep.space = {}
+    config.sweep.trials = 40
+    config.sweep.batch = 1  # trials drawn at once; crossval.workers processes try them
+    config.sweep.startup_trials = 8  # drawn at random; after them the search learns from them, and pruning begins
+    config.sweep.prune_after_epochs = 10  # a trial is not pruned earlier
     return config

@@ -21,13 +21,17 @@ outside a fold's training set.
 import concurrent.futures
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import threadpoolctl
 
 from emoflax import metrics
+from emoflax.data import Features
 from emoflax.errors import UserError
+from emoflax.evaluate import Predictions
+from emoflax.splits import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,44 @@ class Choice:
     ridge: float
     inner_uar: np.ndarray
     scores: np.ndarray
+
+
+def predict(
+    features: Features, splits: Sequence[Split], ridges: Sequence[float]
+) -> tuple[list[Predictions], list[Choice]]:
+    """Probes states that `precompute.states` made. Their softmax stands for probabilities, but nobody calibrated it.
+
+    Dev clips, where a split has any, are trained on: what they would choose is chosen on left-out speakers.
+    """
+    corpus, shards = features.corpus, features.shards["states"]
+    clips = features.readable(np.arange(len(corpus.clips)))
+    label_N = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
+    speaker_N = np.array([corpus.clips[i].speaker for i in clips])
+    parts = [(np.union1d(split.train, split.dev), split.test) for split in splits]
+    folds = [Fold(*(np.flatnonzero(np.isin(clips, part)) for part in both)) for both in parts]
+
+    def states_of(layer: int) -> np.ndarray:
+        return np.stack([features.get("states", i)[layer] for i in clips])
+
+    choices = probe(states_of, int(shards.lengths[0]), label_N, len(corpus.labels), speaker_N, folds, ridges)
+    parameters = len(corpus.labels) * (1 + states_of(0).shape[1])
+    predictions = [
+        Predictions(0, split.fold, 0, clips[fold.test], _log_softmax(choice.scores), parameters, 0.0)
+        for split, fold, choice in zip(splits, folds, choices, strict=True)
+    ]
+    return predictions, choices
+
+
+def note(choices: Sequence[Choice]) -> str:
+    """Which layers and ridges were chosen, for the report."""
+    counts = Counter((choice.layer, choice.ridge) for choice in choices)
+    told = ", ".join(f"layer {layer} with ridge {ridge:g} ({n} folds)" for (layer, ridge), n in counts.most_common())
+    layers, ridges = choices[0].inner_uar.shape
+    return f"chosen among {layers} layers x {ridges} ridges on left-out training speakers, fold by fold: {told}"
+
+
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    return scores - np.log(np.exp(scores).sum(1, keepdims=True))
 
 
 def probe(

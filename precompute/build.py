@@ -14,7 +14,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,37 @@ def log_mels(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precomput
       UserError: no recordings, too many that cannot be used, bad settings, disk trouble, damaged shards.
     """
     head = log_mel_head(corpus, audio, precompute)
+    write = functools.partial(write_log_mel_shard, audio=dict(audio))
+    return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
+
+
+def waves(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]) -> ShardSet:
+    """Trimmed waveforms of a corpus, int16 [samples] per clip, to be multiplied by the set's `scales`.
+
+    Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter.
+    """
+    kept = {name: audio[name] for name in ("sample_rate_hz", "trim_db")}
+    head = head_of("wave", corpus, recordings(corpus), {**kept, **audio_versions()}, precompute)
+    write = functools.partial(write_wave_shard, kept=kept)
+    return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
+
+
+def _from_recordings(
+    corpus: Corpus,
+    head: dict[str, Any],
+    write: Callable[..., None],
+    audio: Mapping[str, Any],
+    cache_dir: str,
+    precompute: Mapping[str, Any],
+) -> ShardSet:
+    """Opens the folder with that head, and before that makes it where it is not there: write(folder, number, clips)."""
     folder = cache_folder(cache_dir, head)
     if (folder / shards.MANIFEST).exists():
-        logging.info("log-mel cache found: %s", folder)
+        logging.info("%s cache found: %s", head["kind"], folder)
     else:
-        _compute_log_mels(folder, corpus.clips, audio, precompute)
-        shards.write_manifest(folder, len(_parts(corpus.clips, precompute)), head)
-    return _open(folder, precompute)
+        _compute(folder, corpus.clips, write, audio, precompute)
+        shards.write_manifest(folder, len(parts_of(corpus.clips, precompute)), head)
+    return open_finished(folder, precompute)
 
 
 def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]) -> ShardSet:
@@ -75,26 +99,34 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
     words = [None if t is None else cut(t) for t in transcripts(corpus, text, cache_dir)]
     lexicon = sorted({word for line in words for word in line or ()})
     lines = [[clip.id, line] for clip, line in zip(corpus.clips, words, strict=True)]
-    head = _head("tokens", corpus, lines, {"lowercase": text["lowercase"]}, precompute)
+    head = head_of("tokens", corpus, lines, {"lowercase": text["lowercase"]}, precompute)
     folder = cache_folder(cache_dir, head)
     if not (folder / shards.MANIFEST).exists():
         places = {word: place for place, word in enumerate(lexicon)}
         rows = [_token_row(clip, line, places) for clip, line in zip(corpus.clips, words, strict=True)]
-        parts = _parts(rows, precompute)
+        parts = parts_of(rows, precompute)
         shards.make_folder(folder)
         for number, part in enumerate(parts):
             shards.write_shard(folder, number, part, (), "<i4")
         shards.write_manifest(folder, len(parts), {**head, "lexicon": lexicon})
-    return _open(folder, precompute)
+    return open_finished(folder, precompute)
 
 
 def log_mel_head(corpus: Corpus, audio: Mapping[str, Any], precompute: Mapping[str, Any]) -> dict[str, Any]:
     """What the bytes of a corpus's log-mel shards follow from; the head of their manifest."""
+    return head_of("logmel", corpus, recordings(corpus), {**audio, **audio_versions()}, precompute)
+
+
+def recordings(corpus: Corpus) -> list[list]:
+    """What is known of each clip's recording without reading it."""
     if not corpus.has_audio:
         raise UserError(f"Corpus {corpus.name} has no recordings. Choose a model of text: --config.model.audio=''.")
-    versions = {name: importlib.metadata.version(name) for name in ("librosa", "soxr")}
-    files = [[clip.id, *_file_state(clip.path), clip.start_s, clip.end_s] for clip in corpus.clips]
-    return _head("logmel", corpus, files, {**audio, **versions}, precompute)
+    return [[clip.id, *_file_state(clip.path), clip.start_s, clip.end_s] for clip in corpus.clips]
+
+
+def audio_versions() -> dict[str, str]:
+    """Of the libraries that a spectrogram's last digits depend on."""
+    return {name: importlib.metadata.version(name) for name in ("librosa", "soxr")}
 
 
 def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
@@ -106,6 +138,11 @@ def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
 def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio: Mapping[str, Any]) -> None:
     """Makes one shard: its bytes follow from clips and settings alone, whoever calls it on whatever machine."""
     shards.write_shard(folder, number, _log_mel_rows(clips, audio), (audio["mels"],), "<f4")
+
+
+def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
+    """As `write_log_mel_shard`; kept: the fields of config.audio that shape a waveform."""
+    shards.write_shard(folder, number, _wave_rows(clips, kept), (), "<i2")
 
 
 def _log_mel_rows(clips: Iterable[Clip], audio: Mapping[str, Any]) -> Iterator[Row | Failure]:
@@ -120,25 +157,41 @@ def _log_mel_rows(clips: Iterable[Clip], audio: Mapping[str, Any]) -> Iterator[R
             yield Row(clip.id, frames, digest)
 
 
+def _wave_rows(clips: Iterable[Clip], kept: Mapping[str, Any]) -> Iterator[Row | Failure]:
+    from precompute.audio import waveform
+
+    for clip in clips:
+        try:
+            samples, scale, digest = waveform(clip.path, clip.start_s, clip.end_s, **kept)
+        except UserError as error:
+            yield Failure(clip.id, clip.path, str(error))
+        else:
+            yield Row(clip.id, samples, digest, scale)
+
+
 def _token_row(clip: Clip, words: list[str] | None, places: Mapping[str, int]) -> Row | Failure:
     if words is None:
         return Failure(clip.id, clip.path, f"Clip {clip.id} has no transcript.")
     return Row(clip.id, np.array([places[word] for word in words], np.int32))
 
 
-def _compute_log_mels(
-    folder: Path, clips: Sequence[Clip], audio: Mapping[str, Any], precompute: Mapping[str, Any]
+def _compute(
+    folder: Path,
+    clips: Sequence[Clip],
+    write: Callable[..., None],
+    audio: Mapping[str, Any],
+    precompute: Mapping[str, Any],
 ) -> None:
     """Writes the shards that are not there yet, each whole by one worker process."""
     from precompute.audio import check_settings
 
     check_settings(**audio)
     shards.make_folder(folder)
-    parts = _parts(clips, precompute)
+    parts = parts_of(clips, precompute)
     missing = [number for number, part in enumerate(parts) if shards.clips_done(folder, number) != len(part)]
-    tasks = [functools.partial(_work, folder, number, parts[number], dict(audio)) for number in missing]
+    tasks = [functools.partial(_work, write, folder, number, parts[number]) for number in missing]
     done = len(clips) - sum(len(parts[number]) for number in missing)
-    with tqdm(total=len(clips), initial=done, desc="log-mel", unit="clip", smoothing=0) as bar:
+    with tqdm(total=len(clips), initial=done, desc="recordings", unit="clip", smoothing=0) as bar:
         _run(tasks, precompute["workers"], bar)
 
 
@@ -195,8 +248,8 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _work(folder: Path, number: int, clips: Sequence[Clip], audio: Mapping[str, Any]) -> None:
-    write_log_mel_shard(folder, number, _counted(clips), audio)
+def _work(write: Callable[..., None], folder: Path, number: int, clips: Sequence[Clip]) -> None:
+    write(folder, number, _counted(clips))
 
 
 def _counted(clips: Iterable[Clip]) -> Iterator[Clip]:
@@ -208,14 +261,16 @@ def _counted(clips: Iterable[Clip]) -> Iterator[Clip]:
             _Worker.finished.value += 1
 
 
-def _parts(items: Sequence, precompute: Mapping[str, Any]) -> list[Sequence]:
+def parts_of(items: Sequence, precompute: Mapping[str, Any]) -> list[Sequence]:
+    """Items of each shard."""
     size = precompute["shard_clips"]
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _head(
+def head_of(
     kind: str, corpus: Corpus, contents: list, settings: Mapping[str, Any], precompute: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """What the bytes of shards follow from: the head of their manifest, and by its hash the folder's name."""
     for field, least in (("shard_clips", 1), ("workers", 0)):
         if precompute[field] < least:
             raise UserError(f"--config.precompute.{field} must be at least {least}.")
@@ -242,7 +297,7 @@ def _file_state(path: str) -> tuple[int, int] | tuple[None, None]:
     return (state.st_size, state.st_mtime_ns) if os.access(path, os.R_OK) else (None, None)
 
 
-def _open(folder: Path, precompute: Mapping[str, Any]) -> ShardSet:
+def open_finished(folder: Path, precompute: Mapping[str, Any]) -> ShardSet:
     """Opens a finished folder and judges whether enough of its clips could be used."""
     features = ShardSet.open(folder, verify=True)
     bad = len(features.failures)
