@@ -22,7 +22,7 @@ from emoflax.pretrained.ast import fit_positions
 from precompute import audio, kaldi
 
 FRAMES, MELS, ROWS, STEPS = 66, 36, 3, 6
-FRAME_LENGTHS = [66, 1, 41, 17, 16, 56]  # whole, within one patch, between, one frame more than a patch, one, on an edge
+FRAME_LENGTHS = [66, 1, 41, 17, 16, 56]  # whole; within a patch; a patch, exceeded by one; an edge
 TOKEN_LENGTHS = [11, 1, 7, 2]
 
 
