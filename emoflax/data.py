@@ -8,13 +8,14 @@ Rows are placed on the device once; which rows make up a batch is drawn there (`
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from emoflax.clip import Corpus
 from emoflax.errors import UserError
+from emoflax.frontend import LogMel
 from emoflax.shards import ShardSet
 
 PAD, UNK = 0, 1  # token ids; the words of the vocabulary follow
@@ -29,7 +30,9 @@ class Bucket:
 
     `rows` maps names to arrays: 'logmel' float32 [rows, frames, mels] in dB, 'frames' int32 [rows], 'tokens' int32
     [rows, tokens], 'n_tokens' int32 [rows], 'label' int32 [rows], 'weight' float32 [rows], and 'clip' int32 [rows],
-    the position of the row's clip in `Dataset.clips`. A batch holds `batch_size` of them.
+    the position of the row's clip in `Dataset.clips`. In the place of log-mels there may be waveforms: 'wave' int16
+    [rows, samples], 'samples' int32 [rows], and 'scale' float32 [rows] to multiply them by. A batch holds `batch_size`
+    rows.
     """
 
     rows: dict[str, jax.Array]
@@ -52,7 +55,7 @@ class Dataset:
 
 
 class Features:
-    """What precompute made of a corpus: for each kind, 'logmel' or 'tokens', one ragged sequence per readable clip."""
+    """What precompute made of a corpus: of each kind ('logmel', 'tokens', 'states') one sequence per readable clip."""
 
     def __init__(self, corpus: Corpus, shards: Mapping[str, ShardSet]):
         self.corpus, self.shards = corpus, dict(shards)
@@ -61,6 +64,10 @@ class Features:
     def get(self, kind: str, position: int) -> np.ndarray:
         """The sequence of the clip at `position` in the corpus, [frames, mels] or [tokens], memory-mapped."""
         return self.shards[kind][self._row[kind][self.corpus.clips[position].id]]
+
+    def scale(self, position: int) -> float:
+        """What the waveform of the clip at `position` is to be multiplied by."""
+        return self.shards["wave"].scales[self._row["wave"][self.corpus.clips[position].id]]
 
     def readable(self, positions: np.ndarray) -> np.ndarray:
         """Those of `positions` whose clips precompute could read."""
@@ -71,8 +78,10 @@ class Features:
     @property
     def digests(self) -> dict[str, str]:
         """Clip id -> hash of its decoded samples; empty for a text-only corpus."""
-        audio = self.shards.get("logmel")
-        return dict(zip(audio.ids, audio.digests, strict=True)) if audio else {}
+        found = {}
+        for kind in self.shards.keys() & {"logmel", "wave", "states"}:
+            found |= dict(zip(self.shards[kind].ids, self.shards[kind].digests, strict=True))
+        return found
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -102,11 +111,21 @@ def build_vocabulary(features: Features, train: np.ndarray, min_count: int) -> t
     return tuple(word for word, count in zip(lexicon, counts, strict=True) if count >= min_count)
 
 
-def logmel_statistics(features: Features, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each mel band, float32 [mels], over all frames of the training clips alone."""
+def logmel_statistics(
+    features: Features, train: np.ndarray, frontend: LogMel | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each mel band, float32 [mels], over all frames of the training clips alone.
+
+    Args:
+      frontend: makes log-mels where the features are waveforms.
+    """
     frames, total, squares = 0, 0.0, 0.0
     for position in train:
-        logmel = np.asarray(features.get("logmel", position), np.float64)
+        if frontend:
+            logmel = frontend.alone(features.get("wave", position), features.scale(position))
+        else:
+            logmel = features.get("logmel", position)
+        logmel = np.asarray(logmel, np.float64)
         frames, total, squares = frames + len(logmel), total + logmel.sum(0), squares + (logmel**2).sum(0)
     mean = total / frames
     std = np.sqrt(np.maximum(squares / frames - mean**2, 1e-6))
@@ -141,30 +160,36 @@ def load(
     batch_size: int,
     buckets: int,
     weights: np.ndarray | None = None,
+    frontend: LogMel | None = None,
 ) -> Dataset:
     """Places the clips at `positions` on the device.
 
     Args:
+      frontend: what will make log-mels where the features are waveforms.
       weights: float32 [classes], weight of a clip's loss by its label; None: 1.
     """
     positions = features.readable(positions)
     labels = {label: i for i, label in enumerate(features.corpus.labels)}
     clips = [features.corpus.clips[i] for i in positions]
-    logmels = tokens = None
+    sounds = scales = tokens = None
     if "logmel" in features.shards:
-        logmels = [features.get("logmel", i) for i in positions]
+        sounds = [features.get("logmel", i) for i in positions]
+    if "wave" in features.shards:
+        sounds = [features.get("wave", i) for i in positions]
+        scales = np.array([features.scale(i) for i in positions], np.float32)
     if "tokens" in features.shards:
         remap = token_ids(features.shards["tokens"].manifest["lexicon"], vocabulary)
         tokens = [remap[features.get("tokens", i)] for i in positions]
     dataset = from_arrays(
-        logmels, tokens, np.array([labels[clip.label] for clip in clips], np.int32),
+        sounds, tokens, np.array([labels[clip.label] for clip in clips], np.int32),
         max_frames=max_frames, max_tokens=max_tokens, batch_size=batch_size, buckets=buckets, weights=weights,
+        frontend=frontend, scales=scales,
     )
     return dataclasses.replace(dataset, clips=positions)
 
 
 def from_arrays(
-    logmels: Sequence[np.ndarray] | None,
+    sounds: Sequence[np.ndarray] | None,
     tokens: Sequence[np.ndarray] | None,
     labels: np.ndarray,
     *,
@@ -173,17 +198,24 @@ def from_arrays(
     batch_size: int,
     buckets: int,
     weights: np.ndarray | None = None,
+    frontend: LogMel | None = None,
+    scales: np.ndarray | None = None,
 ) -> Dataset:
     """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here.
 
     Where both are given, a clip may lack one of them: its sequence is empty, and the row's length 0.
+
+    Args:
+      frontend: None; or what will make log-mels of `sounds`, which then are waveforms [samples], to be multiplied by
+        `scales` [clips].
     """
+    longest = max_frames * frontend.hop if frontend else max_frames
     if len(labels) == 0:
         raise UserError("there is no clip to put into a batch")
     windows = [
         (clip, start)
         for clip in range(len(labels))
-        for start in (window_starts(len(logmels[clip]), max_frames) if logmels is not None else [0])
+        for start in (window_starts(len(sounds[clip]), longest) if sounds is not None else [0])
     ]
     clip, start = (np.array(column, np.int32) for column in zip(*windows, strict=True))
     columns = {"clip": clip, "label": labels[clip], "weight": np.ones(len(clip), np.float32)}
@@ -191,17 +223,21 @@ def from_arrays(
     if weights is not None:
         columns["weight"] *= weights[columns["label"]]
     ragged = {}
-    if logmels is not None:
-        ragged["logmel"] = [logmels[c][s : s + max_frames] for c, s in windows]
-        columns["frames"] = np.array([len(x) for x in ragged["logmel"]], np.int32)
+    sound, length, width = ("wave", "samples", frontend.width) if frontend else ("logmel", "frames", _round_up)
+    if sounds is not None:
+        ragged[sound] = [sounds[c][s : s + longest] for c, s in windows]
+        columns[length] = np.array([len(x) for x in ragged[sound]], np.int32)
+        if frontend:
+            columns["scale"] = scales[clip]
     if tokens is not None:
         ragged["tokens"] = [tokens[c][:max_tokens] for c in clip]
-        if logmels is None:  # a clip without a word is one unknown word: it has nothing else
+        if sounds is None:  # a clip without a word is one unknown word: it has nothing else
             ragged["tokens"] = [x if len(x) else np.array([UNK], np.int32) for x in ragged["tokens"]]
         columns["n_tokens"] = np.array([len(x) for x in ragged["tokens"]], np.int32)
-    groups = _group(columns["frames" if logmels is not None else "n_tokens"], buckets, batch_size)
+    groups = _group(columns[length if sounds is not None else "n_tokens"], buckets, batch_size)
+    widths = {sound: width, "tokens": _round_up}
     return Dataset(
-        tuple(_bucket(rows, columns, ragged, batch_size) for rows in groups), clips=np.arange(len(labels))
+        tuple(_bucket(rows, columns, ragged, widths, batch_size) for rows in groups), clips=np.arange(len(labels))
     )
 
 
@@ -212,21 +248,25 @@ def _group(length: np.ndarray, buckets: int, batch_size: int) -> list[np.ndarray
 
 
 def _bucket(
-    rows: np.ndarray, columns: Mapping[str, np.ndarray], ragged: Mapping[str, Sequence[np.ndarray]], batch_size: int
+    rows: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    ragged: Mapping[str, Sequence[np.ndarray]],
+    widths: Mapping[str, Callable[[int, int], int]],
+    batch_size: int,
 ) -> Bucket:
     arrays = {name: column[rows] for name, column in columns.items()}
     for name, sequences in ragged.items():
-        arrays[name] = _pad([sequences[row] for row in rows])
+        arrays[name] = _pad([sequences[row] for row in rows], widths[name])
     # Equal batches instead of full ones and a small rest; the convolutions work in groups of rows.
     steps = -(-len(rows) // batch_size)
     even = _round_up(-(-len(rows) // steps), BATCH_MULTIPLE)
     return Bucket({name: jax.device_put(array) for name, array in arrays.items()}, min(even, batch_size))
 
 
-def _pad(sequences: Sequence[np.ndarray]) -> np.ndarray:
-    """[rows, width, ...] with zeros after each sequence's end."""
-    width = _round_up(max(1, *(len(sequence) for sequence in sequences)), WIDTH_MULTIPLE)
-    padded = np.zeros((len(sequences), width, *sequences[0].shape[1:]), sequences[0].dtype)
+def _pad(sequences: Sequence[np.ndarray], width: Callable[[int, int], int]) -> np.ndarray:
+    """[rows, width of the longest, ...] with zeros after each sequence's end."""
+    longest = max(1, *(len(sequence) for sequence in sequences))
+    padded = np.zeros((len(sequences), width(longest, WIDTH_MULTIPLE), *sequences[0].shape[1:]), sequences[0].dtype)
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence
     return padded

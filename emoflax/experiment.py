@@ -9,6 +9,7 @@ import json
 import math
 import pathlib
 import time
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,7 @@ from emoflax.checkpoint import Checkpoints
 from emoflax.clip import Corpus
 from emoflax.data import Dataset, Features
 from emoflax.errors import UserError
-from emoflax.frontend import UNIT_DB, band_edges_hz
+from emoflax.frontend import UNIT_DB, LogMel, band_edges_hz
 from emoflax.monitor import Monitor
 from emoflax.splits import Split
 
@@ -75,7 +76,10 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
     if config.model.audio:
         if not corpus.has_audio:
             raise UserError(f"config.model.audio={config.model.audio!r}, but corpus {corpus.name} has no recordings")
-        shards["logmel"] = build.log_mels(corpus, config.audio.to_dict(), cache_dir, precompute)
+        if config.data.store not in ("logmel", "wave"):
+            raise UserError(f"config.data.store={config.data.store!r}; choose 'logmel' or 'wave'")
+        compute = build.waves if config.data.store == "wave" else build.log_mels
+        shards[config.data.store] = compute(corpus, config.audio.to_dict(), cache_dir, precompute)
     if config.model.text:
         shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
     return Features(corpus, shards)
@@ -117,7 +121,19 @@ def dataset_of(config: ConfigDict, features: Features, positions: np.ndarray, vo
         batch_size=config.train.batch_size,
         buckets=config.data.buckets,
         weights=weights,
+        frontend=frontend_of(config),
     )
+
+
+def frontend_of(config: ConfigDict) -> LogMel | None:
+    """What makes log-mels in the compiled step; None where precompute has made them."""
+    if config.data.store != "wave" or not config.model.audio:
+        return None
+    audio = config.audio.to_dict()
+    if audio.pop("frontend") != "librosa":
+        raise UserError("config.data.store='wave' needs config.audio.frontend='librosa'")
+    del audio["trim_db"]
+    return LogMel(**audio)
 
 
 def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: int) -> nnx.Module:
@@ -128,6 +144,7 @@ def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: in
         classes=classes,
         dtype=config.train.dtype,
         seed=seed,
+        frontend=frontend_of(config),
     )
 
 
@@ -172,7 +189,7 @@ def augmentation_of(config: ConfigDict) -> Augmentation:
 def describe(config: ConfigDict, features: Features, member: Member, vocabulary) -> dict:
     """What a checkpoint says about itself; enough to rebuild the model and its features."""
     corpus, own = features.corpus, config.copy_and_resolve_references()
-    own.crossval.candidates = {}  # other models' settings
+    own.crossval.candidates, own.sweep = {}, ConfigDict()  # other models' settings
     return {
         "config": json.loads(own.to_json_best_effort()),
         "corpus": corpus.name,
@@ -186,8 +203,14 @@ def describe(config: ConfigDict, features: Features, member: Member, vocabulary)
     }
 
 
-def train_member(config: ConfigDict, features: Features, member: Member) -> None:
-    """Trains one model, or what is left of it, and leaves its checkpoints on disk."""
+def train_member(
+    config: ConfigDict, features: Features, member: Member, watch: Callable[[Mapping], None] = lambda numbers: None
+) -> None:
+    """Trains one model, or what is left of it, and leaves its checkpoints on disk.
+
+    Args:
+      watch: called with the numbers of every epoch; what it raises ends the training.
+    """
     begin = time.perf_counter()
     split, corpus = member.split, features.corpus
     if config.train.select not in metrics.METRICS:
@@ -205,7 +228,7 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
         if path:
             pretrained.load(getattr(model, kind), config.model[kind], path)
     if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
-        mean, std = data.logmel_statistics(features, clips)
+        mean, std = data.logmel_statistics(features, clips, model.frontend)
         model.normalise.mean[...], model.normalise.std[...] = jnp.asarray(mean), jnp.asarray(std)
     recipe = recipe_of(config, model, sum(bucket.steps for bucket in train_set.buckets))
     state = recipe.init(model, member.seed)
@@ -231,6 +254,7 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
             chosen_by = numbers[f"dev_{config.train.select}"] if dev_set else epoch / config.train.epochs
             checkpoints.save(epoch, state, description | {"epoch": epoch, "clock_s": clock}, chosen_by)
         monitor.epoch(numbers)
+        watch(numbers)
 
     try:
         train.fit(recipe, state, train_set, epochs=epochs, after_epoch=after_epoch)

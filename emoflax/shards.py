@@ -2,8 +2,8 @@
 
 A folder holds one kind of feature of one corpus:
 
-    shard-00000.npy    rows of its clips, one clip after the other: [sum of lengths, ...] float32 or int32
-    shard-00000.json   {ids, lengths, digests, failures, bytes, sha256} of the file above; written after it
+    shard-00000.npy    rows of its clips, one clip after the other: [sum of lengths, ...] float32, int32 or int16
+    shard-00000.json   {ids, lengths, digests, scales, failures, bytes, sha256} of the file above; written after it
     ...
     unreadable.jsonl   {id, path, reason} of every clip that gave no features
     manifest.json      {format, kind, corpus, fingerprint, settings, ..., shards: [{file, clips, bytes, sha256,
@@ -34,11 +34,12 @@ _STALE_S = 3600.0  # a temporary file that nobody has written to for so long bel
 
 
 class Row(NamedTuple):
-    """Features of one clip: values [length, ...]; digest of the recording, '' for text."""
+    """Features of one clip: values [length, ...], to be multiplied by scale; digest of the recording, '' for text."""
 
     id: str
     values: np.ndarray
     digest: str = ""
+    scale: float = 1.0
 
 
 class Failure(NamedTuple):
@@ -57,6 +58,7 @@ class ShardSet:
       ids: ids of the clips, in the order of the corpus, unreadable ones left out.
       lengths: int64 [clips], rows (frames or tokens) of each clip.
       digests: hash of each clip's recording; '' for text.
+      scales: float32 [clips], what each clip's rows are to be multiplied by.
       failures: {id, path, reason} of the clips that gave no features.
     """
 
@@ -64,6 +66,9 @@ class ShardSet:
         self.manifest = manifest
         self.ids: tuple[str, ...] = tuple(id for index in indexes for id in index["ids"])
         self.digests: tuple[str, ...] = tuple(digest for index in indexes for digest in index["digests"])
+        # Shards written before there were waveforms have no scales.
+        scales = [index.get("scales", [1.0] * len(index["ids"])) for index in indexes]
+        self.scales = np.array([scale for part in scales for scale in part], np.float32)
         self.failures: tuple[dict[str, str], ...] = tuple(bad for index in indexes for bad in index["failures"])
         self.lengths = np.array([length for index in indexes for length in index["lengths"]], np.int64)
         self._arrays = arrays
@@ -107,12 +112,12 @@ def write_shard(
       number: place of the shard in the set.
       rows: clips in order; values of a Row are [length, *row_shape].
       row_shape: shape of one frame or token.
-      dtype: of the file, with its byte order: '<f4', '<i4'.
+      dtype: of the file, with its byte order: '<f4', '<i4', '<i2'.
 
     Raises:
       UserError: the folder cannot be written to, or the disk is full.
     """
-    index: dict[str, Any] = {"ids": [], "lengths": [], "digests": [], "failures": []}
+    index: dict[str, Any] = {"ids": [], "lengths": [], "digests": [], "scales": [], "failures": []}
     with _whole_file(folder / _rows_name(number)) as file:
         _write_header(file, (0, *row_shape), dtype)
         for row in rows:
@@ -123,6 +128,7 @@ def write_shard(
             index["ids"].append(row.id)
             index["lengths"].append(len(row.values))
             index["digests"].append(row.digest)
+            index["scales"].append(row.scale)
         file.seek(0)  # numpy leaves room in the header for any number of rows
         _write_header(file, (sum(index["lengths"]), *row_shape), dtype)
         file.seek(0)

@@ -15,7 +15,7 @@ from flax import nnx
 from emoflax import optimizer
 from emoflax.augment import Augmentation
 from emoflax.data import Bucket, Dataset
-from emoflax.errors import UserError
+from emoflax.errors import DivergedError
 from emoflax.losses import cross_entropy, targets
 
 
@@ -67,16 +67,13 @@ def apply(model: nnx.GraphDef, params: Any, statistics: Any, batch: dict, key: j
     return nnx.merge(model, params, statistics, copy=True)(batch, key)
 
 
-def band_mean(statistics: Any) -> jax.Array | None:
-    """Training mean of each mel band in dB, [mels]; None for a model of words alone."""
-    return statistics["normalise"]["mean"][...] if "normalise" in statistics else None
-
-
 def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict]:
     """One update. Pure: the randomness is a function of (seed, step)."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    batch = batch | {"target": targets(batch["label"], recipe.classes, recipe.label_smoothing)}
-    batch = recipe.augmentation(jax.random.fold_in(key, 0xA06), batch, band_mean(state.statistics))
+    model = nnx.merge(recipe.model, state.params, state.statistics, copy=True)
+    batch = model.hear(batch) | {"target": targets(batch["label"], recipe.classes, recipe.label_smoothing)}
+    mean = model.normalise.mean[...] if model.normalise else None
+    batch = recipe.augmentation(jax.random.fold_in(key, 0xA06), batch, mean)
 
     def loss_of(params):
         params = optimizer.hold_frozen(params, recipe.freeze)
@@ -158,7 +155,7 @@ def fit(
     """Trains from the state's own epoch to `epochs`; `after_epoch(epoch, state, numbers)` evaluates, saves and logs.
 
     Raises:
-      UserError: a loss or gradient is not finite; the checkpoints written before are untouched.
+      DivergedError: a loss or gradient is not finite; the checkpoints written before are untouched.
     """
     steps = sum(bucket.steps for bucket in train.buckets)
     for epoch in range(int(state.step) // steps + 1, epochs + 1):
@@ -180,13 +177,13 @@ def fit(
 
 
 def check_finite(metrics: dict[str, np.ndarray], first_step: int) -> None:
-    """Raises UserError that names the first step and the metric that is NaN or infinite."""
+    """Raises DivergedError that names the first step and the metric that is NaN or infinite."""
     names = ("loss", "grad_norm")  # cause before effect
     bad = ~np.isfinite([metrics[name] for name in names])
     if bad.any():
         step = int(bad.any(0).argmax())
         name = names[int(bad[:, step].argmax())]
-        raise UserError(
+        raise DivergedError(
             f"{name} is {metrics[name][step]} at step {first_step + step}; training stopped, the last checkpoint is "
             "kept. Lower config.optimizer.learning_rate, set config.optimizer.clip_norm, or use float32"
         )

@@ -81,8 +81,8 @@ def log_mel(
       settings: the other fields of config.audio.
 
     Returns:
-      float32 [frames, mels] in the front end's unit (see `mel_db`, `kaldi.fbank`, `whisper_mel.log_mel`); a digest of the decoded mono
-      samples before resampling and trimming; the length in seconds before trimming.
+      float32 [frames, mels] in the front end's unit (see `mel_db`, `kaldi.fbank`, `whisper_mel.log_mel`); a digest of
+      the decoded mono samples before resampling and trimming; the length in seconds before trimming.
 
     Raises:
       UserError: the recording cannot be used.
@@ -91,6 +91,24 @@ def log_mel(
     wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
     frames = FRONTENDS[frontend][0](wave, sample_rate_hz=sample_rate_hz, **settings)
     return frames, digest(samples), len(samples) / rate_hz
+
+
+def waveform(
+    path: str, start_s: float = 0.0, end_s: float | None = None, *, sample_rate_hz: int, trim_db: float
+) -> tuple[np.ndarray, float, str]:
+    """What `log_mel` makes its spectrogram of, in 16 bits.
+
+    Returns:
+      int16 [samples], whose peak is the largest there is, so that quiet recordings lose no more than loud ones; what to
+      multiply it by, so that full scale is 1.0; a digest as of `log_mel`.
+
+    Raises:
+      UserError: the recording cannot be used.
+    """
+    samples, rate_hz = decode(path, start_s, end_s)
+    wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
+    scale = float(np.abs(wave).max()) / np.iinfo(np.int16).max
+    return np.round(wave / np.float32(scale)).astype(np.int16), scale, digest(samples)
 
 
 def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple[np.ndarray, int]:

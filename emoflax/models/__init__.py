@@ -18,7 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.frontend import LogMel
 from emoflax.models.ast import Ast
+from emoflax.models.attention_cnn import AttentionCnn
 from emoflax.models.bert import Bert
 from emoflax.models.classifier import Classifier, Head
 from emoflax.models.cnn import Cnn
@@ -27,14 +29,16 @@ from emoflax.models.gru import Gru
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 from emoflax.models.whisper import Whisper
 
-AUDIO_ENCODERS = {"ast": Ast, "cnn": Cnn, "whisper": Whisper}
+AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper}
 TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
 FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")
 
 
-def build(model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int) -> Classifier:
+def build(
+    model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int, frontend: LogMel | None = None
+) -> Classifier:
     """A freshly initialised classifier.
 
     Args:
@@ -42,6 +46,7 @@ def build(model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: st
       mels: mel bands of the log-mels that it will see; unused without an audio encoder.
       vocabulary: size of the vocabulary, <pad> and <unk> included; unused without a text encoder.
       dtype: 'float32' or 'bfloat16', the arithmetic of the forward pass; weights are float32.
+      frontend: what makes log-mels of waveforms, if batches will bring those.
 
     Raises:
       UserError: a name that the registry does not have, or no encoder at all.
@@ -77,4 +82,5 @@ def build(model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: st
         classes=classes,
         modality_dropout=model["modality_dropout"],
         dtype=options["dtype"],
+        frontend=frontend,
     )

@@ -53,12 +53,15 @@ class Classifier(nnx.Module):
       fusion: of `emoflax.models.fusion`, built for the encoders' widths.
       modality_dropout: {'audio': share, 'text': share} of the clips that lose that modality in training; a clip never
         loses its only one.
+      frontend: makes log-mels of batches that bring waveforms; None: none will.
     """
 
-    def __init__(self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], dtype):
+    def __init__(
+        self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], dtype, frontend
+    ):
         if not 0 <= sum(modality_dropout.values()) <= 1:
             raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
-        self.classes, self.dtype = classes, dtype
+        self.classes, self.dtype, self.frontend = classes, dtype, frontend
         self.normalise = Normalise(mels) if audio else None
         self.audio, self.text, self.fusion = audio, text, fusion
         self.audio_missing, self.text_missing = modality_dropout["audio"], modality_dropout["text"]
@@ -79,6 +82,7 @@ class Classifier(nnx.Module):
         return self.fusion.attention(self._encode(batch, None))
 
     def _encode(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> Streams:
+        batch = self.hear(batch)
         drop_key, audio_key, text_key = split(key, 3)
         if self.audio and self.text and key is not None:
             batch = batch | self._drop_modalities(batch["frames"], batch["n_tokens"], drop_key)
@@ -90,6 +94,10 @@ class Classifier(nnx.Module):
             streams["text"] = self.text(batch["tokens"], batch["n_tokens"], text_key)
         # Here, once and for all encoders: what stands beyond a clip's end counts for nothing.
         return {name: (jnp.where(mask[..., None], h, 0), mask) for name, (h, mask) in streams.items()}
+
+    def hear(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+        """The batch with log-mels; they are made here if it brings waveforms, as `LogMel` describes them."""
+        return self.frontend(batch) if "wave" in batch else batch
 
     def _drop_modalities(self, frames_B: jax.Array, n_tokens_B: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         draw_B = jax.random.uniform(key, frames_B.shape)
