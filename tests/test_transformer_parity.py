@@ -6,6 +6,7 @@ Weights and inputs are drawn afresh in every run. The weights take the way of a 
 import warnings
 
 import hugging_face
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -165,3 +166,16 @@ def test_kaldi_log_mels_of_a_clip_shorter_than_a_window_are_one_frame():
             frontend="kaldi", sample_rate_hz=16_000, trim_db=0.0, window_ms=25.0, hop_ms=16.0, mels=128, fmin_hz=20.0,
             fmax_hz=8000.0,
         )  # fmt: skip
+
+
+def test_asts_steps_lie_at_the_middle_of_their_patches(ast_pair):
+    centres = ast_pair[1].centres(2 + 2 * ROWS)
+    np.testing.assert_array_equal(centres, [np.nan, np.nan, *[8.0] * ROWS, *[18.0] * ROWS])
+
+
+def test_dropout_is_a_function_of_the_key(ast_pair, bert_pair):
+    for encoder, sequence, length in ((ast_pair[1], clips()[:1], FRAMES), (bert_pair[1], np.ones((1, 9), np.int32), 9)):
+        drawn = nnx.jit(lambda encoder, *args: encoder(*args)[0])
+        one, same, other = (drawn(encoder, sequence, np.array([length]), jax.random.key(k)) for k in (1, 1, 2))
+        np.testing.assert_array_equal(one, same)
+        assert not np.allclose(one, other)

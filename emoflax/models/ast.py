@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.models.dropout import dropout, split
 from emoflax.models.pooling import valid
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
@@ -108,21 +109,25 @@ class Ast(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.width = width
+        self.width, self.dropout = width, dropout
         self.stem = Patches(
             mels, width=width, patch=patch, stride=stride, max_frames=max_frames, dtype=dtype, rngs=rngs
         )
         options = {"heads": heads, "hidden": hidden, "dropout": dropout, "epsilon": EPSILON}
         self.layers = nnx.List(Layer(width, norm_first=True, **options, dtype=dtype, rngs=rngs) for _ in range(layers))
         self.norm = layer_norm(width, EPSILON, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
 
     def __call__(
         self, logmel_BxTxF: jax.Array, frames_B: jax.Array, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """[batch, frames, mels] -> ([batch, 2 + patches, width], mask); zero beyond a clip's last patch."""
-        stem_key, layers_key = (None, None) if key is None else jax.random.split(key)
+        stem_key, layers_key = split(key, 2)
         h_BxLxD, mask_BxL = self.stem(logmel_BxTxF, frames_B)
-        h_BxLxD = self.dropout(h_BxLxD, deterministic=key is None, rngs=stem_key)
+        h_BxLxD = dropout(h_BxLxD, self.dropout, stem_key)
         h_BxLxD = self.norm(run_layers(self.layers, h_BxLxD, mask_BxL, layers_key))
         return jnp.where(mask_BxL[..., None], h_BxLxD, 0), mask_BxL
+
+    def centres(self, steps: int) -> np.ndarray:
+        """All rows of patches share their step's moment; the class and distillation tokens have none."""
+        step = np.arange(steps - SPECIAL) // self.stem.rows
+        return np.concatenate([np.full(SPECIAL, np.nan), step * self.stem.stride + self.stem.patch / 2])

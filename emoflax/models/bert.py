@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.models.dropout import dropout, split
 from emoflax.models.pooling import valid
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
@@ -63,13 +64,13 @@ class Bert(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.width, self.positions, self.token_dropout = width, positions, token_dropout
+        self.width, self.positions = width, positions
+        self.dropout, self.token_dropout = dropout, token_dropout
         self.stem = Embedding(vocabulary, positions, width, dtype=dtype, rngs=rngs)
         options = {"heads": heads, "hidden": hidden, "dropout": dropout, "epsilon": EPSILON}
         self.layers = nnx.List(
             Layer(width, norm_first=False, **options, dtype=dtype, rngs=rngs) for _ in range(layers)
         )
-        self.dropout = nnx.Dropout(dropout)
 
     def __call__(
         self, tokens_BxT: jax.Array, lengths_B: jax.Array, key: jax.Array | None = None
@@ -81,10 +82,10 @@ class Bert(nnx.Module):
                 "tokens; raise it (from scratch) or lower config.text.max_tokens"
             )
         mask_BxT = valid(lengths_B, tokens_BxT.shape[1])
-        token_key, embedding_key, layers_key = (None,) * 3 if key is None else jax.random.split(key, 3)
+        token_key, embedding_key, layers_key = split(key, 3)
         if key is not None:
             dropped_BxT = jax.random.bernoulli(token_key, self.token_dropout, tokens_BxT.shape)
             tokens_BxT = jnp.where(dropped_BxT, UNKNOWN, tokens_BxT)
-        h_BxTxD = self.dropout(self.stem(tokens_BxT), deterministic=key is None, rngs=embedding_key)
+        h_BxTxD = dropout(self.stem(tokens_BxT), self.dropout, embedding_key)
         h_BxTxD = run_layers(self.layers, h_BxTxD, mask_BxT, layers_key)
         return jnp.where(mask_BxT[..., None], h_BxTxD, 0), mask_BxT

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.models.dropout import dropout, split
 
 
 class Attention(nnx.Module):
@@ -64,23 +65,22 @@ class Layer(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.norm_first = norm_first
+        self.norm_first, self.dropout = norm_first, dropout
         self.attention = Attention(width, heads, key_bias=key_bias, dtype=dtype, rngs=rngs)
         self.attention_norm = layer_norm(width, epsilon, dtype=dtype, rngs=rngs)
         self.up = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)
         self.down = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
         self.mlp_norm = layer_norm(width, epsilon, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, x_BxTxD: jax.Array, mask_BxT: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """[batch, steps, width] -> [batch, steps, width]; steps outside the mask are not looked at."""
-        keys = (None, None) if key is None else jax.random.split(key)
+        keys = split(key, 2)
         x_BxTxD = self._add(x_BxTxD, lambda h: self.attention(h, h, mask_BxT), self.attention_norm, keys[0])
         return self._add(x_BxTxD, self._mlp, self.mlp_norm, keys[1])
 
     def _add(self, x_BxTxD, part, norm, key):
         h_BxTxD = part(norm(x_BxTxD) if self.norm_first else x_BxTxD)
-        x_BxTxD = x_BxTxD + self.dropout(h_BxTxD, deterministic=key is None, rngs=key)
+        x_BxTxD = x_BxTxD + dropout(h_BxTxD, self.dropout, key)
         return x_BxTxD if self.norm_first else norm(x_BxTxD)
 
     def _mlp(self, x_BxTxD):
@@ -93,7 +93,6 @@ def layer_norm(width: int, epsilon: float, *, dtype, rngs: nnx.Rngs) -> nnx.Laye
 
 
 def run_layers(layers: nnx.List, x_BxTxD: jax.Array, mask_BxT: jax.Array, key: jax.Array | None) -> jax.Array:
-    keys = [None] * len(layers) if key is None else jax.random.split(key, len(layers))
-    for layer, layer_key in zip(layers, keys, strict=True):
+    for layer, layer_key in zip(layers, split(key, len(layers)), strict=True):
         x_BxTxD = layer(x_BxTxD, mask_BxT, layer_key)
     return x_BxTxD
