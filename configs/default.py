@@ -99,6 +99,9 @@ def get_config() -> ConfigDict:
     config.model.head = 0  # units of the hidden layer before the logits; 0: none
     config.model.dropout = 0.3
     config.model.cnn = ConfigDict({"channels": (32, 64)})  # one convolution per entry
+    config.model.attention_cnn = ConfigDict({
+        "width": 128, "kernel": 3, "stem_kernel": 5, "stride": 2, "dilations": (1, 2, 4, 1), "dropout": 0.1,
+    })  # fmt: skip
     config.model.attention = ConfigDict({"heads": 4, "hidden": 64})  # pooling; heads divide the sequence's width
     config.model.early = ConfigDict({"width": 128, "layers": 2, "heads": 4, "dropout": 0.1})
     config.model.late = ConfigDict({"combine": "logits"})  # what is averaged: 'logits' | 'probabilities'
