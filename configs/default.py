@@ -59,6 +59,19 @@ def get_config() -> ConfigDict:
     config.augment.band_masks = 0  # SpecAugment: ranges of mel bands set to the training mean ...
     config.augment.band_mask_share = 0.15  # ... each up to this share of all bands
 
+    # The same before log-mels are made, with config.data.store='wave'.
+    config.augment.wave = ConfigDict()
+    config.augment.wave.crop = 0.0  # up to this share of a clip is cut off, to the sample
+    config.augment.wave.speed = 0.0  # pitch and tempo times a factor from 1 / (1 + this) to 1 + this
+    config.augment.wave.pitch_semitones = 0.0  # up or down; the tempo is restored on the log-mel
+    config.augment.wave.room = 0.0  # share of the clips that sound as in a room
+    config.augment.wave.room_rt60_s = (0.1, 0.6)  # its reverberation time, drawn from this range
+    config.augment.wave.room_direct_db = (0.0, 15.0)  # direct sound over reverberation, drawn from this range
+    config.augment.wave.noise = 0.0  # share of the clips that get noise between white and pink
+    config.augment.wave.noise_snr_db = (5.0, 40.0)
+    config.augment.wave.gain_db = 0.0
+    config.augment.wave.polarity = 0.0  # share of the clips turned upside down; a log-mel does not show it
+
     config.text = ConfigDict()
     config.text.source = "auto"  # 'auto' | 'whisper' | 'reference' | 'file'; only auto ever falls back
     config.text.file = ""  # source 'file': CSV or JSONL with columns id (or file) and text

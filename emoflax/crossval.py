@@ -16,7 +16,7 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -30,7 +30,7 @@ from emoflax.evaluate import Predictions
 from emoflax.experiment import Member
 from emoflax.splits import Split
 
-FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "precompute")
+FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "sweep", "precompute")
 LEAST_WEIGHT = 0.01  # of a candidate in an ensemble; less is not worth its training
 
 
@@ -166,7 +166,7 @@ def learn_all(tasks: Sequence[Task], count: int) -> list[Predictions]:
     return [found[place] for place in range(len(tasks))]
 
 
-def learn(task: Task) -> Predictions:
+def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -> Predictions:
     """Trains a model, or what is left of it, and predicts; the answer is kept beside the checkpoints."""
     config, member = task.config, task.member
     features = open_features(config)
@@ -175,7 +175,7 @@ def learn(task: Task) -> Predictions:
         return known
     if seed := config.crossval.permute_labels:
         features = data.permute_labels(features, member.split.train, seed)
-    experiment.train_member(config, features, member)
+    experiment.train_member(config, features, member, watch)
     last = not config.crossval.choose_epoch
     predictions = evaluate.predict_member(config, features, member, task.part, last=last)
     _write(kept, key, predictions)
@@ -207,14 +207,23 @@ def choose(
     """The choice of one fold, from predictions of the clips set aside."""
     scores, likelihoods = {}, []
     for name, predictions in dev.items():
-        label = np.array([corpus.labels.index(corpus.clips[i].label) for i in predictions.clips])
-        found = metrics.scores(metrics.confusion(label, predictions.log_p.argmax(1), len(corpus.labels)))
-        scores[name] = float(found[candidates[name].train.select])
+        scores[name] = score_of(predictions, corpus, candidates[name].train.select)
+        label = labels_of(predictions, corpus)
         likelihoods.append(np.exp(predictions.log_p[np.arange(len(label)), label]))
     epochs = {name: dev[name].epoch if candidates[name].crossval.choose_epoch else None for name in dev}
     weights = dict(zip(dev, mixture_weights(np.stack(likelihoods)).tolist(), strict=True))
     weights = {name: weight for name, weight in weights.items() if weight > 0}
     return Choice(fold, max(scores, key=scores.__getitem__), scores, epochs, weights)
+
+
+def score_of(predictions: Predictions, corpus: Corpus, metric: str) -> float:
+    label = labels_of(predictions, corpus)
+    matrix = metrics.confusion(label, predictions.log_p.argmax(1), len(corpus.labels))
+    return float(metrics.scores(matrix)[metric])
+
+
+def labels_of(predictions: Predictions, corpus: Corpus) -> np.ndarray:
+    return np.array([corpus.labels.index(corpus.clips[i].label) for i in predictions.clips])
 
 
 def mixture_weights(likelihoods: np.ndarray, steps: int = 500) -> np.ndarray:

@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class WeightsUnavailable(UserError):
     """Published weights are neither on this machine nor can they be downloaded now; says which file to put where."""
+
+
+class DivergedError(UserError):
+    """Training met a number that is not finite."""

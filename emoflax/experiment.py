@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from emoflax import data, metrics, models, optimizer, pretrained, splits, subwords, train
 from emoflax.augment import Augmentation
+from emoflax.augment_wave import WaveAugmentation
 from emoflax.checkpoint import Checkpoints
 from emoflax.clip import Corpus
 from emoflax.data import Dataset, Features
@@ -174,6 +175,7 @@ def recipe_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int) -> tr
         label_smoothing=config.train.label_smoothing,
         ema=config.train.ema,
         augmentation=augmentation_of(config),
+        wave_augmentation=wave_augmentation_of(config),
         freeze=config.optimizer.freeze,
     )
 
@@ -181,9 +183,22 @@ def recipe_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int) -> tr
 def augmentation_of(config: ConfigDict) -> Augmentation:
     if config.augment.mixup and config.model.audio and config.model.text:
         raise UserError("config.augment.mixup mixes sounds and cannot mix words; set it to 0 for a model of both")
-    centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1]
-    fields = config.augment.to_dict() | {"noise_snr_db": tuple(config.augment.noise_snr_db)}  # JSON made it a list
-    return Augmentation(**fields, band_hz=tuple(centres_hz.tolist()), unit_db=UNIT_DB[config.audio.frontend])
+    centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1].tolist()
+    unit_db = UNIT_DB[config.audio.frontend]
+    return Augmentation(**_strengths(config.augment), band_hz=tuple(centres_hz), unit_db=unit_db)
+
+
+def wave_augmentation_of(config: ConfigDict) -> WaveAugmentation:
+    found = WaveAugmentation(**_strengths(config.augment.wave), sample_rate_hz=config.audio.sample_rate_hz)
+    if found.on and config.data.store != "wave":
+        raise UserError("config.augment.wave acts on waveforms; set config.data.store='wave' to keep those")
+    return found
+
+
+def _strengths(fields: ConfigDict) -> dict:
+    """Fields as an augmentation takes them: ranges are tuples, whatever JSON made of them."""
+    fields = {name: value for name, value in fields.items() if not isinstance(value, ConfigDict)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def describe(config: ConfigDict, features: Features, member: Member, vocabulary) -> dict:

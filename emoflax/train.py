@@ -14,6 +14,7 @@ from flax import nnx
 
 from emoflax import optimizer
 from emoflax.augment import Augmentation
+from emoflax.augment_wave import WaveAugmentation
 from emoflax.data import Bucket, Dataset
 from emoflax.errors import DivergedError
 from emoflax.losses import cross_entropy, targets
@@ -47,6 +48,7 @@ class Recipe:
     label_smoothing: float
     ema: float
     augmentation: Augmentation = Augmentation()
+    wave_augmentation: WaveAugmentation = WaveAugmentation()
     freeze: str = ""
 
     def init(self, model: nnx.Module, seed: int) -> TrainState:
@@ -71,7 +73,8 @@ def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -
     """One update. Pure: the randomness is a function of (seed, step)."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     model = nnx.merge(recipe.model, state.params, state.statistics, copy=True)
-    batch = model.hear(batch) | {"target": targets(batch["label"], recipe.classes, recipe.label_smoothing)}
+    batch = batch | {"target": targets(batch["label"], recipe.classes, recipe.label_smoothing)}
+    batch = model.hear(recipe.wave_augmentation(jax.random.fold_in(key, 0x3A7E), batch))
     mean = model.normalise.mean[...] if model.normalise else None
     batch = recipe.augmentation(jax.random.fold_in(key, 0xA06), batch, mean)
 
