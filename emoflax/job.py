@@ -188,7 +188,16 @@ def facts_of(
         machine=ledger.machine(),
         date=datetime.date.today().isoformat(),
         text_check=text_check(config, features, split) if config.model.text else "",
+        word_errors=word_errors(features, tested) if config.model.text else None,
     )
+
+
+def word_errors(features: Features, tested: set[int]) -> tuple[int, int] | None:
+    """(Errors in the transcripts of those clips, words of their reference text); None where they cannot be compared."""
+    counts = features.shards["tokens"].manifest.get("word_errors", {})  # shards of older builds have none
+    found = [counts[id] for position in tested if (id := features.corpus.clips[position].id) in counts]
+    wrong, words = (sum(column) for column in zip(*found, strict=True)) if found else (0, 0)
+    return (wrong, words) if words else None
 
 
 def text_check(config: ConfigDict, features: Features, split: Split) -> str:

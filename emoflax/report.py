@@ -32,6 +32,7 @@ class Facts:
     machine: str
     date: str
     text_check: str = ""
+    word_errors: tuple[int, int] | None = None  # in the transcripts of the test clips; words of their reference text
     pretrained: bool = False  # whether an encoder began with published weights
     ensemble: int = 1  # models whose probabilities are averaged
     notes: tuple[str, ...] = ()
@@ -71,7 +72,7 @@ def render(facts: Facts, labels: tuple[str, ...], total: np.ndarray, summary: di
         f"- {facts.seconds:.0f} s on {facts.machine}; {facts.date}; commit {facts.commit or 'unknown'}",
     ]
     lines += [f"- probabilities of up to {facts.ensemble} models are averaged"] if facts.ensemble > 1 else []
-    lines += [f"- {note}" for note in (facts.text_check, *facts.notes) if note]
+    lines += [f"- {note}" for note in (facts.text_check, _word_error_rate(facts.word_errors), *facts.notes) if note]
     lines += ["", "| | mean of seeds | 95 % interval (speakers resampled) | each seed |", "|---|---|---|---|"]
     for key, name in NAMES.items():
         each = ", ".join(f"{100 * value:.1f}" for value in summary[key]["seeds"])
@@ -84,6 +85,16 @@ def render(facts: Facts, labels: tuple[str, ...], total: np.ndarray, summary: di
         guesses = ", ".join(f"{labels[j]} {total[i, j]}" for j in np.argsort(-total[i], kind="stable") if total[i, j])
         lines.append(f"| {label} | {share} | {_bounds(recall['low'][i], recall['high'][i])} | {guesses} |")
     return "\n".join(lines) + "\n"
+
+
+def _word_error_rate(word_errors: tuple[int, int] | None) -> str:
+    if word_errors is None:
+        return ""
+    wrong, words = word_errors
+    return (
+        f"the test clips' transcripts have a word error rate of {100 * wrong / words:.1f} % ({wrong} errors, {words} "
+        "words of reference text)"
+    )
 
 
 def _bounds(low: float | None, high: float | None) -> str:

@@ -60,6 +60,23 @@ def waves(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: 
     return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
 
 
+def functionals(
+    corpus: Corpus, audio: Mapping[str, Any], speeds: Sequence[float], cache_dir: str, precompute: Mapping[str, Any]
+) -> ShardSet:
+    """Functionals of a corpus, float32 [speeds, functionals] per clip.
+
+    Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter. `speeds` is
+    config.functionals.speeds.
+    """
+    from precompute.functionals import VERSION
+
+    kept = {"sample_rate_hz": audio["sample_rate_hz"], "trim_db": audio["trim_db"], "speeds": list(speeds)}
+    versions = {"version": VERSION} | {name: importlib.metadata.version(name) for name in ("librosa", "scipy", "soxr")}
+    head = head_of("functionals", corpus, recordings(corpus), {**kept, **versions}, precompute)
+    write = functools.partial(write_functionals_shard, kept=kept)
+    return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
+
+
 def _from_recordings(
     corpus: Corpus,
     head: dict[str, Any],
@@ -82,7 +99,8 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
     """Tokens of a corpus's transcripts, int32 [tokens] per clip: places in manifest['lexicon'], all distinct tokens.
 
     The lexicon is that of the whole corpus, sorted; which of its words a model knows is for the training split to
-    say, so one cache serves every split. A clip that nobody could transcribe counts as unreadable.
+    say, so one cache serves every split. A clip that nobody could transcribe counts as unreadable. Where transcripts
+    can be compared with reference text, manifest['word_errors'] holds clip id -> [wrong words, words of the reference].
 
     Args:
       corpus: clips with recordings or reference text, as text['source'] needs.
@@ -93,10 +111,11 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
     Raises:
       UserError: no transcripts to be had, too many missing, disk trouble, damaged shards.
     """
-    from precompute.text import cutter, transcripts
+    from precompute.text import choose_source, cutter, transcripts
 
-    cut = cutter(text)
-    words = [None if t is None else cut(t) for t in transcripts(corpus, text, cache_dir)]
+    cut, source = cutter(text), choose_source(corpus, text, cache_dir)
+    said = transcripts(corpus, {**text, "source": source}, cache_dir)
+    words = [None if t is None else cut(t) for t in said]
     lexicon = sorted({word for line in words for word in line or ()})
     lines = [[clip.id, line] for clip, line in zip(corpus.clips, words, strict=True)]
     head = head_of("tokens", corpus, lines, {"lowercase": text["lowercase"]}, precompute)
@@ -108,7 +127,8 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
         shards.make_folder(folder)
         for number, part in enumerate(parts):
             shards.write_shard(folder, number, part, (), "<i4")
-        shards.write_manifest(folder, len(parts), {**head, "lexicon": lexicon})
+        errors = _word_errors(corpus, said) if source in ("whisper", "file") else {}
+        shards.write_manifest(folder, len(parts), {**head, "lexicon": lexicon, "word_errors": errors})
     return open_finished(folder, precompute)
 
 
@@ -145,6 +165,13 @@ def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Map
     shards.write_shard(folder, number, _wave_rows(clips, kept), (), "<i2")
 
 
+def write_functionals_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
+    """As `write_log_mel_shard`; kept: the arguments of `functionals.of_recording`."""
+    from precompute.functionals import names
+
+    shards.write_shard(folder, number, _functionals_rows(clips, kept), (len(names(kept["sample_rate_hz"])),), "<f4")
+
+
 def _log_mel_rows(clips: Iterable[Clip], audio: Mapping[str, Any]) -> Iterator[Row | Failure]:
     from precompute.audio import log_mel  # here, so that training on finished shards needs no audio libraries
 
@@ -167,6 +194,27 @@ def _wave_rows(clips: Iterable[Clip], kept: Mapping[str, Any]) -> Iterator[Row |
             yield Failure(clip.id, clip.path, str(error))
         else:
             yield Row(clip.id, samples, digest, scale)
+
+
+def _functionals_rows(clips: Iterable[Clip], kept: Mapping[str, Any]) -> Iterator[Row | Failure]:
+    from precompute.functionals import of_recording
+
+    for clip in clips:
+        try:
+            rows, digest = of_recording(clip.path, clip.start_s, clip.end_s, **kept)
+        except UserError as error:
+            yield Failure(clip.id, clip.path, str(error))
+        else:
+            yield Row(clip.id, rows, digest)
+
+
+def _word_errors(corpus: Corpus, transcripts: Sequence[str | None]) -> dict[str, tuple[int, int]]:
+    from precompute import word_errors
+
+    both = zip(corpus.clips, transcripts, strict=True)
+    pairs = [(clip, heard) for clip, heard in both if clip.text is not None and heard is not None]
+    counts = word_errors.count([clip.text for clip, _ in pairs], [heard for _, heard in pairs])
+    return {clip.id: found for (clip, _), found in zip(pairs, counts, strict=True)}
 
 
 def _token_row(clip: Clip, words: list[str] | None, places: Mapping[str, int]) -> Row | Failure:

@@ -106,7 +106,7 @@ def transcripts(corpus: Corpus, text: Mapping, cache_dir: str) -> list[str | Non
     Raises:
       UserError: the source is unknown or cannot be had. Only 'auto' ever takes another source, and says so loudly.
     """
-    source = _choose_source(corpus, text, cache_dir)
+    source = choose_source(corpus, text, cache_dir)
     if source == "whisper":
         words, failures = stt.transcribe_clips(corpus.clips, text, cache_dir)
     elif source == "file":
@@ -136,7 +136,7 @@ def transcribe_file(path: str, text: Mapping, cache_dir: str) -> str:
     return words[0]
 
 
-def _choose_source(corpus: Corpus, text: Mapping, cache_dir: str) -> str:
+def choose_source(corpus: Corpus, text: Mapping, cache_dir: str) -> str:
     """'whisper', 'reference' or 'file'; for 'auto' the first of the first two that can be had."""
     source = text["source"]
     if source not in SOURCES:

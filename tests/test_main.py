@@ -149,7 +149,7 @@ def test_words_and_sound_together_train_with_whisper_and_predict_a_recording(pla
     fields = {"name": "both", "model.text": "gru", "text.source": "whisper", "text.whisper_model": "whisper.pt",
               "model.gru.hidden": 4, "model.gru.embedding": 4, "train.epochs": 1}  # fmt: skip
     output = cli.run(*small(**fields), cwd=place)
-    assert "The words tell" in output
+    assert "The words tell" in output and "word error rate of" in output
     model = place / "runs" / "both-synthetic-speakers5" / "seed0-fold1"
     voice = next((place / "voices").rglob("*.wav"))
     assert voice.name in cli.run("--mode=predict", f"--checkpoint={model}", f"--inputs={voice}", cwd=place)
