@@ -14,9 +14,10 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.name = "ast"
     config.audio.window_ms = 25.0
-    config.audio.hop_ms = 10.0
+    config.audio.hop_ms = 16.0
     config.audio.mels = 66  # 16 + 5 * 10: six rows of patches, and no mel left over
     config.model.audio = "ast"
+    config.model.ast.max_frames = 375
     config.model.pooling = "mean"
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_epochs = 3.0

@@ -16,9 +16,10 @@ def get_config() -> ConfigDict:
     config = ast.get_config()
     config.name = "ast_pretrained"
     config.audio.frontend = "kaldi"
+    config.audio.hop_ms = 10.0
     config.audio.mels = 128
     config.audio.fmin_hz = 20.0
-    config.model.ast.update(width=768, layers=12, heads=12, hidden=3072)
+    config.model.ast.update(width=768, layers=12, heads=12, hidden=3072, max_frames=600)
     config.model.ast.dropout = 0.0
     config.optimizer.learning_rate = 5e-5
     config.optimizer.warmup_epochs = 1.0

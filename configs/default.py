@@ -120,7 +120,7 @@ def get_config() -> ConfigDict:
     config.model.late = ConfigDict({"combine": "logits"})  # what is averaged: 'logits' | 'probabilities'
     config.model.hybrid = ConfigDict({"width": 128, "heads": 4, "dropout": 0.1})
     config.model.ast = ConfigDict({
-        "width": 192, "layers": 4, "heads": 3, "hidden": 768, "patch": 16, "stride": 10, "max_frames": 600,
+        "width": 128, "layers": 4, "heads": 4, "hidden": 512, "patch": 16, "stride": 10, "max_frames": 600,
         "dropout": 0.1,
     })  # fmt: skip
     config.model.whisper = ConfigDict(  # padded: silence is heard up to 30 s, as published weights expect
