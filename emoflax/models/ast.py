@@ -1,10 +1,10 @@
 """Audio Spectrogram Transformer (Gong et al. 2021, arXiv:2104.01778): a Transformer over patches of the log-mel.
 
-With the weights of a Hugging Face folder (`emoflax/pretrained.py`) it computes what `transformers.ASTModel` does, but
+With the weights of a Hugging Face folder (`emoflax/pretrained/`) it computes what `transformers.ASTModel` does, but
 for padding, which the published one looks at and this one does not.
 
 Shape letters: B clips, T frames, F mels, S steps (patches along time), R rows (patches along frequency), P patch,
-L = 2 + S * R tokens, D width.
+N = S * R patches, L = 2 + N tokens, D width.
 """
 
 import jax

@@ -1,6 +1,6 @@
 """BERT's encoder (Devlin et al. 2019, arXiv:1810.04805): words that look at each other in both directions.
 
-With the weights of a Hugging Face folder (`emoflax/pretrained.py`) it computes what `transformers.BertModel` does.
+With the weights of a Hugging Face folder (`emoflax/pretrained/`) it computes what `transformers.BertModel` does.
 
 Shape letters: B clips, T tokens, D width.
 """
