@@ -8,6 +8,7 @@ less than gathering on a CPU. What lies beyond a clip's end stays zero.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ _KNEE = 0.6  # of the highest frequency: above it, vocal-tract warping bends bac
 _CELL_DB = 2.5  # standard deviation of a cell of noise, a mean over the few Fourier bins of a mel band
 _QUANTILES = 1024
 _MOST = {
-    "crop": 0.9, "stretch": 4, "vtlp": 1, "shift_bands": 1000, "gain_db": 100, "tilt_db": 100, "noise": 1, "mixup": 100,
+    "crop": 0.9, "stretch": 4, "vtlp": 1, "shift_bands": 1000, "gain_db": 100, "tilt_db": 100, "noise": 1, "mixup": 100, "contour_shift": 10, "contour_drop": 1,
     "time_masks": 100, "time_mask_share": 1, "band_masks": 100, "band_mask_share": 1,
 }  # fmt: skip
 
@@ -32,6 +33,7 @@ class Augmentation:
     """Which augmentations act, and how strongly: the fields of config.augment, and what log-mels they act on.
 
     Attributes:
+      bands: mel bands at the front of each frame; what follows are contours. None: all.
       band_hz: centre of each mel band, rising; only vtlp asks for it.
       unit_db: how many dB one unit of the log-mels is.
     """
@@ -49,21 +51,25 @@ class Augmentation:
     time_mask_share: float = 0.15
     band_masks: int = 0
     band_mask_share: float = 0.15
+    contour_shift: float = 0.0
+    contour_drop: float = 0.0
+    bands: int | None = None
     band_hz: tuple[float, ...] = ()
     unit_db: float = 1.0
 
     def __post_init__(self):
-        for name, most in _MOST.items():
-            if not 0 <= getattr(self, name) <= most:
-                raise UserError(f"config.augment.{name}={getattr(self, name)} must be from 0 (off) to {most}")
+        check_strengths(self, "config.augment", _MOST)
 
-    def __call__(self, key: jax.Array, batch: Batch, mean_F: jax.Array | None) -> Batch:
+    def __call__(
+        self, key: jax.Array, batch: Batch, mean_F: jax.Array | None, std_F: jax.Array | None = None
+    ) -> Batch:
         """A batch as `Bucket.rows` describes it, with 'target' [batch, classes] -> the same, augmented.
 
         Switching one augmentation on leaves the draws of the others as they were.
 
         Args:
-          mean_F: training mean of each band, which fills what is masked or missing.
+          mean_F: training mean of each channel, which fills what is masked or missing.
+          std_F: training deviation of each channel; only contour_shift asks for it.
         """
         if "logmel" not in batch:
             return batch
@@ -72,8 +78,11 @@ class Augmentation:
         time, bands, level, noise, mix = jnp.split(
             jax.random.uniform(u_key, (len(frames), 11)), np.cumsum([3, 2, 2, 2]), axis=1
         )
-        if self.crop or self.stretch:
-            x, frames = warp_time(time, x, frames, crop=self.crop, stretch=self.stretch)
+        batch = dict(batch)
+        tempo = batch.pop("tempo", None)  # left by WaveAugmentation
+        if self.crop or self.stretch or tempo is not None:
+            x, frames = warp_time(time, x, frames, crop=self.crop, stretch=self.stretch, tempo_B=tempo)
+        x, contours = x[..., : self.bands], x[..., self.bands :] if self.bands else x[..., :0]
         if self.vtlp:
             x = move_bands(x, vtlp_places(bands[:, :1], self.band_hz, self.vtlp))
         if self.shift_bands:
@@ -83,7 +92,9 @@ class Augmentation:
         if self.noise:
             cells_db = _CELL_DB * jax.random.normal(cell_key, x.shape)
             x = add_noise(noise, cells_db, x * self.unit_db, frames, self.noise, self.noise_snr_db) / self.unit_db
-        batch = {**batch, "logmel": inside(x, frames), "frames": frames}
+        if contours.shape[-1] and (self.contour_shift or self.contour_drop):
+            contours = self._disturb(jax.random.fold_in(key, 0xC0), contours, mean_F, std_F)
+        batch = {**batch, "logmel": inside(jnp.concatenate([x, contours], axis=-1), frames), "frames": frames}
         if self.mixup:
             batch = mixup(mix, batch, mean_F, self.mixup)
         if self.time_masks:
@@ -93,23 +104,54 @@ class Augmentation:
         if self.band_masks:
             u = jax.random.uniform(band_key, (2, len(frames), self.band_masks))
             hidden = stretches(u, jnp.full(len(frames), x.shape[2]), x.shape[2], self.band_mask_share)
+            hidden = jnp.pad(hidden, ((0, 0), (0, contours.shape[2])))
             filled = jnp.where(hidden[:, None], mean_F[None, None], batch["logmel"])
             batch |= {"logmel": inside(filled, batch["frames"])}
         return batch
 
 
+    def _disturb(self, key: jax.Array, contours_BxTxC: jax.Array, mean_F: jax.Array, std_F: jax.Array) -> jax.Array:
+        """Shifts each contour of a clip by a normal draw of `contour_shift` deviations; replaces a share by the mean."""
+        clips, _, count = contours_BxTxC.shape
+        shift_key, drop_key = jax.random.split(key)
+        shift_BxC = self.contour_shift * jax.random.normal(shift_key, (clips, count)) * std_F[None, -count:]
+        dropped_BxC = jax.random.uniform(drop_key, (clips, count)) < self.contour_drop
+        shifted_BxTxC = contours_BxTxC + shift_BxC[:, None]
+        return jnp.where(dropped_BxC[:, None], mean_F[None, None, -count:], shifted_BxTxC)
+
+
+def check_strengths(augmentation: Any, where: str, most: Mapping[str, float]) -> None:
+    """Raises UserError for a strength that is negative or above what makes sense, or a range that is none."""
+    for name, value in vars(augmentation).items():
+        if name in most and not 0 <= value <= most[name]:
+            raise UserError(f"{where}.{name}={value} must be from 0 (off) to {most[name]}")
+        if name.endswith(("_db", "_s")) and isinstance(value, tuple) and not (len(value) == 2 and value[0] <= value[1]):
+            raise UserError(f"{where}.{name}={value} must be two numbers, the lower one first")
+
+
 def warp_time(
-    u_Bx3: jax.Array, x_BxTxF: jax.Array, frames_B: jax.Array, *, crop: float, stretch: float
+    u_Bx3: jax.Array,
+    x_BxTxF: jax.Array,
+    frames_B: jax.Array,
+    *,
+    crop: float,
+    stretch: float,
+    tempo_B: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Cuts up to the share `crop` off a clip, divided by chance between its ends, and plays the rest at another rate.
 
     The rate is drawn from 1 / (1 + stretch) to 1 + stretch, evenly on a logarithmic scale. What no longer fits into
     the padded width is cut.
+
+    Args:
+      tempo_B: how many times too fast the clip is, which is set right by the way.
     """
     width = x_BxTxF.shape[1]
     cut_B = crop * frames_B * u_Bx3[:, 0]
     start_B = cut_B * u_Bx3[:, 1]
     rate_B = _factor(u_Bx3[:, 2], stretch)
+    if tempo_B is not None:
+        rate_B = rate_B / tempo_B
     place_BxT = start_B[:, None] + jnp.arange(width)[None] * rate_B[:, None]
     place_BxT = jnp.clip(place_BxT, 0, jnp.maximum(frames_B - 1, 0)[:, None])
     x_BxTxF = jnp.einsum("bts,bsf->btf", interpolation(place_BxT, width), x_BxTxF, precision="highest")
