@@ -92,6 +92,15 @@ def test_what_is_frozen_gets_no_update_not_even_decay_and_has_no_moments(params,
     assert sizes[0] - sizes[1] == 2 * sum(frozen)
 
 
+def test_no_gradient_flows_to_what_is_frozen(params):
+    def total(params):
+        return sum(jnp.sum(jnp.square(p)) for p in jax.tree.leaves(optimizer.hold_frozen(params, "text.stem")))
+
+    gradients = named(jax.jit(jax.grad(total))(params))
+    for name, p in named(params).items():
+        np.testing.assert_array_equal(gradients[name], 0 * p if name.startswith("text.stem.") else 2 * p, name)
+
+
 def test_a_beginning_of_a_path_ends_where_a_name_does():
     assert optimizer.is_frozen("text.layers.1.up.kernel", "text.layers.1")
     assert not optimizer.is_frozen("text.layers.10.up.kernel", "text.layers.1")
