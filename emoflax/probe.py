@@ -123,9 +123,10 @@ def probe(
             raise UserError("a probe is chosen on left-out training speakers, so every fold needs two of them or more")
 
     target_NxC = np.where(label_N[:, None] == np.arange(classes)[None], 1.0, -1.0)
+    blocks = [_blocks(fold, speaker_N) for fold in folds]
 
     def of_layer(layer: int) -> list[list[tuple[float, np.ndarray]]]:
-        return _probe_layer(states_of(layer), target_NxC, speaker_N, folds, ridges)
+        return _probe_layer(states_of(layer), target_NxC, folds, blocks, ridges)
 
     # One thread per layer beats threads inside of LAPACK, whose matrices are small here.
     with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
@@ -177,8 +178,8 @@ def balance(label_N: np.ndarray, classes: int, clips: np.ndarray) -> np.ndarray:
 def _probe_layer(
     states_NxD: np.ndarray,
     target_NxC: np.ndarray,
-    speaker_N: np.ndarray,
     folds: Sequence[Fold],
+    blocks: Sequence["_Blocks"],
     ridges: Sequence[float],
 ) -> list[list[tuple[float, np.ndarray]]]:
     """[folds][ridges] of (inner UAR, test scores)."""
@@ -191,7 +192,7 @@ def _probe_layer(
             m_NxN = _projected_inverse(kernel_NxN, ridge / weight_N)
             my_NxC = m_NxN @ target_NxC
             for number in numbers:
-                found[number].append(_left_out(m_NxN, my_NxC, target_NxC, speaker_N, folds[number]))
+                found[number].append(_left_out(m_NxN, my_NxC, target_NxC, blocks[number]))
     return found
 
 
@@ -213,16 +214,15 @@ def _projected_inverse(kernel_NxN: np.ndarray, penalty_N: np.ndarray) -> np.ndar
 
 
 def _left_out(
-    m_NxN: np.ndarray, my_NxC: np.ndarray, target_NxC: np.ndarray, speaker_N: np.ndarray, fold: Fold
+    m_NxN: np.ndarray, my_NxC: np.ndarray, target_NxC: np.ndarray, blocks: "_Blocks"
 ) -> tuple[float, np.ndarray]:
     """(UAR on the training speakers, each predicted without itself; scores [test, classes]), for one fold."""
-    outside = np.setdiff1d(np.arange(len(m_NxN)), fold.train)
+    outside, place_GxS, there_GxS = blocks.outside, blocks.place_GxS, blocks.there_GxS
     rows_TxN = m_NxN[outside]
     solved = np.linalg.solve(rows_TxN[:, outside], np.concatenate([rows_TxN, my_NxC[outside]], axis=1))
     b_TxN, bmy_TxC = solved[:, : len(m_NxN)], solved[:, len(m_NxN) :]
-    scores = (target_NxC[outside] - bmy_TxC)[np.searchsorted(outside, fold.test)]
+    scores = (target_NxC[outside] - bmy_TxC)[blocks.test]
 
-    place_GxS, there_GxS = _by_speaker(fold.train, speaker_N)
     both_GxSxS = there_GxS[:, :, None] & there_GxS[:, None]
     rows_GxSxT = rows_TxN.T[place_GxS]
     # M and M y once the test clips are out; a speaker with fewer clips than others is filled up with a unit matrix.
@@ -235,10 +235,25 @@ def _left_out(
     return float(metrics.scores(matrix)["uar"]), scores
 
 
-def _by_speaker(clips: np.ndarray, speaker_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(positions [speakers, most clips of one], which of them are there)."""
-    groups = [clips[speaker_N[clips] == speaker] for speaker in np.unique(speaker_N[clips])]
-    there = np.arange(max(map(len, groups)))[None] < np.array([len(group) for group in groups])[:, None]
-    place = np.zeros(there.shape, int)
-    place[there] = np.concatenate(groups)
-    return place, there
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+    """Which clips of a fold are left out together.
+
+    `outside` [T] are the clips that are not trained on, `test` the places of the scored ones among them; `place_GxS`
+    are the training clips of each speaker, as far as `there_GxS` holds.
+    """
+
+    outside: np.ndarray
+    test: np.ndarray
+    place_GxS: np.ndarray
+    there_GxS: np.ndarray
+
+
+def _blocks(fold: Fold, speaker_N: np.ndarray) -> _Blocks:
+    outside = np.setdiff1d(np.arange(len(speaker_N)), fold.train)
+    own = speaker_N[fold.train]
+    groups = [fold.train[own == speaker] for speaker in np.unique(own)]
+    there_GxS = np.arange(max(map(len, groups)))[None] < np.array([len(group) for group in groups])[:, None]
+    place_GxS = np.zeros(there_GxS.shape, int)
+    place_GxS[there_GxS] = np.concatenate(groups)
+    return _Blocks(outside, np.searchsorted(outside, fold.test), place_GxS, there_GxS)
