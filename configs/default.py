@@ -43,6 +43,10 @@ def get_config() -> ConfigDict:
     config.audio.fmin_hz = 50.0
     config.audio.fmax_hz = 8_000.0
 
+    config.functionals = ConfigDict()
+    # A clip is heard at each of these, pitch and formants with it; answers are averaged. More than 1.0: augmentation.
+    config.functionals.speeds = (1.0,)
+
     # Augmentation of the training clips' log-mels, drawn anew for each clip and step. 0 switches one off.
     config.augment = ConfigDict()
     config.augment.crop = 0.0  # up to this share of a clip is cut off, divided by chance between both ends
@@ -105,6 +109,8 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.audio = ""  # name of an audio encoder in emoflax/models/__init__.py, or '' for none
     config.model.text = ""  # name of a text encoder, or ''
+    config.model.functionals = ""  # a model of statistics over the clip, in the place of encoders: 'ridge', or ''
+    config.model.ridge = ConfigDict({"ridges": (0.1, 0.3, 1.0, 3.0)})  # penalties; left-out training speakers choose
     config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'
     config.model.fusion = "concat"  # of sound and words: 'concat' | 'early' | 'late' | 'hybrid'
     # Share of the training clips whose sound, and of those whose words, are taken for missing; never both of one clip.

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+FUNCTIONALS = 4_530  # numbers that precompute/functionals.py makes of a clip
+
 
 @dataclasses.dataclass(frozen=True)
 class Clip:

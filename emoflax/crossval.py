@@ -183,7 +183,7 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
 
 
 def open_features(config: ConfigDict) -> Features:
-    own = {name: config[name].to_dict() for name in ("data", "audio", "text", "precompute", "model")}
+    own = {name: config[name].to_dict() for name in ("data", "audio", "functionals", "text", "precompute", "model")}
     return _open_features(json.dumps(own, default=list), _Hidden(config))
 
 

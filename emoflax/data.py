@@ -31,8 +31,8 @@ class Bucket:
     `rows` maps names to arrays: 'logmel' float32 [rows, frames, mels] in dB, 'frames' int32 [rows], 'tokens' int32
     [rows, tokens], 'n_tokens' int32 [rows], 'label' int32 [rows], 'weight' float32 [rows], and 'clip' int32 [rows],
     the position of the row's clip in `Dataset.clips`. In the place of log-mels there may be waveforms: 'wave' int16
-    [rows, samples], 'samples' int32 [rows], and 'scale' float32 [rows] to multiply them by. A batch holds `batch_size`
-    rows.
+    [rows, samples], 'samples' int32 [rows], and 'scale' float32 [rows] to multiply them by. A model of functionals sees
+    'functionals' float32 [rows, functionals] and no length. A batch holds `batch_size` rows.
     """
 
     rows: dict[str, jax.Array]
@@ -79,7 +79,7 @@ class Features:
     def digests(self) -> dict[str, str]:
         """Clip id -> hash of its decoded samples; empty for a text-only corpus."""
         found = {}
-        for kind in self.shards.keys() & {"logmel", "wave", "states"}:
+        for kind in self.shards.keys() & {"logmel", "wave", "states", "functionals"}:
             found |= dict(zip(self.shards[kind].ids, self.shards[kind].digests, strict=True))
         return found
 
@@ -132,6 +132,12 @@ def logmel_statistics(
     return mean.astype(np.float32), std.astype(np.float32)
 
 
+def functionals_rows(features: Features, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Functionals of all speeds of the clips, float32 [rows, functionals], and each row's place in `positions`."""
+    rows = [features.get("functionals", position) for position in positions]
+    return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+
+
 def class_weights(labels: np.ndarray, classes: int, power: float) -> np.ndarray:
     """float32 [classes], mean 1 over the clips: 1 / frequency to `power`, so at 1 every class weighs the same."""
     weights = np.maximum(np.bincount(labels, minlength=classes), 1.0) ** -power
@@ -171,19 +177,21 @@ def load(
     positions = features.readable(positions)
     labels = {label: i for i, label in enumerate(features.corpus.labels)}
     clips = [features.corpus.clips[i] for i in positions]
-    sounds = scales = tokens = None
+    sounds = scales = functionals = tokens = None
     if "logmel" in features.shards:
         sounds = [features.get("logmel", i) for i in positions]
     if "wave" in features.shards:
         sounds = [features.get("wave", i) for i in positions]
         scales = np.array([features.scale(i) for i in positions], np.float32)
+    if "functionals" in features.shards:
+        functionals = [features.get("functionals", i) for i in positions]
     if "tokens" in features.shards:
         remap = token_ids(features.shards["tokens"].manifest["lexicon"], vocabulary)
         tokens = [remap[features.get("tokens", i)] for i in positions]
     dataset = from_arrays(
         sounds, tokens, np.array([labels[clip.label] for clip in clips], np.int32),
         max_frames=max_frames, max_tokens=max_tokens, batch_size=batch_size, buckets=buckets, weights=weights,
-        frontend=frontend, scales=scales,
+        frontend=frontend, scales=scales, functionals=functionals,
     )
     return dataclasses.replace(dataset, clips=positions)
 
@@ -200,6 +208,7 @@ def from_arrays(
     weights: np.ndarray | None = None,
     frontend: LogMel | None = None,
     scales: np.ndarray | None = None,
+    functionals: Sequence[np.ndarray] | None = None,
 ) -> Dataset:
     """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here.
 
@@ -208,15 +217,18 @@ def from_arrays(
     Args:
       frontend: None; or what will make log-mels of `sounds`, which then are waveforms [samples], to be multiplied by
         `scales` [clips].
+      functionals: [speeds, functionals] of each clip, one row per speed; with neither sounds nor tokens.
     """
     longest = max_frames * frontend.hop if frontend else max_frames
     if len(labels) == 0:
         raise UserError("there is no clip to put into a batch")
-    windows = [
-        (clip, start)
-        for clip in range(len(labels))
-        for start in (window_starts(len(sounds[clip]), longest) if sounds is not None else [0])
-    ]
+
+    def starts(clip: int) -> Sequence[int]:
+        if functionals is not None:
+            return range(len(functionals[clip]))
+        return window_starts(len(sounds[clip]), longest) if sounds is not None else [0]
+
+    windows = [(clip, start) for clip in range(len(labels)) for start in starts(clip)]
     clip, start = (np.array(column, np.int32) for column in zip(*windows, strict=True))
     columns = {"clip": clip, "label": labels[clip], "weight": np.ones(len(clip), np.float32)}
     columns["weight"] /= np.bincount(clip)[clip]
@@ -234,7 +246,10 @@ def from_arrays(
         if sounds is None:  # a clip without a word is one unknown word: it has nothing else
             ragged["tokens"] = [x if len(x) else np.array([UNK], np.int32) for x in ragged["tokens"]]
         columns["n_tokens"] = np.array([len(x) for x in ragged["tokens"]], np.int32)
-    groups = _group(columns[length if sounds is not None else "n_tokens"], buckets, batch_size)
+    if functionals is not None:
+        columns["functionals"] = np.stack([functionals[c][row] for c, row in windows])
+    lengths = columns.get(length, columns.get("n_tokens", np.ones(len(clip), np.int32)))
+    groups = _group(lengths, buckets, batch_size)
     widths = {sound: width, "tokens": _round_up}
     return Dataset(
         tuple(_bucket(rows, columns, ragged, widths, batch_size) for rows in groups), clips=np.arange(len(labels))

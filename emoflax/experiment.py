@@ -81,6 +81,10 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
             raise UserError(f"config.data.store={config.data.store!r}; choose 'logmel' or 'wave'")
         compute = build.waves if config.data.store == "wave" else build.log_mels
         shards[config.data.store] = compute(corpus, config.audio.to_dict(), cache_dir, precompute)
+    if config.model.functionals:
+        shards["functionals"] = build.functionals(
+            corpus, config.audio.to_dict(), config.functionals.speeds, cache_dir, precompute
+        )
     if config.model.text:
         shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
     return Features(corpus, shards)
@@ -245,6 +249,11 @@ def train_member(
     if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
         mean, std = data.logmel_statistics(features, clips, model.frontend)
         model.normalise.mean[...], model.normalise.std[...] = jnp.asarray(mean), jnp.asarray(std)
+    if config.model.functionals:
+        rows, place = data.functionals_rows(features, clips)
+        speaker = np.array([corpus.clips[i].speaker for i in clips])
+        fit = model.fit(rows, labels[place], speaker[place])
+        logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, fit.ridge, fit.uar)
     recipe = recipe_of(config, model, sum(bucket.steps for bucket in train_set.buckets))
     state = recipe.init(model, member.seed)
 

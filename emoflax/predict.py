@@ -53,12 +53,22 @@ def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
     """Log-mel [frames, mels]; no frames for a model that does not hear, and for a text file."""
     from precompute import audio
 
+    if config.model.functionals:
+        return functionals_of(config, path)
     if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
         return np.zeros((0, config.audio.mels), np.float32)
     if frontend := experiment.frontend_of(config):
         kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
         return frontend.alone(*audio.waveform(str(path), **kept)[:2])
     return audio.log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
+
+
+def functionals_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
+    """Functionals [speeds, functionals] of a recording."""
+    from precompute import functionals
+
+    kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
+    return functionals.of_recording(str(path), **kept, speeds=config.functionals.speeds)[0]
 
 
 def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
@@ -164,6 +174,7 @@ def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> da
         max_tokens=config.text.max_tokens,
         batch_size=config.train.batch_size,
         buckets=config.data.buckets,
+        functionals=[x.logmel for x in utterances] if config.model.functionals else None,
     )
 
 

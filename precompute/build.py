@@ -25,7 +25,7 @@ from absl import logging
 from tqdm import tqdm
 
 from emoflax import shards
-from emoflax.clip import Clip, Corpus
+from emoflax.clip import FUNCTIONALS, Clip, Corpus
 from emoflax.errors import UserError
 from emoflax.shards import Failure, Row, ShardSet
 
@@ -68,8 +68,9 @@ def functionals(
     Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter. `speeds` is
     config.functionals.speeds.
     """
-    from precompute.functionals import VERSION
+    from precompute.functionals import VERSION, check_rate
 
+    check_rate(audio["sample_rate_hz"])
     kept = {"sample_rate_hz": audio["sample_rate_hz"], "trim_db": audio["trim_db"], "speeds": list(speeds)}
     versions = {"version": VERSION} | {name: importlib.metadata.version(name) for name in ("librosa", "scipy", "soxr")}
     head = head_of("functionals", corpus, recordings(corpus), {**kept, **versions}, precompute)
@@ -167,9 +168,7 @@ def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Map
 
 def write_functionals_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
     """As `write_log_mel_shard`; kept: the arguments of `functionals.of_recording`."""
-    from precompute.functionals import names
-
-    shards.write_shard(folder, number, _functionals_rows(clips, kept), (len(names(kept["sample_rate_hz"])),), "<f4")
+    shards.write_shard(folder, number, _functionals_rows(clips, kept), (FUNCTIONALS,), "<f4")
 
 
 def _log_mel_rows(clips: Iterable[Clip], audio: Mapping[str, Any]) -> Iterator[Row | Failure]:

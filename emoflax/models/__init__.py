@@ -7,6 +7,8 @@ An audio encoder is built as `Encoder(mels, **its_config, dtype=, rngs=)` and ca
 An audio encoder whose attention is to be drawn also has `centres(steps)`: the frame in the middle of each step, nan for
 a step that is at no moment of the clip.
 
+A model of functionals is a whole classifier, built as `Model(functionals, **its_config, classes=, dtype=, rngs=)`.
+
 Poolings are described in pooling.py, fusions in fusion.py. What `config.model.<name>` holds are the settings of the
 encoder, pooling or fusion of that name; one without settings of its own has no such group.
 """
@@ -17,6 +19,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from flax import nnx
 
+from emoflax.clip import FUNCTIONALS
 from emoflax.errors import UserError
 from emoflax.frontend import LogMel
 from emoflax.models.ast import Ast
@@ -24,6 +27,7 @@ from emoflax.models.attention_cnn import AttentionCnn
 from emoflax.models.bert import Bert
 from emoflax.models.classifier import Classifier, Head
 from emoflax.models.cnn import Cnn
+from emoflax.models.functionals import Ridge
 from emoflax.models.fusion import Concat, Early, Hybrid, Late
 from emoflax.models.gru import Gru
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
@@ -31,6 +35,7 @@ from emoflax.models.whisper import Whisper
 
 AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper}
 TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
+FUNCTIONALS_MODELS = {"ridge": Ridge}
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
 FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")
@@ -38,7 +43,7 @@ DTYPES = ("float32", "bfloat16")
 
 def build(
     model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int, frontend: LogMel | None = None
-) -> Classifier:
+) -> Classifier | Ridge:
     """A freshly initialised classifier.
 
     Args:
@@ -64,11 +69,18 @@ def build(
             )
         return registry[name](*args, **parts, **model.get(name, {}), **options)
 
+    if model["functionals"]:
+        if model["audio"] or model["text"]:
+            raise UserError(
+                "config.model.functionals is a model of its own: set config.model.audio and .text to ''; to join it "
+                "with others, make each a candidate of --mode=crossval, whose ensemble weighs their probabilities"
+            )
+        return make("functionals", FUNCTIONALS_MODELS, FUNCTIONALS, classes=classes)
     audio = make("audio", AUDIO_ENCODERS, mels) if model["audio"] else None
     text = make("text", TEXT_ENCODERS, vocabulary) if model["text"] else None
     widths = {name: encoder.width for name, encoder in (("audio", audio), ("text", text)) if encoder}
     if not widths:
-        raise UserError("config.model has neither an audio nor a text encoder; set config.model.audio or .text")
+        raise UserError("config.model has no encoder at all; set config.model.audio, .text or .functionals")
     parts = {
         "pooling": functools.partial(make, "pooling", POOLINGS),
         "head": functools.partial(Head, hidden=model["head"], dropout=model["dropout"], classes=classes, **options),
