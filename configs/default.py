@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
     config.audio.mels = 64
     config.audio.fmin_hz = 50.0
     config.audio.fmax_hz = 8_000.0
+    config.audio.contours = False  # pitch, voice quality, formants, spectral shape beside the mel bands of each frame
 
     config.functionals = ConfigDict()
     # A clip is heard at each of these, pitch and formants with it; answers are averaged. More than 1.0: augmentation.
@@ -58,6 +59,8 @@ def get_config() -> ConfigDict:
     config.augment.noise = 0.0  # share of the clips that get white noise
     config.augment.noise_snr_db = (5.0, 40.0)  # signal-to-noise ratio, drawn from this range
     config.augment.mixup = 0.0  # a of Beta(a, a); audio models only
+    config.augment.contour_shift = 0.0  # each contour moves by a normal draw of this many training deviations
+    config.augment.contour_drop = 0.0  # share of a clip's contours set to the training mean
     config.augment.time_masks = 0  # SpecAugment: stretches of frames set to the training mean ...
     config.augment.time_mask_share = 0.15  # ... each up to this share of the clip
     config.augment.band_masks = 0  # SpecAugment: ranges of mel bands set to the training mean ...
@@ -159,6 +162,7 @@ def get_config() -> ConfigDict:
     config.train.select = "uar"  # dev score that picks the epoch: 'uar' | 'accuracy' | 'macro_f1' | 'weighted_f1'
     config.train.label_smoothing = 0.0
     config.train.ema = 0.0  # decay per step of the averaged weights that are evaluated; 0: none
+    config.train.population = 0  # models (seeds, folds) trained at once in one program; 0, 1: one after the other
     config.train.save_epochs = 1  # a checkpoint every so many epochs
 
     # --mode=crossval: each fold's choices are made on its training speakers alone, then its test clips are scored once.

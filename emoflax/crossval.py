@@ -22,7 +22,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import corpora, data, evaluate, experiment, metrics, splits, workers
+from emoflax import corpora, data, evaluate, experiment, metrics, population, splits, workers
 from emoflax.clip import Corpus
 from emoflax.data import Features
 from emoflax.errors import UserError
@@ -41,6 +41,11 @@ class Task:
     config: ConfigDict
     member: Member
     part: str
+
+    @property
+    def kept(self) -> pathlib.Path:
+        """Its predictions, once it is done."""
+        return self.member.folder / f"{self.part}.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +79,7 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
         open_features(candidate)  # computes what is missing, before several processes would
     inner_splits, outer_splits = zip(*nests, strict=True)
     inner = inner_tasks(candidates, inner_splits, folder)
-    dev = learn_all(list(inner.values()), config.crossval.workers)
+    dev = learn_all(list(inner.values()), config)
     found = dict(zip(inner, dev, strict=True))
     choices = [
         choose({name: found[split.fold, name] for name in candidates}, candidates, split.fold, corpus)
@@ -82,7 +87,7 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     ]
     (folder / "choices.json").write_text(json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n")
     final = final_tasks(candidates, outer_splits, choices, folder)
-    test = dict(zip(final, learn_all(list(final.values()), config.crossval.workers), strict=True))
+    test = dict(zip(final, learn_all(list(final.values()), config), strict=True))
     one = [test[c.fold, c.candidate, int(seed)] for seed in config.seeds for c in choices]
     ensemble = [mix(c, {name: [test[c.fold, name, int(s)] for s in config.seeds] for name in c.weights}, config)
                 for c in choices]  # fmt: skip
@@ -121,6 +126,7 @@ def override(config: ConfigDict, name: str, fields: Mapping) -> ConfigDict:
     changed = config.copy_and_resolve_references().lock()
     try:
         changed.update_from_flattened_dict(fields)
+        experiment.settle(changed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split()).strip("\"'")[:160]
         raise UserError(f"candidate {name}: {reason}; configs/default.py lists every field with its unit") from error
@@ -156,10 +162,13 @@ def final_tasks(
     }
 
 
-def learn_all(tasks: Sequence[Task], count: int) -> list[Predictions]:
-    """Predictions of every task, in order."""
+def learn_all(tasks: Sequence[Task], config: ConfigDict) -> list[Predictions]:
+    """Predictions of every task, in order; trained one by one, by several processes, or as populations."""
+    if (size := config.train.population) > 1:
+        missing = [task for task in tasks if not task.kept.exists()]
+        population.train_members([(t.config, training_features(t), t.member) for t in missing], size)
     found: dict[int, Predictions] = {}
-    for place, predictions in workers.run(learn, tasks, count):
+    for place, predictions in workers.run(learn, tasks, config.crossval.workers):
         found[place] = predictions
         folder = tasks[place].member.folder
         logging.info("model %d of %d: %s/%s", len(found), len(tasks), folder.parent.name, folder.name)
@@ -169,17 +178,21 @@ def learn_all(tasks: Sequence[Task], count: int) -> list[Predictions]:
 def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -> Predictions:
     """Trains a model, or what is left of it, and predicts; the answer is kept beside the checkpoints."""
     config, member = task.config, task.member
-    features = open_features(config)
-    kept, key = member.folder / f"{task.part}.npz", json.dumps(experiment.describe(config, features, member, ()))
-    if (known := _read(kept, key)) is not None:
+    features = training_features(task)
+    key = json.dumps(experiment.describe(config, features, member, ()))
+    if (known := _read(task.kept, key)) is not None:
         return known
-    if seed := config.crossval.permute_labels:
-        features = data.permute_labels(features, member.split.train, seed)
     experiment.train_member(config, features, member, watch)
     last = not config.crossval.choose_epoch
     predictions = evaluate.predict_member(config, features, member, task.part, last=last)
-    _write(kept, key, predictions)
+    _write(task.kept, key, predictions)
     return predictions
+
+
+def training_features(task: Task) -> Features:
+    """What the task's model learns from; with shuffled labels in a guard run."""
+    features, seed = open_features(task.config), task.config.crossval.permute_labels
+    return data.permute_labels(features, task.member.split.train, seed) if seed else features
 
 
 def open_features(config: ConfigDict) -> Features:

@@ -53,6 +53,11 @@ class Dataset:
     buckets: tuple[Bucket, ...]
     clips: np.ndarray
 
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return sum(bucket.steps for bucket in self.buckets)
+
 
 class Features:
     """What precompute made of a corpus: of each kind ('logmel', 'tokens', 'states') one sequence per readable clip."""

@@ -11,6 +11,7 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
@@ -24,12 +25,14 @@ from emoflax.checkpoint import Checkpoints
 from emoflax.clip import Corpus
 from emoflax.data import Dataset, Features
 from emoflax.errors import UserError
-from emoflax.frontend import UNIT_DB, LogMel, band_edges_hz
+from emoflax.frontend import UNIT_DB, LogMel, band_edges_hz, channels
 from emoflax.monitor import Monitor
 from emoflax.splits import Split
 
 # May change between two runs of one command: none of them changes the weights.
-NOT_COMPARED = ("data.dir", "data.cache_dir", "precompute", "seeds", "split.fold", "crossval.workers")
+NOT_COMPARED = (
+    "data.dir", "data.cache_dir", "precompute", "seeds", "split.fold", "crossval.workers", "train.population",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,14 +140,21 @@ def frontend_of(config: ConfigDict) -> LogMel | None:
     audio = config.audio.to_dict()
     if audio.pop("frontend") != "librosa":
         raise UserError("config.data.store='wave' needs config.audio.frontend='librosa'")
+    if audio.pop("contours"):
+        raise UserError("config.data.store='wave' keeps no contours; set config.audio.contours=False or store='logmel'")
     del audio["trim_db"]
     return LogMel(**audio)
 
 
 def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: int) -> nnx.Module:
+    if config.audio.contours and config.model.audio not in models.HEAR_CONTOURS:
+        raise UserError(
+            f"config.audio.contours=True: encoder {config.model.audio!r} takes neighbouring channels for neighbouring "
+            f"frequencies; choose config.model.audio from: {', '.join(models.HEAR_CONTOURS)}"
+        )
     return models.build(
         config.model.to_dict(),
-        mels=config.audio.mels,
+        mels=channels(config.audio),
         vocabulary=vocabulary_size + 2,
         classes=classes,
         dtype=config.train.dtype,
@@ -153,9 +163,13 @@ def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: in
     )
 
 
-def recipe_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int) -> train.Recipe:
+def recipe_of(
+    config: ConfigDict, model: nnx.Module, steps_per_epoch: int, own: Mapping[str, jax.Array] | None = None
+) -> train.Recipe:
+    """`own`: field -> array, in the place of the config's number, where a population trains (`population.VARIED`)."""
+    own = own or {}
     rate = optimizer.learning_rate(
-        peak=config.optimizer.learning_rate,
+        peak=own.get("optimizer.learning_rate", config.optimizer.learning_rate),
         schedule=config.optimizer.schedule,
         warmup_epochs=config.optimizer.warmup_epochs,
         epochs=config.train.epochs,
@@ -165,7 +179,7 @@ def recipe_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int) -> tr
     optimizer.check(nnx.state(model, nnx.Param), **tuning)
     chain = optimizer.build(
         rate,
-        weight_decay=config.optimizer.weight_decay,
+        weight_decay=own.get("optimizer.weight_decay", config.optimizer.weight_decay),
         clip_norm=config.optimizer.clip_norm,
         freeze=config.optimizer.freeze,
         layer_decay=config.optimizer.layer_decay,
@@ -176,7 +190,7 @@ def recipe_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int) -> tr
         nnx.graphdef(model),
         chain,
         classes=model.classes,
-        label_smoothing=config.train.label_smoothing,
+        label_smoothing=own.get("train.label_smoothing", config.train.label_smoothing),
         ema=config.train.ema,
         augmentation=augmentation_of(config),
         wave_augmentation=wave_augmentation_of(config),
@@ -189,7 +203,8 @@ def augmentation_of(config: ConfigDict) -> Augmentation:
         raise UserError("config.augment.mixup mixes sounds and cannot mix words; set it to 0 for a model of both")
     centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1].tolist()
     unit_db = UNIT_DB[config.audio.frontend]
-    return Augmentation(**_strengths(config.augment), band_hz=tuple(centres_hz), unit_db=unit_db)
+    bands = {"bands": config.audio.mels, "band_hz": tuple(centres_hz)}
+    return Augmentation(**_strengths(config.augment), **bands, unit_db=unit_db)
 
 
 def wave_augmentation_of(config: ConfigDict) -> WaveAugmentation:
@@ -230,61 +245,82 @@ def train_member(
     Args:
       watch: called with the numbers of every epoch; what it raises ends the training.
     """
-    begin = time.perf_counter()
-    split, corpus = member.split, features.corpus
-    if config.train.select not in metrics.METRICS:
-        raise UserError(f"config.train.select={config.train.select!r}; choose one of: {', '.join(metrics.METRICS)}")
-    splits.check_leakage(split, corpus, features.digests)
-    clips = features.readable(split.train)
-    vocabulary = vocabulary_of(config, features, clips)
-    labels = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
-    weights = data.class_weights(labels, len(corpus.labels), config.train.class_weighting)
-    train_set = dataset_of(config, features, clips, vocabulary, weights)
-    dev_set = dataset_of(config, features, split.dev, vocabulary) if len(split.dev) else None
+    with Training(config, features, member) as run:
+        def after_epoch(epoch: int, state: train.TrainState, numbers: dict) -> None:
+            run.keep(epoch, state, numbers)
+            watch(numbers)
 
-    model = build_model(config, len(vocabulary), len(corpus.labels), member.seed)
-    for kind, path in config.model.pretrained.items():
-        if path:
-            pretrained.load(getattr(model, kind), config.model[kind], path)
-    if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
-        mean, std = data.logmel_statistics(features, clips, model.frontend)
-        model.normalise.mean[...], model.normalise.std[...] = jnp.asarray(mean), jnp.asarray(std)
-    if config.model.functionals:
-        rows, place = data.functionals_rows(features, clips)
-        speaker = np.array([corpus.clips[i].speaker for i in clips])
-        fit = model.fit(rows, labels[place], speaker[place])
-        logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, fit.ridge, fit.uar)
-    recipe = recipe_of(config, model, sum(bucket.steps for bucket in train_set.buckets))
-    state = recipe.init(model, member.seed)
+        train.fit(run.recipe, run.state, run.train_set, epochs=run.epochs, after_epoch=after_epoch)
 
-    checkpoints = Checkpoints(member.checkpoints)
-    description = describe(config, features, member, vocabulary)
-    state, done, clock_s = resume(checkpoints, state, description)
-    epochs = member.epochs or config.train.epochs
-    if done >= epochs:
-        logging.info("%s: all %d epochs are done", member.folder.name, done)
-        checkpoints.close()
-        return
-    monitor = Monitor(member.folder, member.folder.name, done, epochs)
 
-    def after_epoch(epoch: int, state: train.TrainState, numbers: dict) -> None:
-        last = epoch == epochs
+class Training:
+    """A model between two epochs: what it learns from, its state, and where its epochs are kept.
+
+    Attributes:
+      model: with its first weights and its normalisation.
+      state: after the `done` epochs that an earlier run left on disk.
+      epochs: that it is to have in the end.
+    """
+
+    def __init__(self, config: ConfigDict, features: Features, member: Member):
+        self._begin, self.config, self.member = time.perf_counter(), config, member
+        split, self._corpus = member.split, features.corpus
+        labels = self._corpus.labels
+        if config.train.select not in metrics.METRICS:
+            raise UserError(f"config.train.select={config.train.select!r}; choose one of: {', '.join(metrics.METRICS)}")
+        splits.check_leakage(split, self._corpus, features.digests)
+        clips = features.readable(split.train)
+        vocabulary = vocabulary_of(config, features, clips)
+        label = np.array([labels.index(self._corpus.clips[i].label) for i in clips])
+        weights = data.class_weights(label, len(labels), config.train.class_weighting)
+        self.train_set = dataset_of(config, features, clips, vocabulary, weights)
+        self.dev_set = dataset_of(config, features, split.dev, vocabulary) if len(split.dev) else None
+
+        self.model = build_model(config, len(vocabulary), len(labels), member.seed)
+        for kind, path in config.model.pretrained.items():
+            if path:
+                pretrained.load(getattr(self.model, kind), config.model[kind], path)
+        if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
+            mean, std = data.logmel_statistics(features, clips, self.model.frontend)
+            self.model.normalise.mean[...], self.model.normalise.std[...] = jnp.asarray(mean), jnp.asarray(std)
+        if config.model.functionals:
+            rows, place = data.functionals_rows(features, clips)
+            speaker = np.array([self._corpus.clips[i].speaker for i in clips])
+            fit = self.model.fit(rows, label[place], speaker[place])
+            logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, fit.ridge, fit.uar)
+        self.recipe = recipe_of(config, self.model, self.train_set.steps)
+        fresh = self.recipe.init(self.model, member.seed)
+
+        self._checkpoints = Checkpoints(member.checkpoints)
+        self._description = describe(config, features, member, vocabulary)
+        self.state, self.done, self._clock_s = resume(self._checkpoints, fresh, self._description)
+        self.epochs = member.epochs or config.train.epochs
+        self._monitor = None
+        if self.done >= self.epochs:
+            logging.info("%s: all %d epochs are done", member.folder.name, self.done)
+        else:
+            self._monitor = Monitor(member.folder, member.folder.name, self.done, self.epochs)
+
+    def __enter__(self) -> "Training":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._monitor:
+            self._monitor.close()
+        self._checkpoints.close()
+
+    def keep(self, epoch: int, state: train.TrainState, numbers: dict) -> None:
+        """Evaluates, saves and logs an epoch; its dev scores are added to `numbers`."""
+        config, last = self.config, epoch == self.epochs
         numbers |= dict.fromkeys(("dev_loss", *(f"dev_{name}" for name in metrics.METRICS)))
         if epoch % config.train.save_epochs == 0 or last:
-            if dev_set:
-                numbers |= dev_scores(recipe, state, dev_set, corpus)
-            clock = clock_s + time.perf_counter() - begin
+            if self.dev_set:
+                numbers |= dev_scores(self.recipe, state, self.dev_set, self._corpus)
+            clock = self._clock_s + time.perf_counter() - self._begin
             # Without dev clips the last epoch is the best one.
-            chosen_by = numbers[f"dev_{config.train.select}"] if dev_set else epoch / config.train.epochs
-            checkpoints.save(epoch, state, description | {"epoch": epoch, "clock_s": clock}, chosen_by)
-        monitor.epoch(numbers)
-        watch(numbers)
-
-    try:
-        train.fit(recipe, state, train_set, epochs=epochs, after_epoch=after_epoch)
-    finally:
-        monitor.close()
-        checkpoints.close()
+            chosen_by = numbers[f"dev_{config.train.select}"] if self.dev_set else epoch / config.train.epochs
+            self._checkpoints.save(epoch, state, self._description | {"epoch": epoch, "clock_s": clock}, chosen_by)
+        self._monitor.epoch(numbers)
 
 
 def resume(checkpoints: Checkpoints, state: train.TrainState, description: dict) -> tuple[train.TrainState, int, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import corpora, evaluate, experiment, ledger, metrics, report, splits
+from emoflax import corpora, evaluate, experiment, ledger, metrics, population, report, splits
 from emoflax import crossval as nested
 from emoflax import predict as prediction
 from emoflax.clip import Corpus
@@ -59,8 +59,7 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     _make(folder)
     features = experiment.features_of(config, corpus)
     if train:
-        for member in members:
-            experiment.train_member(config, features, member)
+        population.train_members([(config, features, member) for member in members], config.train.population)
     predictions = [evaluate.predict_member(config, features, member) for member in members]
     facts = facts_of(config, features, members[0].split, predictions, time.perf_counter() - begin, commit)
     report_on(folder, facts, corpus, predictions, record=record)

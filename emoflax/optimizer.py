@@ -19,15 +19,17 @@ _LAYER = re.compile(r"(?P<encoder>audio|text)\.layers\.(?P<number>\d+)\.")
 
 
 def learning_rate(
-    *, peak: float, schedule: str, warmup_epochs: float, epochs: int, steps_per_epoch: int
+    *, peak: float | jax.Array, schedule: str, warmup_epochs: float, epochs: int, steps_per_epoch: int
 ) -> optax.Schedule:
-    """Step -> learning rate: linear warm-up, then cosine to zero or constant."""
+    """Step -> learning rate: linear warm-up, then cosine to zero or constant. `peak` may be an array."""
     total, warmup = epochs * steps_per_epoch, round(warmup_epochs * steps_per_epoch)
     if schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, peak, min(warmup, total - 1), total)
-    if schedule == "constant":
-        return optax.linear_schedule(0.0 if warmup else peak, peak, max(warmup, 1))
-    raise UserError(f"config.optimizer.schedule={schedule!r} does not exist; choose one of: cosine, constant")
+        share = optax.warmup_cosine_decay_schedule(0.0, 1.0, min(warmup, total - 1), total)
+    elif schedule == "constant":
+        share = optax.linear_schedule(0.0 if warmup else 1.0, 1.0, max(warmup, 1))
+    else:
+        raise UserError(f"config.optimizer.schedule={schedule!r} does not exist; choose one of: cosine, constant")
+    return lambda step: peak * share(step)
 
 
 def build(

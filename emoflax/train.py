@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -75,8 +75,8 @@ def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -
     model = nnx.merge(recipe.model, state.params, state.statistics, copy=True)
     batch = batch | {"target": targets(batch["label"], recipe.classes, recipe.label_smoothing)}
     batch = model.hear(recipe.wave_augmentation(jax.random.fold_in(key, 0x3A7E), batch))
-    mean = model.normalise.mean[...] if model.normalise else None
-    batch = recipe.augmentation(jax.random.fold_in(key, 0xA06), batch, mean)
+    known = (model.normalise.mean[...], model.normalise.std[...]) if model.normalise else (None, None)
+    batch = recipe.augmentation(jax.random.fold_in(key, 0xA06), batch, *known)
 
     def loss_of(params):
         params = optimizer.hold_frozen(params, recipe.freeze)
@@ -96,10 +96,27 @@ def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -
 
 
 def batch_at(bucket: Bucket, order: jax.Array, slot: jax.Array) -> dict[str, jax.Array]:
-    """Batch number `slot` of the rows in `order` [rows]; places past the last row repeat it with weight 0."""
+    """Batch number `slot` of the rows in `order` [rows]; places past its end repeat the last with weight 0."""
     places = slot * bucket.batch_size + jnp.arange(bucket.batch_size)
-    batch = jax.tree.map(lambda rows: rows[order[jnp.minimum(places, len(bucket) - 1)]], bucket.rows)
-    return batch | {"weight": jnp.where(places < len(bucket), batch["weight"], 0.0)}
+    batch = jax.tree.map(lambda rows: rows[order[jnp.minimum(places, len(order) - 1)]], bucket.rows)
+    return batch | {"weight": jnp.where(places < len(order), batch["weight"], 0.0)}
+
+
+def visits(steps: Sequence[int], epoch: jax.Array) -> jax.Array:
+    """(bucket, batch) of every step of an epoch, [sum of steps, 2]; `steps`: batches of each bucket.
+
+    A function of the epoch alone, so that models of a population (population.py) go through the buckets side by side.
+    """
+    every = np.concatenate([np.stack([np.full(n, b), np.arange(n)], 1) for b, n in enumerate(steps)])
+    key = jax.random.fold_in(jax.random.key(0x5EED), epoch)
+    return jax.random.permutation(key, jnp.asarray(every, jnp.int32))
+
+
+def row_orders(rows: Sequence[int], seed: jax.Array, epoch: jax.Array) -> list[jax.Array]:
+    """The order of each bucket's rows in an epoch, a function of (seed, epoch); `rows`: how many each bucket has."""
+    key = jax.random.fold_in(jax.random.key(seed ^ jnp.uint32(0x5EED)), epoch)
+    keys = jax.random.split(key, len(rows))
+    return [jax.random.permutation(k, n) for k, n in zip(keys, rows, strict=True)]
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -107,11 +124,7 @@ def train_epoch(recipe: Recipe, state: TrainState, buckets: tuple[Bucket, ...]) 
     """Every row once, in an order that is a function of (seed, epoch); returns metrics [steps]."""
     steps = [bucket.steps for bucket in buckets]
     epoch = state.step // sum(steps)
-    key = jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(0x5EED)), epoch)
-    order_key, *row_keys = jax.random.split(key, 1 + len(buckets))
-    orders = [jax.random.permutation(k, len(bucket)) for k, bucket in zip(row_keys, buckets, strict=True)]
-    visits = np.concatenate([np.stack([np.full(n, b), np.arange(n)], 1) for b, n in enumerate(steps)])
-    visits = jax.random.permutation(order_key, jnp.asarray(visits, jnp.int32))
+    orders = row_orders([len(bucket) for bucket in buckets], state.seed, epoch)
 
     def take(bucket: Bucket, order: jax.Array, state: TrainState, slot: jax.Array):
         return train_step(recipe, state, batch_at(bucket, order, slot))
@@ -121,7 +134,7 @@ def train_epoch(recipe: Recipe, state: TrainState, buckets: tuple[Bucket, ...]) 
     def body(state, visit):
         return jax.lax.switch(visit[0], branches, state, visit[1])
 
-    return jax.lax.scan(body, state, visits)
+    return jax.lax.scan(body, state, visits(steps, epoch))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -160,23 +173,27 @@ def fit(
     Raises:
       DivergedError: a loss or gradient is not finite; the checkpoints written before are untouched.
     """
-    steps = sum(bucket.steps for bucket in train.buckets)
+    steps = train.steps
     for epoch in range(int(state.step) // steps + 1, epochs + 1):
         begin = time.perf_counter()
         state, metrics = train_epoch(recipe, state, train.buckets)
         metrics = jax.device_get(metrics)
         seconds = time.perf_counter() - begin
         check_finite(metrics, first_step=(epoch - 1) * steps)
-        numbers = {
-            "epoch": epoch,
-            "step": epoch * steps,
-            "loss": float(metrics["loss"].mean()),
-            "grad_norm": float(metrics["grad_norm"].mean()),
-            "clips_per_s": len(train.clips) / seconds,
-            "seconds": seconds,
-        }
-        after_epoch(epoch, state, numbers)
+        after_epoch(epoch, state, numbers_of(epoch, metrics, len(train.clips), seconds))
     return state
+
+
+def numbers_of(epoch: int, metrics: dict[str, np.ndarray], clips: int, seconds: float) -> dict[str, float]:
+    """What an epoch is logged with; `metrics`: [steps]."""
+    return {
+        "epoch": epoch,
+        "step": epoch * len(metrics["loss"]),
+        "loss": float(metrics["loss"].mean()),
+        "grad_norm": float(metrics["grad_norm"].mean()),
+        "clips_per_s": clips / seconds,
+        "seconds": seconds,
+    }
 
 
 def check_finite(metrics: dict[str, np.ndarray], first_step: int) -> None:
