@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.model.bert.token_dropout = 0.3
     config.data.buckets = 6
     config.optimizer.learning_rate = 1e-3
-    config.train.epochs = 10
+    config.train.epochs = 8
     config.train.batch_size = 64
     config.train.class_weighting = 0.5
     config.train.select = "weighted_f1"

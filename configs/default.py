@@ -136,7 +136,7 @@ def get_config() -> ConfigDict:
         {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "padded": False}
     )
     config.model.bert = ConfigDict(
-        {"width": 128, "layers": 2, "heads": 4, "hidden": 512, "positions": 64, "dropout": 0.1, "token_dropout": 0.1}
+        {"width": 64, "layers": 2, "heads": 4, "hidden": 256, "positions": 64, "dropout": 0.1, "token_dropout": 0.1}
     )
     # Folders of published weights for the encoder of each kind; they decide its sizes and features. '': from scratch.
     config.model.pretrained = ConfigDict({"audio": "", "text": ""})
