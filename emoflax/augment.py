@@ -23,7 +23,8 @@ _KNEE = 0.6  # of the highest frequency: above it, vocal-tract warping bends bac
 _CELL_DB = 2.5  # standard deviation of a cell of noise, a mean over the few Fourier bins of a mel band
 _QUANTILES = 1024
 _MOST = {
-    "crop": 0.9, "stretch": 4, "vtlp": 1, "shift_bands": 1000, "gain_db": 100, "tilt_db": 100, "noise": 1, "mixup": 100, "contour_shift": 10, "contour_drop": 1,
+    "crop": 0.9, "stretch": 4, "vtlp": 1, "shift_bands": 1000, "gain_db": 100, "tilt_db": 100, "noise": 1, "mixup": 100,
+    "contour_shift": 10, "contour_drop": 1,
     "time_masks": 100, "time_mask_share": 1, "band_masks": 100, "band_mask_share": 1,
 }  # fmt: skip
 
@@ -111,7 +112,7 @@ class Augmentation:
 
 
     def _disturb(self, key: jax.Array, contours_BxTxC: jax.Array, mean_F: jax.Array, std_F: jax.Array) -> jax.Array:
-        """Shifts each contour of a clip by a normal draw of `contour_shift` deviations; replaces a share by the mean."""
+        """Shifts each contour of a clip by normal draws of `contour_shift` deviations; sets a share to the mean."""
         clips, _, count = contours_BxTxC.shape
         shift_key, drop_key = jax.random.split(key)
         shift_BxC = self.contour_shift * jax.random.normal(shift_key, (clips, count)) * std_F[None, -count:]

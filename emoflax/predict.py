@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from emoflax import data, evaluate, experiment, train
 from emoflax import explain as explanation
 from emoflax.errors import UserError, WeightsUnavailable
+from emoflax.frontend import channels
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
@@ -56,7 +57,7 @@ def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
     if config.model.functionals:
         return functionals_of(config, path)
     if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
-        return np.zeros((0, config.audio.mels), np.float32)
+        return np.zeros((0, channels(config.audio)), np.float32)
     if frontend := experiment.frontend_of(config):
         kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
         return frontend.alone(*audio.waveform(str(path), **kept)[:2])

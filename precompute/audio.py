@@ -14,6 +14,7 @@ import soundfile
 import soxr
 
 from emoflax.errors import UserError
+from precompute import contours as voice
 from precompute import kaldi, whisper_mel
 
 _MEND = "Replace the file, or leave it out of the corpus."
@@ -36,6 +37,7 @@ def check_settings(
     mels: int,
     fmin_hz: float,
     fmax_hz: float,
+    contours: bool,
 ) -> None:
     """Raises UserError, naming the config field, for settings that no spectrogram can be made with."""
     given = {
@@ -50,6 +52,10 @@ def check_settings(
                 f"--config.audio.{field} must be {' or '.join(f'{value:g}' for value in allowed)} "
                 f"with audio.frontend={frontend!r}."
             )
+    if contours and (frontend != "librosa" or sample_rate_hz < 11_000):
+        raise UserError(
+            "--config.audio.contours needs audio.frontend='librosa' and a sample_rate_hz of at least 11000."
+        )
     ranges = (
         ("sample_rate_hz", sample_rate_hz >= 1000, "at least 1000"),
         ("trim_db", trim_db >= 0, "0 (no trimming) or more"),
@@ -72,17 +78,19 @@ def log_mel(
     frontend: str,
     sample_rate_hz: int,
     trim_db: float,
+    contours: bool,
     **settings: float,
 ) -> tuple[np.ndarray, str, float]:
     """Log-mel spectrogram of a recording, or of the part of it between start_s and end_s (None: the file's end).
 
     Args:
       frontend: a name from `FRONTENDS`.
+      contours: whether `frontend.CONTOURS` follow the mels of each frame.
       settings: the other fields of config.audio.
 
     Returns:
-      float32 [frames, mels] in the front end's unit (see `mel_db`, `kaldi.fbank`, `whisper_mel.log_mel`); a digest of
-      the decoded mono samples before resampling and trimming; the length in seconds before trimming.
+      float32 [frames, channels], mels in the front end's unit (see `mel_db`, `kaldi.fbank`, `whisper_mel.log_mel`); a
+      digest of the decoded mono samples before resampling and trimming; the length in seconds before trimming.
 
     Raises:
       UserError: the recording cannot be used.
@@ -90,6 +98,9 @@ def log_mel(
     samples, rate_hz = decode(path, start_s, end_s)
     wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
     frames = FRONTENDS[frontend][0](wave, sample_rate_hz=sample_rate_hz, **settings)
+    if contours:
+        beside = voice.contours(wave, sample_rate_hz, settings["hop_ms"], len(frames))
+        frames = np.concatenate([frames, beside], axis=1)
     return frames, digest(samples), len(samples) / rate_hz
 
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from emoflax import shards
 from emoflax.clip import FUNCTIONALS, Clip, Corpus
 from emoflax.errors import UserError
+from emoflax.frontend import channels
 from emoflax.shards import Failure, Row, ShardSet
 
 _POLL_S = 0.1  # how often the bar is redrawn
@@ -135,7 +136,12 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
 
 def log_mel_head(corpus: Corpus, audio: Mapping[str, Any], precompute: Mapping[str, Any]) -> dict[str, Any]:
     """What the bytes of a corpus's log-mel shards follow from; the head of their manifest."""
-    return head_of("logmel", corpus, recordings(corpus), {**audio, **audio_versions()}, precompute)
+    versions = audio_versions()
+    if audio["contours"]:
+        from precompute.functionals import VERSION
+
+        versions |= {"contours": VERSION, "scipy": importlib.metadata.version("scipy")}
+    return head_of("logmel", corpus, recordings(corpus), {**audio, **versions}, precompute)
 
 
 def recordings(corpus: Corpus) -> list[list]:
@@ -158,7 +164,7 @@ def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
 
 def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio: Mapping[str, Any]) -> None:
     """Makes one shard: its bytes follow from clips and settings alone, whoever calls it on whatever machine."""
-    shards.write_shard(folder, number, _log_mel_rows(clips, audio), (audio["mels"],), "<f4")
+    shards.write_shard(folder, number, _log_mel_rows(clips, audio), (channels(audio),), "<f4")
 
 
 def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:

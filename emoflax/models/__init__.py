@@ -34,6 +34,7 @@ from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 from emoflax.models.whisper import Whisper
 
 AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper}
+HEAR_CONTOURS = ("attention_cnn",)  # audio encoders to which a channel is just that: contours may follow the mels
 TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
 FUNCTIONALS_MODELS = {"ridge": Ridge}
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
