@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 
 from emoflax.augment import check_strengths
 from emoflax.models.pooling import valid
@@ -113,7 +114,7 @@ def room_response(noise_BxL: jax.Array, rt60_B: jax.Array, direct_db_B: jax.Arra
 def reverberate(x_BxS: jax.Array, response_BxL: jax.Array, samples_B: jax.Array) -> jax.Array:
     """Convolution with each clip's room; what sounds on after the clip's end is cut."""
     width = x_BxS.shape[1]
-    size = 1 << (width + response_BxL.shape[1] - 1).bit_length()
+    size = scipy.fft.next_fast_len(width + response_BxL.shape[1], real=True)
     spectrum = jnp.fft.rfft(x_BxS, size) * jnp.fft.rfft(response_BxL, size)
     return inside(jnp.fft.irfft(spectrum, size)[:, :width], samples_B)
 
