@@ -1,0 +1,32 @@
+"""best: two views of the sound, chosen, weighted and scored under nested evaluation.
+
+`attention_cnn` (log-mels and contours, learned from scratch) and `functionals` (statistics over the clip, ridge
+regression). For each fold, speakers set aside from the training speakers choose the better one and weigh the two.
+
+    python main.py --mode=crossval --config=configs/best.py --config.data.dir=data/ravdess
+"""
+
+from ml_collections import ConfigDict
+
+from configs import attention_cnn, functionals
+
+
+def get_config() -> ConfigDict:
+    config = attention_cnn.get_config()
+    config.name = "best"
+    config.seeds = (0, 1, 2, 3, 4)
+    config.split.fold = "all"
+    config.crossval.candidates = {"attention_cnn": {}, "functionals": changes(config, functionals.get_config())}
+    return config
+
+
+def changes(config: ConfigDict, other: ConfigDict) -> dict:
+    """The fields of a candidate's own in which it differs from the config, by dotted name."""
+    here, there = (dict(flat(each.to_dict())) for each in (config, other))
+    own = ("audio.", "functionals.", "augment.", "model.", "optimizer.", "train.")
+    return {field: value for field, value in there.items() if field.startswith(own) and here[field] != value}
+
+
+def flat(fields: dict, prefix: str = ""):
+    for name, value in fields.items():
+        yield from flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
