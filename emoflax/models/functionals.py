@@ -44,7 +44,11 @@ class Ridge(nnx.Module):
         return batch
 
     def fit(self, functionals_NxD: np.ndarray, label_N: np.ndarray, speaker_N: np.ndarray) -> ridge.Solution:
-        """Takes mean, deviation and weights from training rows."""
+        """Takes mean, deviation and weights from training rows.
+
+        The scale knows the labels of all of them, so the UAR of left-out speakers comes out a little high: on shuffled
+        labels of 16 speakers and 8 classes up to 19 % instead of 12.5 %.
+        """
         mean, std = functionals_NxD.mean(0), functionals_NxD.std(0)
         std = std + 1e-6 * np.abs(mean) + 1e-9  # a constant stays one
         z_NxD = np.clip((functionals_NxD - mean) / std, -_FAR, _FAR)
