@@ -87,9 +87,10 @@ def fit(runs: Sequence[Training]) -> None:
         for number, run in enumerate(runs):
             own = {name: values[:, number] for name, values in metrics.items()}
             train.check_finite(own, first_step=(epoch - 1) * first.train_set.steps)
-            clips = len(runs) * len(run.train_set.clips)
-            run.keep(epoch, jax.tree.map(lambda leaf, number=number: leaf[number], states),
-                     train.numbers_of(epoch, own, clips, seconds))  # fmt: skip
+            # On one device, as if it had been trained there: its checkpoint must not ask for all of them.
+            state = jax.device_put(jax.tree.map(lambda leaf, n=number: leaf[n], states), jax.devices()[0])
+            clips = len(runs) * len(run.train_set.clips)  # of all members: they go through them together
+            run.keep(epoch, state, train.numbers_of(epoch, own, clips, seconds))
 
 
 def value(config: ConfigDict, field: str) -> float:
