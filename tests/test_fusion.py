@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from hypothesis import given, settings
@@ -101,6 +102,46 @@ def test_each_modality_has_its_say(fusion):
     for name in WIDTHS:
         x, mask = both[name]
         assert not np.allclose(model(both | {name: (x + 1, mask)}), logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("fusion", ["early", "late", "hybrid"])
+def test_a_fusion_learns_what_each_modality_tells_but_half_of(fusion):
+    graph, params, rest = nnx.split(build(fusion), nnx.Param, ...)
+    chain = optax.adam(1e-2)
+
+    def clips(key):
+        """Four emotions; the sound tells the first bit of the label, the words the second, each in one step only."""
+        label_key, place_key, *noise_keys = jax.random.split(key, 4)
+        label = jax.random.randint(label_key, (64,), 0, 4)
+        streams = {}
+        for name, noise_key, bit in zip(STEPS, noise_keys, (label // 2, label % 2), strict=True):
+            x = 0.5 * jax.random.normal(noise_key, (64, STEPS[name], WIDTHS[name]))
+            place = jax.random.randint(place_key, (64,), 0, STEPS[name])
+            x = x.at[jnp.arange(64), place, 0].add(4.0 * (2 * bit - 1))
+            streams[name] = x, jnp.ones(x.shape[:2], bool)
+        return streams, label
+
+    def logits_of(params, streams):
+        return nnx.merge(graph, params, rest, copy=True)(streams)[:, :4]
+
+    def step(carry, key):
+        params, opt_state = carry
+        streams, label = clips(key)
+        gradients = jax.grad(
+            lambda p: optax.softmax_cross_entropy_with_integer_labels(logits_of(p, streams), label).mean()
+        )(params)
+        updates, opt_state = chain.update(gradients, opt_state)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    @jax.jit
+    def learnt(params):
+        (params, _), _ = jax.lax.scan(step, (params, chain.init(params)), jax.random.split(jax.random.key(0), 300))
+        streams, label = clips(jax.random.key(1))
+        silent = {name: (x, mask & (name == "audio")) for name, (x, mask) in streams.items()}
+        return [(logits_of(params, given).argmax(1) == label).mean() for given in (streams, silent)]
+
+    both, sound = learnt(params)
+    assert both > 0.85 and 0.3 < sound < 0.7
 
 
 @pytest.mark.parametrize("combine", ["logits", "probabilities"])

@@ -144,15 +144,21 @@ def test_precompute_alone_fills_the_cache_and_a_changed_setting_gets_a_folder_of
     assert len({folder.name for folder in cache.iterdir()} - before) == 1
 
 
-def test_words_and_sound_together_train_with_whisper_and_predict_a_recording(place):
+def test_words_and_sound_together_train_with_whisper_and_predict_and_explain_a_recording_and_a_text(place):
     tiny_whisper.write(place / "whisper.pt")
-    fields = {"name": "both", "model.text": "gru", "text.source": "whisper", "text.whisper_model": "whisper.pt",
-              "model.gru.hidden": 4, "model.gru.embedding": 4, "train.epochs": 1}  # fmt: skip
+    fields = {"name": "both", "model.text": "gru", "model.fusion": "late", "model.pooling": "attention",
+              "model.gru.hidden": 4, "model.gru.embedding": 4, "train.epochs": 1,
+              "text.source": "whisper", "text.whisper_model": "whisper.pt"}  # fmt: skip
     output = cli.run(*small(**fields), cwd=place)
     assert "The words tell" in output and "word error rate of" in output
     model = place / "runs" / "both-synthetic-speakers5" / "seed0-fold1"
     voice = next((place / "voices").rglob("*.wav"))
-    assert voice.name in cli.run("--mode=predict", f"--checkpoint={model}", f"--inputs={voice}", cwd=place)
+    (place / "alone.txt").write_text("What a day!")
+    inputs = (f"--inputs={voice}", "--inputs=alone.txt")
+    output = cli.run("--mode=predict", "--explain", f"--checkpoint={model}", *inputs, cwd=place)
+    assert voice.name in output and "judged by the words alone" in output
+    for name in (voice.stem, "alone"):
+        assert (place / f"{name}-attention.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_model_of_words_predicts_a_text_file(place):

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from emoflax.models.dropout import dropout, split
+
 UNKNOWN = 1  # id of <unk>; 0 is padding
 
 
@@ -70,18 +72,15 @@ class Gru(nnx.Module):
           sequence [clips, tokens, 2 * hidden], exactly zero at padding, and mask, bool [clips, tokens].
         """
         mask_BxT = jnp.arange(tokens_BxT.shape[1])[None] < lengths_B[:, None]
+        token_key, in_key, out_key = split(key, 3)
         if key is not None:
-            token_key, in_key, out_key = jax.random.split(key, 3)
             dropped_BxT = jax.random.bernoulli(token_key, self.token_dropout, tokens_BxT.shape)
             tokens_BxT = jnp.where(dropped_BxT, UNKNOWN, tokens_BxT)
         x_BxTxE = self.embedding[...][tokens_BxT].astype(self.dtype)
-        if key is not None:
-            x_BxTxE = _dropout(x_BxTxE, self.dropout, in_key)
+        x_BxTxE = dropout(x_BxTxE, self.dropout, in_key)
         weights = (self.weight_ih[...], self.weight_hh[...], self.bias_ih[...], self.bias_hh[...])
         h_BxTxD = bidirectional_gru(x_BxTxE, mask_BxT, *(weight.astype(self.dtype) for weight in weights))
-        if key is not None:
-            h_BxTxD = _dropout(h_BxTxD, self.dropout, out_key)
-        return h_BxTxD, mask_BxT
+        return dropout(h_BxTxD, self.dropout, out_key), mask_BxT
 
 
 def bidirectional_gru(
@@ -172,7 +171,3 @@ def _recurrence_backward(kept, d_h_Tx2xBxH):
 
 
 _recurrence.defvjp(_recurrence_forward, _recurrence_backward)
-
-
-def _dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
