@@ -98,7 +98,8 @@ def draw(
             words = found[0]["text"][: len(utterance.words)]
         path = _free(folder / f"{utterance.path.stem}-attention.png", written)
         title = f"{utterance.path.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %"
-        picture(path, title, config, utterance.logmel[:, : config.audio.mels], curve, utterance.words, words)
+        bands = utterance.logmel[:, : config.audio.mels]  # contours may follow
+        picture(path, title, config, bands, curve, utterance.words, words)
         written.append(path)
     return written
 
@@ -156,8 +157,7 @@ def picture(
 def _draw_sound(axes, config: ConfigDict, logmel: np.ndarray, curve: np.ndarray) -> None:
     hop_s = config.audio.hop_ms / 1000
     seconds = len(logmel) * hop_s
-    bands = logmel[:, : config.audio.mels]  # contours may follow
-    axes.imshow(bands.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, config.audio.mels))
+    axes.imshow(logmel.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, config.audio.mels))
     centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1]
     ticks_hz = [hz for hz in TICKS_HZ if centres_hz[0] <= hz <= centres_hz[-1]]
     axes.set_yticks(np.interp(ticks_hz, centres_hz, np.arange(len(centres_hz)) + 0.5), ticks_hz)
