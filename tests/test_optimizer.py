@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 
 from configs import default
 from emoflax import data, experiment, models, optimizer, train
@@ -18,13 +17,21 @@ LAYERS, WORDS = 2, 11
 def bert_model(seed=0):
     config = default.get_config().model
     config.text, config.pooling = "bert", "mean"
-    config.bert.update(width=8, layers=LAYERS, heads=2, hidden=12, positions=8)
+    config.bert.update(width=8, layers=1, heads=2, hidden=12, positions=8)
     return models.build(config.to_dict(), mels=1, vocabulary=WORDS, classes=3, dtype="float32", seed=seed)
 
 
 @pytest.fixture(scope="module")
 def params():
-    return nnx.state(bert_model(), nnx.Param)
+    """Weights under the paths of a Transformer's: small, as nothing here depends on what they are for."""
+    rng = np.random.default_rng(0)
+
+    def linear(n: int) -> dict:
+        return {"kernel": jnp.asarray(rng.normal(size=(n, 3))), "bias": jnp.asarray(rng.normal(size=3))}
+
+    layers = {number: {"up": linear(2), "norm": {"scale": jnp.ones(3)}} for number in range(LAYERS)}
+    stem = {"word_embedding": jnp.asarray(rng.normal(size=(5, 3)))}
+    return {"text": {"stem": stem, "layers": layers, "norm": {"scale": jnp.ones(3)}}, "fusion": {"logits": linear(4)}}
 
 
 def named(tree) -> dict[str, np.ndarray]:
@@ -34,14 +41,18 @@ def named(tree) -> dict[str, np.ndarray]:
     return {name: np.array(leaf) for name, (_, leaf) in zip(names, flat, strict=True)}
 
 
+def gradients_of(params, seed: int):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
+
+
 def updates_of(params, steps=1, **options) -> list[dict[str, np.ndarray]]:
     """The updates of the first steps, on gradients drawn from one seed."""
     options = {"weight_decay": 0.1, "clip_norm": 1.0} | options
     chain = optimizer.build(optax.constant_schedule(0.1), **options)
     state, found, step = chain.init(params), [], jax.jit(chain.update)
-    for key in jax.random.split(jax.random.key(1), steps):
-        gradients = optax.tree.random_like(key, params, jax.random.normal)
-        updates, state = step(gradients, state, params)
+    for seed in range(steps):
+        updates, state = step(gradients_of(params, seed), state, params)
         found.append(named(updates))
     return found
 
@@ -57,7 +68,7 @@ def test_without_the_new_fields_the_optimizer_is_the_plain_chain(params):
         lambda path, p: p.ndim > 1 and not any(w in jax.tree_util.keystr(path) for w in ("bias", "embedding")), params
     )
     plain = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1, weight_decay=0.1, mask=decayed))
-    gradients = optax.tree.random_like(jax.random.key(0), params, jax.random.normal)
+    gradients = gradients_of(params, 0)
     ours = optimizer.build(optax.constant_schedule(0.1), weight_decay=0.1, clip_norm=1.0)
     (a, _), (b, _) = (jax.jit(chain.update)(gradients, chain.init(params), params) for chain in (ours, plain))
     jax.tree.map(np.testing.assert_array_equal, a, b)
@@ -78,7 +89,7 @@ def test_layers_are_unfrozen_from_the_top_each_after_so_many_steps(params):
             np.testing.assert_array_equal(value, wanted, err_msg=f"{name} at step {step}")
 
 
-@pytest.mark.parametrize("freeze", ["encoders", "text.stem,text.layers.1", "text.layers"])
+@pytest.mark.parametrize("freeze", ["encoders", "text.stem,text.layers.1"])
 def test_what_is_frozen_gets_no_update_not_even_decay_and_has_no_moments(params, freeze):
     for updates in updates_of(params, steps=2, freeze=freeze, layer_decay=0.9):
         for name, update in updates.items():
