@@ -27,7 +27,7 @@ def test_every_config_and_file_that_is_named_exists():
 
 def test_random_and_actor_disjoint_protocols_never_share_a_table():
     entry = {"corpus": "ravdess", "config": "c", "mean": 0.5, "low": 0.4, "high": 0.6, "seeds": [0], "spread": 0.0,
-             "minutes": 1.0, "date": "d", "machine": "m", "commit": "c", "command": "x"}  # fmt: skip
+             "minutes": 1.0, "date": "d", "machine": "m", "commit": "c", "command": "x", "ensemble": 1}  # fmt: skip
     entries = [
         entry | {"protocol": protocol, "metric": metric}
         for protocol in ("emobox6", "random_split")
