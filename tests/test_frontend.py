@@ -1,6 +1,7 @@
 """Log-mels on the device equal librosa's, and training on waveforms equals training on log-mels."""
 
 import functools
+import pathlib
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import soundfile
 
 from configs import tiny
-from emoflax import data, experiment, train
+from emoflax import data, experiment, predict, train
 from emoflax.clip import Clip, Corpus
 from emoflax.errors import UserError
 from emoflax.frontend import LogMel
@@ -143,9 +144,7 @@ def test_one_waveform_alone_gives_what_it_gives_in_a_batch(stored):
                                atol=1e-4)  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "field,value,named", [("data.store", "mp3", "data.store"), ("audio.frontend", "kaldi", "wave")]
-)
+@pytest.mark.parametrize("field,value", [("data.store", "mp3"), ("audio.frontend", "kaldi")])
 def test_what_cannot_be_stored_or_heard_is_refused(stored, field, value):
     config, features = stored
     config = config.copy_and_resolve_references()
@@ -154,6 +153,14 @@ def test_what_cannot_be_stored_or_heard_is_refused(stored, field, value):
     with pytest.raises(UserError, match=r"data\.store"):
         experiment.features_of(config, features["wave"].corpus)
         experiment.frontend_of(config)
+
+
+def test_prediction_hears_what_evaluation_hears(stored):
+    config, features = stored
+    config.data.store = "wave"
+    there = experiment.frontend_of(config).alone(features["wave"].get("wave", 3), features["wave"].scale(3))
+    here = predict.sound_of(config, pathlib.Path(features["wave"].corpus.clips[3].path))
+    np.testing.assert_allclose(here, there, atol=1e-4)
 
 
 def test_shards_without_scales_are_still_read(stored, tmp_path):
