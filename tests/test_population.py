@@ -12,6 +12,7 @@ import pytest
 
 from configs import tiny
 from emoflax import evaluate, experiment, population
+from emoflax.benchmark import population as benchmark
 from emoflax.clip import Clip, Corpus
 from emoflax.data import Features
 
@@ -118,3 +119,8 @@ def test_members_that_cannot_share_a_program_are_told_apart(tmp_path):
     found = list(population.chunks([(config, data, member), (wide, data, member), (rate, data, member),
                                     (config, data, other)], 8))  # fmt: skip
     assert [len(group) for group in found] == [2, 1, 1]
+
+
+def test_the_benchmark_times_the_same_models_alone_and_together():
+    found = benchmark.measure(config_of(), members=2, budget_s=0.0)
+    assert all(found[name]["median_ms"] > 0 and found[name]["processor_ms"] > 0 for name in ("alone", "together"))

@@ -1,0 +1,64 @@
+"""A population's epoch beside the same models' epochs one after the other: what config.train.population is worth here.
+
+    python -m emoflax.benchmark.population configs/cnn2.py 4
+"""
+
+import functools
+import importlib.util
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from emoflax import experiment, ledger, population, train
+from emoflax.benchmark import setup, timing
+
+STEPS = 8  # of one turn
+
+
+def measure(config: ConfigDict, members: int, budget_s: float = 30.0) -> dict[str, dict[str, float]]:
+    """Seconds of wall clock and of processor per member and step: 'alone' and 'together'."""
+    start = setup.prepare(config)
+    bucket = start.bucket(STEPS * config.train.batch_size, config.train.batch_size)
+    build = functools.partial(experiment.recipe_of, start.config, start.model, STEPS)
+    varied = {field: np.full(members, population.value(start.config, field), np.float32) for field in population.VARIED}
+    lone = [start.state() for _ in range(members)]
+    stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *(start.state() for _ in range(members)))]
+    place, processor = np.zeros(members, np.int32), {"alone": [], "together": []}
+
+    def alone() -> None:
+        for number in range(members):
+            lone[number], _ = train.train_epoch(start.recipe, lone[number], (bucket,))
+        jax.block_until_ready(lone)
+
+    def together() -> None:
+        stacked[0], _ = population.train_epoch(build, (len(bucket),), stacked[0], (bucket,), place, varied, 0)
+        jax.block_until_ready(stacked[0])
+
+    def timed(name: str, turn) -> None:
+        begin = time.process_time()
+        turn()
+        processor[name].append((time.process_time() - begin) / (members * STEPS))
+
+    turns = {name: functools.partial(timed, name, turn) for name, turn in (("alone", alone), ("together", together))}
+    found = timing.alternate(turns, members * STEPS, budget_s)
+    return {name: times | {"processor_ms": 1000 * float(np.median(processor[name]))} for name, times in found.items()}
+
+
+def main(path: str, members: str) -> None:
+    spec = importlib.util.spec_from_file_location("config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    found = measure(config, int(members))
+    print(f"{config.name}, {members} members, batch {config.train.batch_size}, {ledger.machine()}")
+    for name, times in found.items():
+        print(f"{name:9} {times['median_ms']:8.2f} ms per member and step ({times['processor_ms']:.2f} of processor)")
+    print(f"together is {found['alone']['median_ms'] / found['together']['median_ms']:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
