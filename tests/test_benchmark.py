@@ -35,6 +35,8 @@ def config_of(audio="", text="", **model):
     config.name = "small"
     config.audio.mels, config.audio.hop_ms = 16, 50.0
     config.model.update(audio=audio, text=text, head=11, **model)
+    config.model.attention.update(heads=2, hidden=3)
+    config.model.attention_cnn.update(width=6, dilations=(1, 2))
     config.model.cnn.channels, config.model.gru.hidden, config.model.gru.embedding = (3, 5), 7, 6
     config.train.batch_size = 4
     return config
@@ -51,7 +53,12 @@ def numbers(value):
 
 @pytest.mark.parametrize(
     "options",
-    [{"audio": "cnn"}, {"text": "gru"}, {"audio": "cnn", "text": "gru", "pooling": "mean"}],
+    [
+        {"audio": "cnn"},
+        {"text": "gru"},
+        {"audio": "attention_cnn", "pooling": "attention"},
+        {"audio": "cnn", "text": "gru", "pooling": "mean"},
+    ],
     ids=str,
 )
 def test_the_torch_twin_has_our_logits_loss_and_gradient(options):

@@ -7,6 +7,8 @@ XLA's own count would take a loop's body for a single step.
 
 from ml_collections import ConfigDict
 
+from emoflax.frontend import channels as heard
+
 
 def train_flops_per_clip(config: ConfigDict, frames: int, tokens: int, classes: int) -> float:
     """FLOP of one padded clip of `frames` and `tokens`; a modality that the model does not use costs nothing."""
@@ -17,10 +19,16 @@ def train_flops_per_clip(config: ConfigDict, frames: int, tokens: int, classes: 
             forward = 2 * 9 * fan_in * fan_out * (frames >> depth) * (mels >> depth)
             total += forward * (3 if depth else 2)
         width += channels[-1] * (mels >> len(model.cnn.channels))
+    if model.audio == "attention_cnn":
+        cnn = model.attention_cnn
+        steps = -(-frames // cnn.stride)
+        blocks = len(cnn.dilations) * (cnn.kernel + 1) * cnn.width**2
+        total += 2 * steps * (2 * cnn.stem_kernel * heard(config.audio) * cnn.width + 3 * blocks)
+        width += cnn.width
     if model.text == "gru":
         hidden = model.gru.hidden
         total += 3 * 2 * tokens * 2 * 3 * hidden * (model.gru.embedding + hidden)
         width += 2 * hidden
-    width *= 2 if model.pooling == "mean_max" else 1
+    width *= 1 if model.pooling == "mean" else 2
     sizes = [width, model.head, classes] if model.head else [width, classes]
     return total + sum(3 * 2 * fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))

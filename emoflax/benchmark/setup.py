@@ -10,8 +10,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from emoflax import data, experiment, train
+from emoflax.augment import Augmentation
 from emoflax.benchmark import torch_models
 from emoflax.data import Bucket
+from emoflax.frontend import channels
 
 CLASSES = 8
 WORDS = 2_000
@@ -22,7 +24,7 @@ MEAN_DB, STD_DB = -40.0, 15.0
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """`config` with what would make the two recipes differ (schedule, weight averaging) switched off."""
+    """`config` with what would make the two recipes differ (schedule, weight averaging, augmentation) switched off."""
 
     config: ConfigDict
     model: nnx.Module
@@ -36,7 +38,7 @@ class Setup:
         """Random clips, the longest ROW_S or ROW_TOKENS long, the shortest half of that."""
         rng = np.random.default_rng(0)
         logmels = [
-            rng.normal(MEAN_DB, STD_DB, (n, self.config.audio.mels)).astype(np.float32)
+            rng.normal(MEAN_DB, STD_DB, (n, channels(self.config.audio))).astype(np.float32)
             for n in _lengths(rng, rows, self.frames)
         ]
         tokens = [rng.integers(1, WORDS + 2, n, np.int32) for n in _lengths(rng, rows, ROW_TOKENS)]
@@ -71,11 +73,13 @@ def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
     config.train.ema = 0.0
     if not dropout:
         config.model.dropout = config.model.gru.dropout = config.model.gru.token_dropout = 0.0
+        config.model.attention_cnn.dropout = 0.0
     model = experiment.build_model(config, WORDS, CLASSES, seed=0)
     if config.model.audio:
-        model.normalise.mean[...] = jnp.full(config.audio.mels, MEAN_DB)
-        model.normalise.std[...] = jnp.full(config.audio.mels, STD_DB)
-    return Setup(config, model, experiment.recipe_of(config, model, steps_per_epoch=1))
+        model.normalise.mean[...] = jnp.full(channels(config.audio), MEAN_DB)
+        model.normalise.std[...] = jnp.full(channels(config.audio), STD_DB)
+    recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
+    return Setup(config, model, dataclasses.replace(recipe, augmentation=Augmentation()))
 
 
 def torch_device() -> str:
