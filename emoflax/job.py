@@ -118,7 +118,7 @@ def states_of(config: ConfigDict, corpus: Corpus) -> ShardSet:
     from precompute import states  # audio libraries come with it
 
     fields = (config.states.to_dict(), config.audio.to_dict(), config.data.cache_dir, config.precompute.to_dict())
-    return states.states(corpus, *fields)
+    return states.layer_states(corpus, *fields)
 
 
 def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:

@@ -27,7 +27,7 @@ from precompute.whisper_weights import sha256
 _WIDTH_MULTIPLE = 128  # frames: batches of clips that end where they end are rounded up to it; each width is compiled
 
 
-def states(
+def layer_states(
     corpus: Corpus, states: Mapping[str, Any], audio: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]
 ) -> ShardSet:
     """Every layer's states of a corpus, computed where they are not cached, from log-mels that are cached as well.
@@ -60,8 +60,7 @@ def states(
         logging.info("states cache found: %s", folder)
     else:
         fields = pretrained.fields("whisper", weights)
-        audio = {**audio, **{name.removeprefix("audio."): v for name, v in fields.items() if name.startswith("audio.")}}
-        logmels = build.log_mels(corpus, audio, cache_dir, precompute)
+        logmels = build.log_mels(corpus, {**audio, **_group(fields, "audio.")}, cache_dir, precompute)
         encoder = load_encoder(weights, fields, states["padded"])
         _compute(folder, corpus, logmels, encoder, states["batch"], precompute)
         shards.write_manifest(folder, len(build.parts_of(corpus.clips, precompute)), head)
@@ -69,13 +68,21 @@ def states(
 
 
 def load_encoder(weights: str, fields: Mapping[str, Any], padded: bool) -> Whisper:
-    """Args: fields: what `pretrained.fields` said of the weights."""
-    prefix = "model.whisper."
-    sizes = {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
-    sizes |= {"padded": padded, "dropout": 0.0}
+    """The encoder with those weights.
+
+    Args:
+      weights: an openai-whisper name, or the path of a .pt file.
+      fields: what `pretrained.fields` said of them.
+      padded: whether it hears silence up to 30 s.
+    """
+    sizes = _group(fields, "model.whisper.") | {"padded": padded, "dropout": 0.0}
     encoder = nnx.eval_shape(lambda: Whisper(fields["audio.mels"], **sizes, rngs=nnx.Rngs(0)))  # weights come next
     pretrained.load(encoder, "whisper", weights)
     return encoder
+
+
+def _group(fields: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
 
 
 def _compute(

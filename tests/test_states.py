@@ -40,7 +40,7 @@ def corpus(tmp_path_factory):
 
 def compute(corpus, path, cache, **fields):
     fields = {"weights": str(path), "padded": False, "batch": 2} | fields
-    return states.states(corpus, fields, AUDIO, str(cache), PRECOMPUTE)
+    return states.layer_states(corpus, fields, AUDIO, str(cache), PRECOMPUTE)
 
 
 @pytest.fixture(scope="module")

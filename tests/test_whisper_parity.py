@@ -9,14 +9,14 @@ import torch
 import whisper
 from flax import nnx
 
+from configs import default
 from emoflax import pretrained
 from emoflax.errors import UserError, WeightsUnavailable
 from emoflax.models.whisper import Whisper
 from precompute import audio, whisper_mel
 
-SETTINGS = {
-    "frontend": "whisper", "sample_rate_hz": 16_000, "trim_db": 0.0, "window_ms": 25.0, "hop_ms": 10.0, "mels": 80,
-    "fmin_hz": 0.0, "fmax_hz": 8_000.0,
+SETTINGS = default.get_config().audio.to_dict() | {
+    "frontend": "whisper", "window_ms": 25.0, "hop_ms": 10.0, "mels": 80, "fmin_hz": 0.0,
 }  # fmt: skip
 
 

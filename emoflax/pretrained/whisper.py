@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def read(model: pathlib.Path) -> dict[str, Any]:
 
     path = whisper_weights.file_of(str(model), "config.model.pretrained.audio")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         return {"dims": dict(checkpoint["dims"]), "model_state_dict": dict(checkpoint["model_state_dict"])}
     except (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         detail = (str(error).splitlines() or ["no details"])[0]
