@@ -25,8 +25,8 @@ def check(config: ConfigDict) -> None:
     if config.model.pooling != "attention":
         raise UserError(
             f"--explain draws the weights of attention pooling, but {config.name!r} was trained with config.model."
-            f"pooling={config.model.pooling!r}; train configs/attention_gru.py (words), configs/fusion_late.py (both), "
-            "or any config with --config.model.pooling=attention"
+            f"pooling={config.model.pooling!r}; train configs/attention_cnn.py (sound), attention_gru.py (words) or "
+            "fusion_late.py (both), or any config with --config.model.pooling=attention"
         )
 
 
