@@ -58,8 +58,9 @@ class Choice:
 def predict(
     features: Features, splits: Sequence[Split], ridges: Sequence[float]
 ) -> tuple[list[Predictions], list[Choice]]:
-    """Probes what `precompute.states.layer_states` made. Their softmax stands for probabilities, but nobody calibrated it.
+    """Probes what `precompute.states.layer_states` made.
 
+    The softmax of scores stands for probabilities, but nobody calibrated it.
     Dev clips, where a split has any, are trained on: what they would choose is chosen on left-out speakers.
     """
     corpus, shards = features.corpus, features.shards["states"]

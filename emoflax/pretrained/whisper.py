@@ -11,6 +11,7 @@ from emoflax.errors import UserError
 from emoflax.models.whisper import WINDOW, Whisper, sinusoids
 from emoflax.pretrained.table import Source, Table, Tensors, as_is, layers, linear, norm
 
+FIELDS = "config.model.pretrained.audio (for a probe: config.states.weights)"  # where a user names weights
 POSITIONS_TOLERANCE = 2e-3  # published positions are float16
 
 
@@ -49,7 +50,7 @@ def read(model: pathlib.Path) -> dict[str, Any]:
 
     from precompute import whisper_weights
 
-    path = whisper_weights.file_of(str(model), "config.model.pretrained.audio")
+    path = whisper_weights.file_of(str(model), FIELDS)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         return {"dims": dict(checkpoint["dims"]), "model_state_dict": dict(checkpoint["model_state_dict"])}
