@@ -10,6 +10,7 @@ from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
+from configs import default
 from emoflax import experiment, metrics, train
 from emoflax.checkpoint import Checkpoints, open_existing
 from emoflax.clip import Corpus
@@ -53,7 +54,8 @@ def restore(folder: pathlib.Path, *, last: bool = False) -> Trained:
     checkpoints: Checkpoints = open_existing(folder)
     epoch = checkpoints.latest() if last else checkpoints.best()
     description = checkpoints.describe(epoch)
-    config = ConfigDict(description["config"])
+    config = default.get_config()  # fields that came after the checkpoint change nothing at their defaults
+    config.update(description["config"])
     model = experiment.build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
     recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
     state = checkpoints.restore(epoch, jax.eval_shape(lambda: recipe.init(model, 0)))
