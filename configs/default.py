@@ -97,6 +97,9 @@ def get_config() -> ConfigDict:
 
     config.precompute = ConfigDict()
     config.precompute.workers = 0  # processes; 0: one per core
+    # Apache Beam in their place (--runner): 'DirectRunner' | 'FlinkRunner' | 'SparkRunner' | 'DataflowRunner'; '': none
+    config.precompute.runner = ""
+    config.precompute.runner_options = ()  # what follows -- on the command line: Beam's own
     config.precompute.shard_clips = 256
     config.precompute.max_bad_share = 0.02  # of unreadable clips; more stop the run, fewer are listed and left out
 
@@ -161,6 +164,10 @@ def get_config() -> ConfigDict:
     config.train.class_weighting = 1.0
     config.train.select = "uar"  # dev score that picks the epoch: 'uar' | 'accuracy' | 'macro_f1' | 'weighted_f1'
     config.train.label_smoothing = 0.0
+    # Weight of a supervised contrastive loss beside the cross-entropy; not with mixup, and not of functionals.
+    config.train.contrastive = 0.0
+    config.train.temperature = 0.1  # of that loss: the lower, the more the nearest clips count
+    config.train.projection = 64  # width of the vectors that it compares
     config.train.ema = 0.0  # decay per step of the averaged weights that are evaluated; 0: none
     config.train.population = 0  # models (seeds, folds) trained at once in one program; 0, 1: one after the other
     config.train.save_epochs = 1  # a checkpoint every so many epochs

@@ -160,6 +160,7 @@ def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: in
         dtype=config.train.dtype,
         seed=seed,
         frontend=frontend_of(config),
+        projection=config.train.projection if config.train.contrastive else 0,
     )
 
 
@@ -168,6 +169,10 @@ def recipe_of(
 ) -> train.Recipe:
     """`own`: field -> array, in the place of the config's number, where a population trains (`population.VARIED`)."""
     own = own or {}
+    if config.train.contrastive and config.augment.mixup:
+        raise UserError("config.train.contrastive compares clips of one emotion; set config.augment.mixup to 0 with it")
+    if config.train.contrastive < 0 or config.train.temperature <= 0 or config.train.projection < 1:
+        raise UserError("config.train.contrastive must be 0 (off) or more, .temperature above 0, .projection 1 or more")
     rate = optimizer.learning_rate(
         peak=own.get("optimizer.learning_rate", config.optimizer.learning_rate),
         schedule=config.optimizer.schedule,
@@ -195,6 +200,8 @@ def recipe_of(
         augmentation=augmentation_of(config),
         wave_augmentation=wave_augmentation_of(config),
         freeze=config.optimizer.freeze,
+        contrastive=0.0 if config.model.functionals else config.train.contrastive,
+        temperature=config.train.temperature,
     )
 
 

@@ -17,7 +17,7 @@ from emoflax.augment import Augmentation
 from emoflax.augment_wave import WaveAugmentation
 from emoflax.data import Bucket, Dataset
 from emoflax.errors import DivergedError
-from emoflax.losses import cross_entropy, targets
+from emoflax.losses import cross_entropy, supervised_contrastive, targets
 
 
 @jax.tree_util.register_dataclass
@@ -50,6 +50,8 @@ class Recipe:
     augmentation: Augmentation = Augmentation()
     wave_augmentation: WaveAugmentation = WaveAugmentation()
     freeze: str = ""
+    contrastive: float = 0.0
+    temperature: float = 0.1
 
     def init(self, model: nnx.Module, seed: int) -> TrainState:
         _, params, statistics = nnx.split(model, nnx.Param, ...)
@@ -80,8 +82,12 @@ def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -
 
     def loss_of(params):
         params = optimizer.hold_frozen(params, recipe.freeze)
-        logits = apply(recipe.model, params, state.statistics, batch, key)
-        return cross_entropy(logits, batch["target"], batch["weight"])
+        if not recipe.contrastive:
+            logits = apply(recipe.model, params, state.statistics, batch, key)
+            return cross_entropy(logits, batch["target"], batch["weight"])
+        logits, vectors = nnx.merge(recipe.model, params, state.statistics, copy=True).compared(batch, key)
+        contrast = supervised_contrastive(vectors, batch["label"], batch["weight"], recipe.temperature)
+        return cross_entropy(logits, batch["target"], batch["weight"]) + recipe.contrastive * contrast
 
     loss, gradients = jax.value_and_grad(loss_of)(state.params)
     updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)

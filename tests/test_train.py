@@ -13,11 +13,12 @@ from emoflax.errors import UserError
 CLASSES = 3
 
 
-def setup(ema=0.0, epochs=40, seed=0, **changes):
+def setup(ema=0.0, epochs=40, seed=0, fields=(), **changes):
     config = tiny.get_config()
     config.audio.mels, config.train.epochs, config.train.ema = 8, epochs, ema
     for field, value in changes.items():
         config.optimizer[field] = value
+    config.update_from_flattened_dict(dict(fields))
     rng = np.random.default_rng(5)
     labels = rng.integers(0, CLASSES, 37).astype(np.int32)
     # Class k is loud in band k.

@@ -43,8 +43,9 @@ DTYPES = ("float32", "bfloat16")
 
 
 def build(
-    model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int, frontend: LogMel | None = None
-) -> Classifier | Ridge:
+    model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int, frontend: LogMel | None = None,
+    projection: int = 0,
+) -> Classifier | Ridge:  # fmt: skip
     """A freshly initialised classifier.
 
     Args:
@@ -53,6 +54,7 @@ def build(
       vocabulary: size of the vocabulary, <pad> and <unk> included; unused without a text encoder.
       dtype: 'float32' or 'bfloat16', the arithmetic of the forward pass; weights are float32.
       frontend: what makes log-mels of waveforms, if batches will bring those.
+      projection: width of the vectors that a contrastive loss compares; 0: no such loss. Functionals have none.
 
     Raises:
       UserError: a name that the registry does not have, or no encoder at all.
@@ -87,6 +89,7 @@ def build(
         "head": functools.partial(Head, hidden=model["head"], dropout=model["dropout"], classes=classes, **options),
     }
     fusion = make("fusion", FUSIONS, widths, **parts) if len(widths) > 1 else Concat(widths, **parts, **options)
+    compared = {"hidden": fusion.pooled_width, "dropout": 0.0, "classes": projection}
     return Classifier(
         audio,
         text,
@@ -96,4 +99,5 @@ def build(
         modality_dropout=model["modality_dropout"],
         dtype=options["dtype"],
         frontend=frontend,
+        projection=Head(fusion.pooled_width, **compared, **options) if projection else None,
     )

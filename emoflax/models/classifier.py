@@ -54,16 +54,18 @@ class Classifier(nnx.Module):
       modality_dropout: {'audio': share, 'text': share} of the clips that lose that modality in training; a clip never
         loses its only one.
       frontend: makes log-mels of batches that bring waveforms; None: none will.
+      projection: from the pooled vectors to those that a contrastive loss compares; None: there is no such loss.
     """
 
     def __init__(
-        self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], dtype, frontend
-    ):
+        self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], dtype, frontend,
+        projection=None,
+    ):  # fmt: skip
         if not 0 <= sum(modality_dropout.values()) <= 1:
             raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
         self.classes, self.dtype, self.frontend = classes, dtype, frontend
         self.normalise = Normalise(mels) if audio else None
-        self.audio, self.text, self.fusion = audio, text, fusion
+        self.audio, self.text, self.fusion, self.projection = audio, text, fusion, projection
         self.audio_missing, self.text_missing = modality_dropout["audio"], modality_dropout["text"]
 
     def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
@@ -74,8 +76,16 @@ class Classifier(nnx.Module):
             'n_tokens' [batch]. A length of 0: the clip lacks that modality. What no encoder asks for may be missing.
           key: randomness of training; None, in evaluation, switches it off.
         """
+        return self._read(batch, key)[0]
+
+    def compared(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """The logits, and the vectors [batch, projection] that a contrastive loss compares."""
+        logits_BxC, pooled_BxD = self._read(batch, key)
+        return logits_BxC, self.projection(pooled_BxD)
+
+    def _read(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         encoder_key, fusion_key = split(key, 2)
-        return self.fusion(self._encode(batch, encoder_key), fusion_key)
+        return self.fusion.read(self._encode(batch, encoder_key), fusion_key)
 
     def attention(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The weights of attention pooling, by modality: [batch, steps, heads]."""

@@ -4,6 +4,7 @@ A fusion is built as `Fusion(widths, pooling=, head=, **its_config, dtype=, rngs
 sequence by its name, and two functions from a width to a new pooling and to a new head. It is called with
 `{'audio': (sequence [batch, steps, width], mask [batch, steps]), 'text': ...}` and returns logits [batch, classes].
 A clip that lacks a modality has an all-False mask there; what its sequence holds never reaches the logits.
+`read(streams, key)` returns beside them the pooled vectors that they were read off, [batch, `pooled_width`].
 
 `attention(streams)` gives the weights of attention pooling, `{'audio': [batch, steps, heads], 'text': ...}`.
 """
@@ -24,22 +25,30 @@ COMBINATIONS = ("logits", "probabilities")
 EPSILON = 1e-6  # added to the variance in layer normalisation
 
 
-class Concat(nnx.Module):
+class Fusion(nnx.Module):
+    """What all of them share."""
+
+    def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
+        return self.read(streams, key)[0]
+
+
+class Concat(Fusion):
     """The pooled vectors end to end, and one head. A model of one modality is the special case of one vector."""
 
     def __init__(self, widths: Mapping[str, int], *, pooling: Callable, head: Callable, dtype, rngs: nnx.Rngs):
         self.pools = nnx.Dict({name: pooling(width) for name, width in widths.items()})
-        self.head = head(sum(pool.width for pool in self.pools.values()))
+        self.pooled_width = sum(pool.width for pool in self.pools.values())
+        self.head = head(self.pooled_width)
 
-    def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
-        pooled = [pool(*streams[name]) for name, pool in self.pools.items()]
-        return self.head(jnp.concatenate(pooled, axis=-1), key)
+    def read(self, streams: Streams, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        pooled_BxD = jnp.concatenate([pool(*streams[name]) for name, pool in self.pools.items()], axis=-1)
+        return self.head(pooled_BxD, key), pooled_BxD
 
     def attention(self, streams: Streams) -> dict[str, jax.Array]:
         return {name: pool.weights(*streams[name]) for name, pool in self.pools.items()}
 
 
-class Late(nnx.Module):
+class Late(Fusion):
     """One head per modality; their answers are averaged with learned weights.
 
     Args:
@@ -55,30 +64,27 @@ class Late(nnx.Module):
             raise UserError(f"config.model.late.combine={combine!r}; choose one of: {', '.join(COMBINATIONS)}")
         self.combine = combine
         self.pools = nnx.Dict({name: pooling(width) for name, width in widths.items()})
+        self.pooled_width = sum(pool.width for pool in self.pools.values())
         self.heads = nnx.Dict({name: head(pool.width) for name, pool in self.pools.items()})
         self.weight = nnx.Param(jnp.zeros(len(widths)))  # before the softmax over the modalities that are there
 
-    def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
-        keys = split(key, len(self.pools))
-        logits_BxMxC = jnp.stack(
-            [
-                self.heads[name](pool(*streams[name]), head_key)
-                for (name, pool), head_key in zip(self.pools.items(), keys, strict=True)
-            ],
-            axis=1,
-        )
+    def read(self, streams: Streams, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        pooled = {name: pool(*streams[name]) for name, pool in self.pools.items()}
+        keys = dict(zip(pooled, split(key, len(pooled)), strict=True))
+        logits_BxMxC = jnp.stack([self.heads[name](h_BxD, keys[name]) for name, h_BxD in pooled.items()], axis=1)
+        pooled_BxD = jnp.concatenate(list(pooled.values()), axis=-1)
         there_BxM = jnp.stack([streams[name][1].any(1) for name in self.pools], axis=1)
         there_BxM |= ~there_BxM.any(1, keepdims=True)  # of a clip with neither, every head says what it says of none
         weight_BxMx1 = masked_softmax(self.weight[...][None], there_BxM, axis=1)[..., None]
         if self.combine == "logits":
-            return jnp.sum(weight_BxMx1 * logits_BxMxC, axis=1)
-        return jax.nn.logsumexp(jax.nn.log_softmax(logits_BxMxC), axis=1, b=weight_BxMx1)
+            return jnp.sum(weight_BxMx1 * logits_BxMxC, axis=1), pooled_BxD
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits_BxMxC), axis=1, b=weight_BxMx1), pooled_BxD
 
     def attention(self, streams: Streams) -> dict[str, jax.Array]:
         return {name: pool.weights(*streams[name]) for name, pool in self.pools.items()}
 
 
-class Early(nnx.Module):
+class Early(Fusion):
     """Frames and tokens as one sequence in front of a common trunk of Transformer layers, then pooling and head.
 
     The trunk tells the modalities apart by a learned vector that is added to each; the order of the steps is for the
@@ -115,11 +121,13 @@ class Early(nnx.Module):
         )
         self.norm = layer_norm(width, EPSILON, **options)
         self.pool = pooling(width)
-        self.head = head(self.pool.width)
+        self.pooled_width = self.pool.width
+        self.head = head(self.pooled_width)
 
-    def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
+    def read(self, streams: Streams, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         trunk_key, head_key = split(key, 2)
-        return self.head(self.pool(*self._trunk(streams, trunk_key)), head_key)
+        pooled_BxD = self.pool(*self._trunk(streams, trunk_key))
+        return self.head(pooled_BxD, head_key), pooled_BxD
 
     def attention(self, streams: Streams) -> dict[str, jax.Array]:
         """The weights of both modalities together add up to 1: they show as well which one is looked at."""
@@ -137,7 +145,7 @@ class Early(nnx.Module):
         return self.norm(run_layers(self.layers, h_BxTxD, mask_BxT, key)), mask_BxT
 
 
-class Hybrid(nnx.Module):
+class Hybrid(Fusion):
     """Frames look at tokens and tokens at frames; what both find is joined with what each modality says alone.
 
     Cross-attention in both directions, as in Tsai et al. 2019 (arXiv:1906.00295), with a residual connection: a
@@ -169,14 +177,16 @@ class Hybrid(nnx.Module):
         self.pools = nnx.Dict({name: pooling(into) for name, into in widths.items()})
         self.cross_pools = nnx.Dict({name: pooling(width) for name in widths})
         pools = (*self.pools.values(), *self.cross_pools.values())
-        self.head = head(sum(pool.width for pool in pools))
+        self.pooled_width = sum(pool.width for pool in pools)
+        self.head = head(self.pooled_width)
 
-    def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
+    def read(self, streams: Streams, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         cross_key, head_key = split(key, 2)
         crossed = self._cross(streams, cross_key)
         pooled = [pool(*streams[name]) for name, pool in self.pools.items()]
         pooled += [pool(*crossed[name]) for name, pool in self.cross_pools.items()]
-        return self.head(jnp.concatenate(pooled, axis=-1), head_key)
+        pooled_BxD = jnp.concatenate(pooled, axis=-1)
+        return self.head(pooled_BxD, head_key), pooled_BxD
 
     def attention(self, streams: Streams) -> dict[str, jax.Array]:
         """The heads that pool a modality alone, then those that pool it after it has looked at the other one."""
