@@ -115,6 +115,8 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.audio = ""  # name of an audio encoder in emoflax/models/__init__.py, or '' for none
     config.model.text = ""  # name of a text encoder, or ''
+    # Per-channel energy normalisation of the mel bands in the place of dB. time_s: of its smoother; 0: off, usual 0.4.
+    config.model.pcen = ConfigDict({"time_s": 0.0, "gain": 0.98, "bias": 2.0, "root": 0.5})
     config.model.functionals = ""  # a model of statistics over the clip, in the place of encoders: 'ridge', or ''
     config.model.ridge = ConfigDict({"ridges": (0.1, 0.3, 1.0, 3.0)})  # penalties; left-out training speakers choose
     config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'

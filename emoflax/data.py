@@ -117,12 +117,16 @@ def build_vocabulary(features: Features, train: np.ndarray, min_count: int) -> t
 
 
 def logmel_statistics(
-    features: Features, train: np.ndarray, frontend: LogMel | None = None
+    features: Features,
+    train: np.ndarray,
+    frontend: LogMel | None = None,
+    compress: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each mel band, float32 [mels], over all frames of the training clips alone.
 
     Args:
       frontend: makes log-mels where the features are waveforms.
+      compress: what the model makes of a log-mel [frames, mels] before it normalises them.
     """
     frames, total, squares = 0, 0.0, 0.0
     for position in train:
@@ -130,6 +134,8 @@ def logmel_statistics(
             logmel = frontend.alone(features.get("wave", position), features.scale(position))
         else:
             logmel = features.get("logmel", position)
+        if compress:
+            logmel = compress(logmel)
         logmel = np.asarray(logmel, np.float64)
         frames, total, squares = frames + len(logmel), total + logmel.sum(0), squares + (logmel**2).sum(0)
     mean = total / frames

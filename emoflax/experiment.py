@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax import nnx
@@ -26,6 +26,7 @@ from emoflax.clip import Corpus
 from emoflax.data import Dataset, Features
 from emoflax.errors import UserError
 from emoflax.frontend import UNIT_DB, LogMel, band_edges_hz, channels
+from emoflax.models.pcen import Pcen
 from emoflax.monitor import Monitor
 from emoflax.splits import Split
 
@@ -160,8 +161,18 @@ def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: in
         dtype=config.train.dtype,
         seed=seed,
         frontend=frontend_of(config),
+        pcen=pcen_of(config),
         projection=config.train.projection if config.train.contrastive else 0,
     )
+
+
+def pcen_of(config: ConfigDict) -> Pcen | None:
+    if not config.model.pcen.time_s or not config.model.audio:
+        return None
+    if config.audio.frontend != "librosa":
+        raise UserError("config.model.pcen is made of dB: it needs config.audio.frontend='librosa'")
+    bands, hop_ms = config.audio.mels, config.audio.hop_ms
+    return Pcen(bands=bands, hop_ms=hop_ms, **config.model.pcen.to_dict())
 
 
 def recipe_of(
@@ -288,8 +299,10 @@ class Training:
             if path:
                 pretrained.load(getattr(self.model, kind), config.model[kind], path)
         if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
-            mean, std = data.logmel_statistics(features, clips, self.model.frontend)
-            self.model.normalise.mean[...], self.model.normalise.std[...] = jnp.asarray(mean), jnp.asarray(std)
+            statistics = functools.partial(data.logmel_statistics, features, clips, self.model.frontend)
+            self.model.normalise.set(*statistics())
+            if pcen := self.model.pcen:
+                self.model.normalise_pcen.set(*statistics(pcen.alone))
         if config.model.functionals:
             rows, place = data.functionals_rows(features, clips)
             speaker = np.array([self._corpus.clips[i].speaker for i in clips])

@@ -30,6 +30,7 @@ from emoflax.models.cnn import Cnn
 from emoflax.models.functionals import Ridge
 from emoflax.models.fusion import Concat, Early, Hybrid, Late
 from emoflax.models.gru import Gru
+from emoflax.models.pcen import Pcen
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 from emoflax.models.whisper import Whisper
 
@@ -44,7 +45,7 @@ DTYPES = ("float32", "bfloat16")
 
 def build(
     model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int, frontend: LogMel | None = None,
-    projection: int = 0,
+    pcen: Pcen | None = None, projection: int = 0,
 ) -> Classifier | Ridge:  # fmt: skip
     """A freshly initialised classifier.
 
@@ -54,6 +55,7 @@ def build(
       vocabulary: size of the vocabulary, <pad> and <unk> included; unused without a text encoder.
       dtype: 'float32' or 'bfloat16', the arithmetic of the forward pass; weights are float32.
       frontend: what makes log-mels of waveforms, if batches will bring those.
+      pcen: compresses log-mels in dB before they are normalised; None: nothing does.
       projection: width of the vectors that a contrastive loss compares; 0: no such loss. Functionals have none.
 
     Raises:
@@ -99,5 +101,6 @@ def build(
         modality_dropout=model["modality_dropout"],
         dtype=options["dtype"],
         frontend=frontend,
+        pcen=pcen,
         projection=Head(fusion.pooled_width, **compared, **options) if projection else None,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from emoflax.errors import UserError
@@ -22,6 +23,9 @@ class Normalise(nnx.Module):
     def __init__(self, mels: int):
         self.mean = Statistic(jnp.zeros(mels))
         self.std = Statistic(jnp.ones(mels))
+
+    def set(self, mean: np.ndarray, std: np.ndarray) -> None:
+        self.mean[...], self.std[...] = jnp.asarray(mean), jnp.asarray(std)
 
     def __call__(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
         mask_BxTx1 = valid(frames_B, logmel_BxTxF.shape[1])[..., None]
@@ -54,17 +58,20 @@ class Classifier(nnx.Module):
       modality_dropout: {'audio': share, 'text': share} of the clips that lose that modality in training; a clip never
         loses its only one.
       frontend: makes log-mels of batches that bring waveforms; None: none will.
+      pcen: compresses log-mels before they are normalised; None: they stay in dB.
       projection: from the pooled vectors to those that a contrastive loss compares; None: there is no such loss.
     """
 
     def __init__(
         self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], dtype, frontend,
-        projection=None,
+        pcen=None, projection=None,
     ):  # fmt: skip
         if not 0 <= sum(modality_dropout.values()) <= 1:
             raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
         self.classes, self.dtype, self.frontend = classes, dtype, frontend
+        # Of dB, whatever comes after: augmentation fills with this mean what it hides.
         self.normalise = Normalise(mels) if audio else None
+        self.pcen, self.normalise_pcen = pcen, Normalise(mels) if audio and pcen else None
         self.audio, self.text, self.fusion, self.projection = audio, text, fusion, projection
         self.audio_missing, self.text_missing = modality_dropout["audio"], modality_dropout["text"]
 
@@ -98,8 +105,7 @@ class Classifier(nnx.Module):
             batch = batch | self._drop_modalities(batch["frames"], batch["n_tokens"], drop_key)
         streams = {}
         if self.audio:
-            logmel = self.normalise(batch["logmel"], batch["frames"]).astype(self.dtype)
-            streams["audio"] = self.audio(logmel, batch["frames"], audio_key)
+            streams["audio"] = self.audio(self._scaled(batch["logmel"], batch["frames"]), batch["frames"], audio_key)
         if self.text:
             streams["text"] = self.text(batch["tokens"], batch["n_tokens"], text_key)
         # Here, once and for all encoders: what stands beyond a clip's end counts for nothing.
@@ -108,6 +114,11 @@ class Classifier(nnx.Module):
     def hear(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
         """The batch with log-mels; they are made here if it brings waveforms, as `LogMel` describes them."""
         return self.frontend(batch) if "wave" in batch else batch
+
+    def _scaled(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
+        if self.pcen:
+            return self.normalise_pcen(self.pcen(logmel_BxTxF), frames_B).astype(self.dtype)
+        return self.normalise(logmel_BxTxF, frames_B).astype(self.dtype)
 
     def _drop_modalities(self, frames_B: jax.Array, n_tokens_B: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         draw_B = jax.random.uniform(key, frames_B.shape)
