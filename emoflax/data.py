@@ -1,8 +1,9 @@
-"""Shards -> rows on the device, grouped by length.
+"""Shards -> rows, grouped by length.
 
 A row is one window of one clip: a clip longer than `max_s` becomes several rows, whose log-probabilities are averaged
 in `evaluate`. Rows of similar length share a bucket, a block padded to one width, so that little padding is computed.
-Rows are placed on the device once; which rows make up a batch is drawn there (`train.py`), and no step moves data.
+Where they fit, rows are placed on the devices once; which rows make up a batch is drawn there (`train.py`), and no step
+moves data. Where they do not, batches are streamed from the shards (`stream.py`).
 """
 
 import dataclasses
@@ -10,53 +11,43 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from emoflax import stream
 from emoflax.clip import Corpus
 from emoflax.errors import UserError
 from emoflax.frontend import LogMel
+from emoflax.rows import Bucket, Padded, Rows, even_batch, round_up
 from emoflax.shards import ShardSet
 
 PAD, UNK = 0, 1  # token ids; the words of the vocabulary follow
-BATCH_MULTIPLE = 4
 WIDTH_MULTIPLE = 8  # bucket widths are rounded up to it: fewer shapes to compile, friendly to vector units
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Bucket:
-    """Rows padded to one width.
-
-    `rows` maps names to arrays: 'logmel' float32 [rows, frames, mels] in dB, 'frames' int32 [rows], 'tokens' int32
-    [rows, tokens], 'n_tokens' int32 [rows], 'label' int32 [rows], 'weight' float32 [rows], and 'clip' int32 [rows],
-    the position of the row's clip in `Dataset.clips`. In the place of log-mels there may be waveforms: 'wave' int16
-    [rows, samples], 'samples' int32 [rows], and 'scale' float32 [rows] to multiply them by. A model of functionals sees
-    'functionals' float32 [rows, functionals] and no length. A batch holds `batch_size` rows.
-    """
-
-    rows: dict[str, jax.Array]
-    batch_size: int = dataclasses.field(metadata={"static": True})
-
-    def __len__(self) -> int:
-        return len(self.rows["label"])
-
-    @property
-    def steps(self) -> int:
-        return -(-len(self) // self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """`clips`: int array of positions in the corpus, one for each clip that the buckets' rows belong to."""
+    """Rows of clips: on the devices as Buckets, or as Rows, which are streamed.
 
-    buckets: tuple[Bucket, ...]
+    Attributes:
+      clips: int array of positions in the corpus, one for each clip that the rows belong to.
+      row_clips: of each bucket, int [rows], the position of each row's clip in `clips`.
+      mesh: the devices that rows and batches are dealt out to; None: there is one.
+    """
+
+    buckets: tuple[Bucket, ...] | tuple[Rows, ...]
     clips: np.ndarray
+    row_clips: tuple[np.ndarray, ...]
+    mesh: Mesh | None = None
 
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
         return sum(bucket.steps for bucket in self.buckets)
+
+    @property
+    def streamed(self) -> bool:
+        return isinstance(self.buckets[0], Rows)
 
 
 class Features:
@@ -167,6 +158,22 @@ def window_starts(length: int, width: int) -> list[int]:
     return [round(i * (length - width) / (count - 1)) for i in range(count)] if count > 1 else [0]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Selected(Sequence):
+    """The sequences of some clips, each read when it is asked for."""
+
+    features: Features
+    kind: str
+    positions: np.ndarray
+    change: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, clip: int) -> np.ndarray:
+        return self.change(self.features.get(self.kind, self.positions[clip]))
+
+
 def load(
     features: Features,
     positions: np.ndarray,
@@ -178,31 +185,34 @@ def load(
     buckets: int,
     weights: np.ndarray | None = None,
     frontend: LogMel | None = None,
+    mesh: Mesh | None = None,
+    resident: bool | str = True,
 ) -> Dataset:
-    """Places the clips at `positions` on the device.
+    """Rows of the clips at `positions`.
 
     Args:
       frontend: what will make log-mels where the features are waveforms.
       weights: float32 [classes], weight of a clip's loss by its label; None: 1.
+      mesh, resident: of `from_arrays`.
     """
     positions = features.readable(positions)
     labels = {label: i for i, label in enumerate(features.corpus.labels)}
     clips = [features.corpus.clips[i] for i in positions]
     sounds = scales = functionals = tokens = None
     if "logmel" in features.shards:
-        sounds = [features.get("logmel", i) for i in positions]
+        sounds = _Selected(features, "logmel", positions)
     if "wave" in features.shards:
-        sounds = [features.get("wave", i) for i in positions]
+        sounds = _Selected(features, "wave", positions)
         scales = np.array([features.scale(i) for i in positions], np.float32)
     if "functionals" in features.shards:
-        functionals = [features.get("functionals", i) for i in positions]
+        functionals = _Selected(features, "functionals", positions)
     if "tokens" in features.shards:
         remap = token_ids(features.shards["tokens"].manifest["lexicon"], vocabulary)
-        tokens = [remap[features.get("tokens", i)] for i in positions]
+        tokens = _Selected(features, "tokens", positions, remap.__getitem__)
     dataset = from_arrays(
         sounds, tokens, np.array([labels[clip.label] for clip in clips], np.int32),
         max_frames=max_frames, max_tokens=max_tokens, batch_size=batch_size, buckets=buckets, weights=weights,
-        frontend=frontend, scales=scales, functionals=functionals,
+        frontend=frontend, scales=scales, functionals=functionals, mesh=mesh, resident=resident,
     )
     return dataclasses.replace(dataset, clips=positions)
 
@@ -220,6 +230,8 @@ def from_arrays(
     frontend: LogMel | None = None,
     scales: np.ndarray | None = None,
     functionals: Sequence[np.ndarray] | None = None,
+    mesh: Mesh | None = None,
+    resident: bool | str = True,
 ) -> Dataset:
     """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here.
 
@@ -229,10 +241,14 @@ def from_arrays(
       frontend: None; or what will make log-mels of `sounds`, which then are waveforms [samples], to be multiplied by
         `scales` [clips].
       functionals: [speeds, functionals] of each clip, one row per speed; with neither sounds nor tokens.
+      mesh: the devices that rows and batches are dealt out to; None: one.
+      resident: whether all rows are placed on the devices; 'auto': if they fit (`stream.fits`).
     """
     longest = max_frames * frontend.hop if frontend else max_frames
     if len(labels) == 0:
         raise UserError("there is no clip to put into a batch")
+    if resident not in ("auto", True, False):
+        raise UserError(f"config.data.resident={resident!r}; choose 'auto', True or False")
 
     def starts(clip: int) -> Sequence[int]:
         if functionals is not None:
@@ -245,58 +261,51 @@ def from_arrays(
     columns["weight"] /= np.bincount(clip)[clip]
     if weights is not None:
         columns["weight"] *= weights[columns["label"]]
-    ragged = {}
-    sound, length, width = ("wave", "samples", frontend.width) if frontend else ("logmel", "frames", _round_up)
+    sequences: dict[str, Callable[[int], np.ndarray]] = {}
+    sound, length, width = ("wave", "samples", frontend.width) if frontend else ("logmel", "frames", round_up)
     if sounds is not None:
-        ragged[sound] = [sounds[c][s : s + longest] for c, s in windows]
-        columns[length] = np.array([len(x) for x in ragged[sound]], np.int32)
+        sequences[sound] = lambda row: sounds[clip[row]][start[row] : start[row] + longest]
+        columns[length] = _lengths(sequences[sound], len(clip))
         if frontend:
             columns["scale"] = scales[clip]
     if tokens is not None:
-        ragged["tokens"] = [tokens[c][:max_tokens] for c in clip]
-        if sounds is None:  # a clip without a word is one unknown word: it has nothing else
-            ragged["tokens"] = [x if len(x) else np.array([UNK], np.int32) for x in ragged["tokens"]]
-        columns["n_tokens"] = np.array([len(x) for x in ragged["tokens"]], np.int32)
+        # A clip without a word is one unknown word, if it has nothing else.
+        nothing = np.array([UNK] if sounds is None else [], np.int32)
+        sequences["tokens"] = lambda row: tokens[clip[row]][:max_tokens] if len(tokens[clip[row]]) else nothing
+        columns["n_tokens"] = _lengths(sequences["tokens"], len(clip))
     if functionals is not None:
         columns["functionals"] = np.stack([functionals[c][row] for c, row in windows])
     lengths = columns.get(length, columns.get("n_tokens", np.ones(len(clip), np.int32)))
     groups = _group(lengths, buckets, batch_size)
-    widths = {sound: width, "tokens": _round_up}
-    return Dataset(
-        tuple(_bucket(rows, columns, ragged, widths, batch_size) for rows in groups), clips=np.arange(len(labels))
-    )
+    widths, of_all = {sound: width, "tokens": round_up}, {sound: length, "tokens": "n_tokens"}
+
+    def rows(group: np.ndarray) -> Rows:
+        padded = {
+            name: _padded(get, group, widths[name](max(1, columns[of_all[name]][group].max()), WIDTH_MULTIPLE))
+            for name, get in sequences.items()
+        }
+        own = {name: column[group] for name, column in columns.items()}
+        return Rows(own, padded, even_batch(len(group), batch_size), mesh)
+
+    made = tuple(rows(group) for group in groups)
+    if resident is False or (resident == "auto" and not stream.fits(sum(rows.nbytes() for rows in made), mesh)):
+        placed = made
+    else:
+        placed = tuple(rows.placed() for rows in made)
+    return Dataset(placed, np.arange(len(labels)), tuple(rows.columns["clip"] for rows in made), mesh)
+
+
+def _lengths(get: Callable[[int], np.ndarray], rows: int) -> np.ndarray:
+    return np.array([len(get(row)) for row in range(rows)], np.int32)
+
+
+def _padded(get: Callable[[int], np.ndarray], group: np.ndarray, width: int) -> Padded:
+    """The sequences of a group of rows, filled up to one width."""
+    one = get(group[0])
+    return Padded(lambda place: get(group[place]), (width, *one.shape[1:]), one.dtype)
 
 
 def _group(length: np.ndarray, buckets: int, batch_size: int) -> list[np.ndarray]:
     """Row numbers sorted by length in as many equal parts as there are full batches for, `buckets` at most."""
     count = max(1, min(buckets, len(length) // batch_size))
     return [np.sort(part) for part in np.array_split(np.argsort(length, kind="stable"), count)]
-
-
-def _bucket(
-    rows: np.ndarray,
-    columns: Mapping[str, np.ndarray],
-    ragged: Mapping[str, Sequence[np.ndarray]],
-    widths: Mapping[str, Callable[[int, int], int]],
-    batch_size: int,
-) -> Bucket:
-    arrays = {name: column[rows] for name, column in columns.items()}
-    for name, sequences in ragged.items():
-        arrays[name] = _pad([sequences[row] for row in rows], widths[name])
-    # Equal batches instead of full ones and a small rest; the convolutions work in groups of rows.
-    steps = -(-len(rows) // batch_size)
-    even = _round_up(-(-len(rows) // steps), BATCH_MULTIPLE)
-    return Bucket({name: jax.device_put(array) for name, array in arrays.items()}, min(even, batch_size))
-
-
-def _pad(sequences: Sequence[np.ndarray], width: Callable[[int, int], int]) -> np.ndarray:
-    """[rows, width of the longest, ...] with zeros after each sequence's end."""
-    longest = max(1, *(len(sequence) for sequence in sequences))
-    padded = np.zeros((len(sequences), width(longest, WIDTH_MULTIPLE), *sequences[0].shape[1:]), sequences[0].dtype)
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return padded
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

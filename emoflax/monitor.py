@@ -1,10 +1,14 @@
-"""What a run says while it goes: metrics.jsonl, TensorBoard, and one progress bar."""
+"""What a run says while it goes: metrics.jsonl, TensorBoard, one progress bar, and a trace of some steps."""
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import tqdm
+
+from emoflax.errors import UserError
 
 
 class Monitor:
@@ -39,6 +43,37 @@ class Monitor:
         self._file.close()
         self._board.close()
         self._bar.close()
+
+
+class Profile:
+    """A trace of training steps, for TensorBoard's profiler, XProf or Perfetto.
+
+    Args:
+      folder: where it goes to; None: nowhere, the steps are run as if it went there.
+      steps: the first step, from 0 on, and the one to stop before; empty: no trace.
+    """
+
+    def __init__(self, folder: pathlib.Path | None = None, steps: Sequence[int] = ()):
+        if steps and not (len(steps) == 2 and all(type(step) is int for step in steps) and 0 <= steps[0] < steps[1]):
+            raise UserError(f"config.profile_steps={tuple(steps)} must be two steps, the lower one first")
+        self.steps, self._folder, self._running = tuple(steps), folder, False
+
+    def at(self, step: int, state: Any) -> None:
+        """To be called before each of `steps`, whatever is called between them; state: what is being computed."""
+        if not self.steps or not self._folder:
+            return
+        if step == self.steps[0]:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+        elif step >= self.steps[1]:
+            jax.block_until_ready(state)
+            self.close()
+
+    def close(self) -> None:
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
 
 
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,13 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
-from emoflax import optimizer
+from emoflax import mesh as devices
+from emoflax import optimizer, stream
 from emoflax.augment import Augmentation
 from emoflax.augment_wave import WaveAugmentation
-from emoflax.data import Bucket, Dataset
+from emoflax.data import Dataset
 from emoflax.errors import DivergedError
 from emoflax.losses import cross_entropy, supervised_contrastive, targets
+from emoflax.monitor import Profile
+from emoflax.rows import Bucket, Rows, batch_places
+from emoflax.stream import Chunk
 
 
 @jax.tree_util.register_dataclass
@@ -103,9 +109,10 @@ def train_step(recipe: Recipe, state: TrainState, batch: dict[str, jax.Array]) -
 
 def batch_at(bucket: Bucket, order: jax.Array, slot: jax.Array) -> dict[str, jax.Array]:
     """Batch number `slot` of the rows in `order` [rows]; places past its end repeat the last with weight 0."""
-    places = slot * bucket.batch_size + jnp.arange(bucket.batch_size)
-    batch = jax.tree.map(lambda rows: rows[order[jnp.minimum(places, len(order) - 1)]], bucket.rows)
-    return batch | {"weight": jnp.where(places < len(order), batch["weight"], 0.0)}
+    places, counts = batch_places(slot, bucket.batch_size, len(order), bucket.mesh)
+    # Of rows that are dealt out, each device picks its own; their sum over the devices is the batch.
+    batch = jax.tree.map(lambda rows: rows[order[places]], bucket.rows)
+    return devices.keep_dealt_out(batch | {"weight": jnp.where(counts, batch["weight"], 0.0)}, bucket.mesh)
 
 
 def visits(steps: Sequence[int], epoch: jax.Array) -> jax.Array:
@@ -125,9 +132,15 @@ def row_orders(rows: Sequence[int], seed: jax.Array, epoch: jax.Array) -> list[j
     return [jax.random.permutation(k, n) for k, n in zip(keys, rows, strict=True)]
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def train_epoch(recipe: Recipe, state: TrainState, buckets: tuple[Bucket, ...]) -> tuple[TrainState, dict]:
-    """Every row once, in an order that is a function of (seed, epoch); returns metrics [steps]."""
+@functools.partial(jax.jit, static_argnums=(0, 3), donate_argnums=1)
+def train_epoch(
+    recipe: Recipe, state: TrainState, buckets: tuple[Bucket, ...], span: tuple[int, int] | None = None
+) -> tuple[TrainState, dict]:
+    """Every row once, in an order that is a function of (seed, epoch); returns metrics [steps].
+
+    Args:
+      span: the epoch's first step to take, and the one to stop before; None: all.
+    """
     steps = [bucket.steps for bucket in buckets]
     epoch = state.step // sum(steps)
     orders = row_orders([len(bucket) for bucket in buckets], state.seed, epoch)
@@ -140,7 +153,60 @@ def train_epoch(recipe: Recipe, state: TrainState, buckets: tuple[Bucket, ...]) 
     def body(state, visit):
         return jax.lax.switch(visit[0], branches, state, visit[1])
 
-    return jax.lax.scan(body, state, visits(steps, epoch))
+    return _scan(body, state, visits(steps, epoch)[slice(*span or (None,))], buckets[0].mesh)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def train_chunk(recipe: Recipe, state: TrainState, chunk: Chunk) -> tuple[TrainState, dict]:
+    """`train_epoch` of a part of an epoch whose batches are streamed."""
+
+    def take(bucket: int, state: TrainState, flat: dict[str, jax.Array]):
+        return train_step(recipe, state, chunk.batch(bucket, flat))
+
+    branches = [functools.partial(take, bucket) for bucket in range(len(chunk.layouts))]
+
+    def body(state, visit):
+        return jax.lax.switch(visit[0], branches, state, visit[1])
+
+    return _scan(body, state, (chunk.bucket, chunk.flat), chunk.mesh)
+
+
+def _scan(body: Callable, state: TrainState, visited: Any, mesh: Mesh | None) -> tuple[TrainState, dict]:
+    """Steps one after the other; weights and metrics are the same on every device."""
+    with devices.at_work(mesh):
+        return jax.lax.scan(lambda *step: devices.keep_everywhere(body(*step), mesh), state, visited)
+
+
+def run_epoch(
+    recipe: Recipe, state: TrainState, train: Dataset, epoch: int, profile: Profile
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """Epoch number `epoch`, from 0 on, in one dispatch unless it is streamed or profiled; metrics [steps]."""
+    before, parts = epoch * train.steps, []
+    edges = {0, train.steps, *(step - before for step in profile.steps if 0 < step - before < train.steps)}
+    if train.streamed:
+        edges |= set(range(0, train.steps, stream.steps_of_a_chunk(train.buckets)))
+    spans = list(itertools.pairwise(sorted(edges)))
+    chunks = streamed(train.buckets, np.asarray(state.seed), epoch, spans) if train.streamed else [None] * len(spans)
+    for span, chunk in zip(spans, chunks, strict=True):
+        profile.at(before + span[0], state)
+        if chunk:
+            state, metrics = train_chunk(recipe, state, chunk)
+        else:
+            state, metrics = train_epoch(recipe, state, train.buckets, span if len(spans) > 1 else None)
+        jax.block_until_ready(parts[-1:])  # one waits on the device while one runs, and no more pile up in memory
+        parts.append(metrics)
+    profile.at(before + train.steps, state)
+    parts = jax.device_get(parts)
+    return state, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def streamed(
+    buckets: Sequence[Rows], seed: np.ndarray, epoch: int, spans: Sequence[tuple[int, int]]
+) -> Iterator[Chunk]:
+    """The batches that `train_epoch` would take, of each span of the epoch's steps."""
+    orders = [np.asarray(order) for order in row_orders([len(rows) for rows in buckets], seed, epoch)]
+    visited = np.asarray(visits([rows.steps for rows in buckets], epoch))
+    return stream.chunks(buckets, orders, [visited[slice(*span)] for span in spans])
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -151,15 +217,40 @@ def log_probabilities(model: nnx.GraphDef, params: Any, statistics: Any, bucket:
         batch = batch_at(bucket, jnp.arange(len(bucket)), slot)
         return jax.nn.log_softmax(apply(model, params, statistics, batch, None))
 
-    stacked = jax.lax.map(score, jnp.arange(bucket.steps))
-    return stacked.reshape(-1, stacked.shape[-1])[: len(bucket)]
+    with devices.at_work(bucket.mesh):
+        stacked = jax.lax.map(score, jnp.arange(bucket.steps))
+    rows = stacked[:, : bucket.batch_size].reshape(-1, stacked.shape[-1])[: len(bucket)]
+    return devices.keep_everywhere(rows, bucket.mesh)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def log_probabilities_of_chunk(model: nnx.GraphDef, params: Any, statistics: Any, chunk: Chunk) -> jax.Array:
+    """[steps, lanes, classes] of batches of one bucket."""
+
+    def score(flat):
+        return jax.nn.log_softmax(apply(model, params, statistics, chunk.batch(0, flat), None))
+
+    with devices.at_work(chunk.mesh):
+        return devices.keep_everywhere(jax.lax.map(score, chunk.flat), chunk.mesh)
+
+
+def rows_log_probabilities(model: nnx.GraphDef, state: TrainState, rows: Bucket | Rows) -> np.ndarray:
+    """[rows, classes] float64, of resident and of streamed rows."""
+    weights = state.evaluated, state.statistics
+    if isinstance(rows, Bucket):
+        return np.asarray(log_probabilities(model, *weights, rows), np.float64)
+    visited = np.stack([np.zeros(rows.steps, int), np.arange(rows.steps)], 1)
+    longest = stream.steps_of_a_chunk([rows])
+    spans = [visited[begin : begin + longest] for begin in range(0, rows.steps, longest)]
+    chunks = stream.chunks([rows], [np.arange(len(rows))], spans)
+    stacked = np.concatenate([np.asarray(log_probabilities_of_chunk(model, *weights, chunk)) for chunk in chunks])
+    return stacked[:, : rows.batch_size].reshape(-1, stacked.shape[-1])[: len(rows)].astype(np.float64)
 
 
 def score(model: nnx.GraphDef, state: TrainState, dataset: Dataset) -> np.ndarray:
     """Log-probabilities [clips, classes] float64: the normalised mean over each clip's rows."""
-    rows = [log_probabilities(model, state.evaluated, state.statistics, bucket) for bucket in dataset.buckets]
-    rows = np.concatenate([np.asarray(part, np.float64) for part in rows])
-    clip = np.concatenate([np.asarray(bucket.rows["clip"]) for bucket in dataset.buckets])
+    rows = np.concatenate([rows_log_probabilities(model, state, bucket) for bucket in dataset.buckets])
+    clip = np.concatenate(dataset.row_clips)
     total = np.zeros((len(dataset.clips), rows.shape[1]))
     np.add.at(total, clip, rows)
     mean = total / np.bincount(clip)[:, None]
@@ -173,17 +264,17 @@ def fit(
     *,
     epochs: int,
     after_epoch: Callable[[int, TrainState, dict], None],
+    profile: Profile | None = None,
 ) -> TrainState:
     """Trains from the state's own epoch to `epochs`; `after_epoch(epoch, state, numbers)` evaluates, saves and logs.
 
     Raises:
       DivergedError: a loss or gradient is not finite; the checkpoints written before are untouched.
     """
-    steps = train.steps
+    steps, profile = train.steps, profile or Profile()
     for epoch in range(int(state.step) // steps + 1, epochs + 1):
         begin = time.perf_counter()
-        state, metrics = train_epoch(recipe, state, train.buckets)
-        metrics = jax.device_get(metrics)
+        state, metrics = run_epoch(recipe, state, train, epoch - 1, profile)
         seconds = time.perf_counter() - begin
         check_finite(metrics, first_step=(epoch - 1) * steps)
         after_epoch(epoch, state, numbers_of(epoch, metrics, len(train.clips), seconds))

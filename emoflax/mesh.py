@@ -1,0 +1,97 @@
+"""Devices and processes: who holds which rows, and what one process does for all.
+
+Training is data-parallel over one axis, 'data', that runs over every device of every process. Rows and batches are
+dealt out along it, weights are the same everywhere. A mesh of None means one device, which runs the program as it would
+be written without any of this.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+AXIS = "data"
+
+
+def all_devices() -> Mesh | None:
+    """Over every device of every process; None where there is only one."""
+    count = jax.device_count()
+    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,)) if count > 1 else None
+
+
+def filled_up(rows: int, mesh: Mesh | None) -> int:
+    """The least number from `rows` on that can be dealt out evenly."""
+    return rows if mesh is None else -(-rows // mesh.size) * mesh.size
+
+
+def deal_out(shape: tuple[int, ...], axis: int, make: Callable[[slice], np.ndarray], mesh: Mesh | None) -> jax.Array:
+    """An array whose `axis` is dealt out to the devices; `make(part of it)` is asked for this process's parts."""
+    if mesh is None:
+        return jax.device_put(make(slice(0, shape[axis])))
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+    return jax.make_array_from_callback(shape, sharding, lambda index: make(index[axis]))
+
+
+def everywhere(tree: Any, mesh: Mesh | None) -> Any:
+    """Arrays of this process, the same in every process, as arrays that every device holds."""
+    if mesh is None:
+        return tree
+    sharding = NamedSharding(mesh, PartitionSpec())
+
+    def copy(leaf: jax.Array) -> jax.Array:
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(copy, tree)
+
+
+def like(tree: Any, mesh: Mesh | None) -> Any:
+    """Shapes of a tree of arrays, or of shapes, as they are to lie in memory once a checkpoint is read."""
+    place = NamedSharding(mesh, PartitionSpec()) if mesh else SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
+
+
+def keep_dealt_out(tree: Any, mesh: Mesh | None) -> Any:
+    """Inside a compiled program: the first axis of every array is dealt out from here on."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def keep_everywhere(tree: Any, mesh: Mesh | None) -> Any:
+    """Inside a compiled program: every device has all of every array from here on."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def at_work(mesh: Mesh | None) -> contextlib.AbstractContextManager:
+    """While a program is traced: `summed_by_device` and `by_device` see the mesh."""
+    return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def summed_by_device(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`function` of arrays [rows, ...], a sum over the rows: of each device's own rows, then added up.
+
+    For what XLA would not see through, such as a loop over groups of rows: it would send every device all rows.
+    """
+
+    def call(*arrays: jax.Array) -> jax.Array:
+        return _manually(lambda *own: jax.lax.psum(function(*own), AXIS), function, PartitionSpec())(*arrays)
+
+    return call
+
+
+def by_device(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`function` from arrays [rows, ...] to [rows, ...], row by row: on each device's own rows."""
+
+    def call(*arrays: jax.Array) -> jax.Array:
+        return _manually(function, function, PartitionSpec(AXIS))(*arrays)
+
+    return call
+
+
+def _manually(own: Callable, alone: Callable, out: PartitionSpec) -> Callable:
+    mesh = jax.sharding.get_abstract_mesh()
+    if AXIS not in mesh.axis_names:
+        return alone
+    return jax.shard_map(own, in_specs=PartitionSpec(AXIS), out_specs=out, check_vma=False)
