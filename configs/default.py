@@ -174,6 +174,10 @@ def get_config() -> ConfigDict:
     config.train.population = 0  # models (seeds, folds) trained at once in one program; 0, 1: one after the other
     config.train.save_epochs = 1  # a checkpoint every so many epochs
 
+    # Test-time augmentation: dev, test and new clips are judged at every speed with every shift of the mel axis (in
+    # bands); log-probabilities are averaged. May change after training.
+    config.evaluate = ConfigDict({"speeds": (1.0,), "band_shifts": (0.0,)})
+
     # --mode=crossval: each fold's choices are made on its training speakers alone, then its test clips are scored once.
     config.crossval = ConfigDict(convert_dict=False)
     # What may be chosen: name -> {'optimizer.learning_rate': 1e-3, ...}, what it changes here. Empty: nothing.

@@ -45,8 +45,11 @@ class Trained:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
 
-def restore(folder: pathlib.Path, *, last: bool = False) -> Trained:
+def restore(folder: pathlib.Path, *, last: bool = False, views: ConfigDict | None = None) -> Trained:
     """Rebuilds the best model of a checkpoint folder, or that of its last epoch, from the folder alone.
+
+    Args:
+      views: config.evaluate, in the place of the one that it was trained with.
 
     Raises:
       UserError: there is no checkpoint, or it does not fit the model that it describes.
@@ -56,6 +59,7 @@ def restore(folder: pathlib.Path, *, last: bool = False) -> Trained:
     description = checkpoints.describe(epoch)
     config = default.get_config()  # fields that came after the checkpoint change nothing at their defaults
     config.update(description["config"])
+    config.evaluate = config.evaluate if views is None else views
     model = experiment.build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
     recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
     state = checkpoints.restore(epoch, jax.eval_shape(lambda: recipe.init(model, 0)))
@@ -67,7 +71,7 @@ def predict_member(
     config: ConfigDict, features: Features, member: experiment.Member, part: str = "test", *, last: bool = False
 ) -> Predictions:
     """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
-    trained = restore(member.checkpoints, last=last)
+    trained = restore(member.checkpoints, last=last, views=config.evaluate)
     here = experiment.describe(config, features, member, trained.description["vocabulary"])
     if changed := experiment.differences(trained.description, here):
         raise UserError(

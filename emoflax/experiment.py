@@ -29,10 +29,12 @@ from emoflax.frontend import UNIT_DB, LogMel, band_edges_hz, channels
 from emoflax.models.pcen import Pcen
 from emoflax.monitor import Monitor
 from emoflax.splits import Split
+from emoflax.views import Views
 
 # May change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
     "data.dir", "data.cache_dir", "precompute", "seeds", "split.fold", "crossval.workers", "train.population",
+    "evaluate",
 )  # fmt: skip
 
 
@@ -163,6 +165,7 @@ def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: in
         frontend=frontend_of(config),
         pcen=pcen_of(config),
         projection=config.train.projection if config.train.contrastive else 0,
+        views=views_of(config),
     )
 
 
@@ -173,6 +176,11 @@ def pcen_of(config: ConfigDict) -> Pcen | None:
         raise UserError("config.model.pcen is made of dB: it needs config.audio.frontend='librosa'")
     bands, hop_ms = config.audio.mels, config.audio.hop_ms
     return Pcen(bands=bands, hop_ms=hop_ms, **config.model.pcen.to_dict())
+
+
+def views_of(config: ConfigDict) -> Views | None:
+    views = Views(tuple(config.evaluate.speeds), tuple(config.evaluate.band_shifts), config.audio.mels)
+    return views if views.on else None
 
 
 def recipe_of(

@@ -11,11 +11,12 @@ import soundfile
 from hypothesis import strategies as st
 
 from configs import tiny
-from emoflax import crossval, data, evaluate, splits
+from emoflax import crossval, data, evaluate, experiment, splits
 from emoflax.clip import Clip, Corpus
 from emoflax.corpora import synthetic
 from emoflax.data import Features
 from emoflax.errors import UserError
+from emoflax.experiment import Member
 
 LABELS = ("calm", "happy", "sad")
 
@@ -96,6 +97,24 @@ def test_changed_settings_are_named_instead_of_answered_from_what_was_kept(place
     config = small(folder, **{"train.label_smoothing": 0.1})
     with pytest.raises(UserError, match="label_smoothing: 0.0 -> 0.1"):
         crossval.run(config, crossval.open_features(config).corpus, folder / "run")
+
+
+def test_a_trained_model_can_be_asked_with_test_time_augmentation_and_without(place):
+    folder, first = place
+    name = first.choices[0].candidate
+    config = crossval.candidates_of(small(folder))[name]
+    (split,) = experiment.folds(config, (features := crossval.open_features(config)).corpus, 0.25)
+    member = Member(3, splits.nest(split)[1], folder / "run" / "fold1" / f"{name}-seed3")
+    last = not config.crossval.choose_epoch
+    plain = evaluate.predict_member(config, features, member, last=last)
+    config.evaluate.speeds = (0.9, 1.0)
+    both = evaluate.predict_member(config, features, member, last=last)
+    config.evaluate.speeds = (0.9,)
+    slow = evaluate.predict_member(config, features, member, last=last)
+    assert not np.allclose(slow.log_p, plain.log_p, atol=1e-3)
+    mean = (plain.log_p + slow.log_p) / 2
+    expected = mean - np.logaddexp.reduce(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(both.log_p, expected, rtol=1e-4, atol=1e-5)
 
 
 def corpus_of(speakers, clips=6):

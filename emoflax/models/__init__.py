@@ -33,6 +33,7 @@ from emoflax.models.gru import Gru
 from emoflax.models.pcen import Pcen
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 from emoflax.models.whisper import Whisper
+from emoflax.views import Views
 
 AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper}
 HEAR_CONTOURS = ("attention_cnn",)  # audio encoders to which a channel is just that: contours may follow the mels
@@ -45,7 +46,7 @@ DTYPES = ("float32", "bfloat16")
 
 def build(
     model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int, frontend: LogMel | None = None,
-    pcen: Pcen | None = None, projection: int = 0,
+    pcen: Pcen | None = None, projection: int = 0, views: Views | None = None,
 ) -> Classifier | Ridge:  # fmt: skip
     """A freshly initialised classifier.
 
@@ -57,6 +58,7 @@ def build(
       frontend: what makes log-mels of waveforms, if batches will bring those.
       pcen: compresses log-mels in dB before they are normalised; None: nothing does.
       projection: width of the vectors that a contrastive loss compares; 0: no such loss. Functionals have none.
+      views: of each clip, in evaluation; None: the clip alone.
 
     Raises:
       UserError: a name that the registry does not have, or no encoder at all.
@@ -103,4 +105,5 @@ def build(
         frontend=frontend,
         pcen=pcen,
         projection=Head(fusion.pooled_width, **compared, **options) if projection else None,
+        views=views,
     )

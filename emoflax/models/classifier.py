@@ -60,17 +60,19 @@ class Classifier(nnx.Module):
       frontend: makes log-mels of batches that bring waveforms; None: none will.
       pcen: compresses log-mels before they are normalised; None: they stay in dB.
       projection: from the pooled vectors to those that a contrastive loss compares; None: there is no such loss.
+      views: variants of each clip that are judged in evaluation (`emoflax.views`); None: the clip alone.
     """
 
     def __init__(
         self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], dtype, frontend,
-        pcen=None, projection=None,
+        pcen=None, projection=None, views=None,
     ):  # fmt: skip
         if not 0 <= sum(modality_dropout.values()) <= 1:
             raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
         self.classes, self.dtype, self.frontend = classes, dtype, frontend
         # Of dB, whatever comes after: augmentation fills with this mean what it hides.
         self.normalise = Normalise(mels) if audio else None
+        self.views = views if audio else None
         self.pcen, self.normalise_pcen = pcen, Normalise(mels) if audio and pcen else None
         self.audio, self.text, self.fusion, self.projection = audio, text, fusion, projection
         self.audio_missing, self.text_missing = modality_dropout["audio"], modality_dropout["text"]
@@ -83,6 +85,8 @@ class Classifier(nnx.Module):
             'n_tokens' [batch]. A length of 0: the clip lacks that modality. What no encoder asks for may be missing.
           key: randomness of training; None, in evaluation, switches it off.
         """
+        if key is None and self.views:
+            return self.views.judge(self.hear(batch), lambda view: self._read(view, None)[0])
         return self._read(batch, key)[0]
 
     def compared(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
