@@ -33,11 +33,15 @@ INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a
 OUTPUT = flags.DEFINE_string("output", None, "predict: file for the JSON lines; without it they follow the table.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
 RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
+RUNNER = flags.DEFINE_string(
+    "runner", None, "precompute: Apache Beam's runner in the place of local processes, e.g. DirectRunner; Beam's own "
+    "options follow after --.",
+)  # fmt: skip
 RECORD = flags.DEFINE_bool("record", False, "train, eval, crossval, probe: append the result to configs/results.jsonl.")
 
 
 def main(argv: list[str]) -> None:
-    if argv[1:]:
+    if argv[1:] and not RUNNER.value:
         raise UserError(f"{argv[1]!r} is not a flag; see python main.py --help")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
     logging.get_absl_handler().setFormatter(None)
@@ -55,6 +59,8 @@ def main(argv: list[str]) -> None:
         return
     if CONFIG.value is None:
         raise UserError("--config is missing; try python main.py --config=configs/cnn2.py")
+    if RUNNER.value:
+        CONFIG.value.precompute.update(runner=RUNNER.value, runner_options=tuple(argv[1:]))
     experiment.settle(CONFIG.value)
     if MODE.value == "precompute":
         job.precompute(CONFIG.value)

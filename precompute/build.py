@@ -29,6 +29,7 @@ from emoflax.clip import FUNCTIONALS, Clip, Corpus
 from emoflax.errors import UserError
 from emoflax.frontend import channels
 from emoflax.shards import Failure, Row, ShardSet
+from precompute import beam
 
 _POLL_S = 0.1  # how often the bar is redrawn
 
@@ -240,10 +241,14 @@ def _compute(
 
     check_settings(**audio)
     shards.make_folder(folder)
-    parts = parts_of(clips, precompute)
-    missing = [number for number, part in enumerate(parts) if shards.clips_done(folder, number) != len(part)]
-    tasks = [functools.partial(_work, write, folder, number, parts[number]) for number in missing]
-    done = len(clips) - sum(len(parts[number]) for number in missing)
+    parts = dict(enumerate(parts_of(clips, precompute)))
+    missing = {number: part for number, part in parts.items() if shards.clips_done(folder, number) != len(part)}
+    done = len(clips) - sum(len(part) for part in missing.values())
+    if missing and precompute["runner"]:
+        logging.info("%d of %d clips by Apache Beam's %s", len(clips) - done, len(clips), precompute["runner"])
+        beam.write_shards(write, folder, missing, precompute["runner"], precompute["runner_options"])
+        return
+    tasks = [functools.partial(_work, write, folder, *task) for task in missing.items()]
     with tqdm(total=len(clips), initial=done, desc="recordings", unit="clip", smoothing=0) as bar:
         _run(tasks, precompute["workers"], bar)
 
@@ -363,5 +368,5 @@ def open_finished(folder: Path, precompute: Mapping[str, Any]) -> ShardSet:
                 f"{what}, more than --config.precompute.max_bad_share={precompute['max_bad_share']:g} of them allows. "
                 f"Mend them, take them out of the corpus, or raise that share. The first: {first}"
             )
-        logging.warning("%s; they are left out. The first: %s", what, first)
+        logging.warning("%s; they are left out, or heard without words beside a sound. The first: %s", what, first)
     return features

@@ -14,7 +14,7 @@ from emoflax.predict import sound_of
 from precompute import build, functionals
 
 RATE_HZ = 16_000
-PRECOMPUTE = {"workers": 1, "shard_clips": 4, "max_bad_share": 0.2}
+PRECOMPUTE = {"workers": 1, "shard_clips": 4, "max_bad_share": 0.2, "runner": ""}
 
 
 def voice(f0_hz, seconds=0.6, formants=((700, 80), (1200, 90), (2600, 120)), breath=0.0, seed=0):

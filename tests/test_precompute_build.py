@@ -22,7 +22,7 @@ from precompute import audio, build
 
 AUDIO = get_config().audio.to_dict()
 TEXT = {**get_config().text.to_dict(), "source": "reference"}
-PRECOMPUTE = {"workers": 1, "shard_clips": 4, "max_bad_share": 0.2}
+PRECOMPUTE = {"workers": 1, "shard_clips": 4, "max_bad_share": 0.2, "runner": ""}
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes through /proc")
 
 # As a user's script runs: killed, starved and looked at from outside.
@@ -37,7 +37,7 @@ from pathlib import Path
 if __name__ == "__main__":
     wavs, cache, workers, shard_clips = sys.argv[1:]
     clips = tuple(Clip(path.stem, "x", "s", str(path)) for path in sorted(Path(wavs).glob("*.wav")))
-    settings = {"workers": int(workers), "shard_clips": int(shard_clips), "max_bad_share": 0.2}
+    settings = {"workers": int(workers), "shard_clips": int(shard_clips), "max_bad_share": 0.2, "runner": ""}
     try:
         log_mels(Corpus("toy", ("x",), clips), get_config().audio.to_dict(), cache, settings)
     except UserError as error:

@@ -21,7 +21,7 @@ from precompute import states
 
 CONFIG = default.get_config()
 AUDIO = CONFIG.audio.to_dict() | {"trim_db": 0.0}
-PRECOMPUTE = {"workers": 1, "shard_clips": 2, "max_bad_share": 0.5}
+PRECOMPUTE = {"workers": 1, "shard_clips": 2, "max_bad_share": 0.5, "runner": ""}
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def test_a_corpus_reports_the_errors_of_its_tested_clips_where_transcripts_are_n
     heard = tmp_path / "heard.csv"
     heard.write_text("id,text\n0,the bat sat\n1,on a mat\n2,whatever\n")
     text = get_config().text.to_dict() | {"source": source, "file": str(heard)}
-    settings_ = {"workers": 1, "shard_clips": 2, "max_bad_share": 0.5}
+    settings_ = {"workers": 1, "shard_clips": 2, "max_bad_share": 0.5, "runner": ""}
     corpus = Corpus("toy", ("x",), clips)
     features = Features(corpus, {"tokens": build.tokens(corpus, text, str(tmp_path), settings_)})
     assert job.word_errors(features, {0, 1, 2}) == ((2, 6) if compared else None)

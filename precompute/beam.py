@@ -1,0 +1,78 @@
+"""A corpus's shards by Apache Beam, on this machine or a cluster, in the place of `build`'s own worker processes.
+
+    python main.py --config=configs/cnn2.py --mode=precompute --runner=DirectRunner
+    python main.py --config=configs/cnn2.py --mode=precompute --runner=FlinkRunner -- --flink_master=HOST:8081
+
+What follows `--` goes to Beam. An element is a shard: its number and its clips. A worker calls the very function that a
+local process calls, which leaves a whole file or none; so the bytes are the same, and work that Beam does again, or
+twice at once, does no harm. No features pass through Beam: recordings and config.data.cache_dir have to be on a file
+system that every worker and this machine see under the same path, and workers need this repository's packages.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import threadpoolctl
+
+from emoflax import shards
+from emoflax.clip import Clip
+from emoflax.errors import UserError
+
+# DirectRunner by its inner name: by the outer one, Beam first tries to download a program that is to replace it.
+RUNNERS = {
+    "DirectRunner": "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
+    "FlinkRunner": "FlinkRunner",
+    "SparkRunner": "SparkRunner",
+    "DataflowRunner": "DataflowRunner",
+}
+
+
+def write_shards(
+    write: Callable[[Path, int, Sequence[Clip]], None],
+    folder: Path,
+    parts: Mapping[int, Sequence[Clip]],
+    runner: str,
+    options: Sequence[str],
+) -> None:
+    """Writes those shards and returns when all are there.
+
+    Args:
+      write: makes one shard: `build.write_log_mel_shard` or its like, with its settings.
+      parts: number -> clips of each shard; they are part of the pipeline's description, some 200 bytes a clip.
+      runner: a name from RUNNERS.
+      options: Beam's own, as on a command line.
+
+    Raises:
+      UserError: no such runner, Beam is not installed, or the pipeline failed. Finished shards are kept.
+    """
+    if runner not in RUNNERS:
+        raise UserError(f"--runner={runner} is not known; allowed are {', '.join(RUNNERS)}.")
+    try:
+        import apache_beam as beam  # optional; seconds
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError(
+            f"--runner={runner} needs Apache Beam: pip install apache-beam==2.77.0; for Dataflow "
+            "pip install 'apache-beam[gcp]==2.77.0'."
+        ) from error
+    try:
+        settings = PipelineOptions([f"--runner={RUNNERS[runner]}", *options])
+        with threadpoolctl.threadpool_limits(1), beam.Pipeline(options=settings) as pipeline:
+            pipeline | beam.Create(parts.items()) | beam.Map(_write_shard, write, folder)
+    except SystemExit as error:
+        raise UserError(f"Apache Beam refuses one of its options (after --): {' '.join(options)}") from error
+    except Exception as error:  # every runner has its own; the last line of what they carry is the cause
+        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
+        raise UserError(
+            f"Precompute on {runner} failed; finished shards are kept, and the same command goes on from them: {reason}"
+        ) from error
+    if lost := [number for number, clips in parts.items() if shards.clips_done(folder, number) != len(clips)]:
+        raise UserError(
+            f"{runner} ended, but {len(lost)} of {len(parts)} shards are not in {folder}: set --config.data.cache_dir "
+            "to a folder that all of its workers and this machine share."
+        )
+
+
+def _write_shard(part: tuple[int, Sequence[Clip]], write: Callable[..., None], folder: Path) -> None:
+    threadpoolctl.threadpool_limits(1)  # as in a local process, whose sums are then the same on any machine
+    write(folder, *part)
