@@ -4,6 +4,7 @@
     choice  the best candidate; its epoch, if asked for; the weights of all candidates in an ensemble
     final   what was chosen, trained on all training speakers for every seed; one look at the test clips
 
+Where there is one candidate and its epochs are fixed, there is nothing to choose, and no inner model is trained.
 A candidate is a set of config fields; all that is asked of it is log-probabilities of clips (`learn`). Inner tasks are
 built from splits that hold no test clip.
 
@@ -53,6 +54,7 @@ class Choice:
     """What a fold's training speakers chose. Per candidate: dev scores, epochs (None: all), weight in the ensemble."""
 
     fold: int
+    why: str  # 'dev scores' | 'only candidate'
     candidate: str
     scores: dict[str, float]
     epochs: dict[str, int | None]
@@ -65,6 +67,7 @@ class Result:
 
     choices: list[Choice]
     inner: list[Member]
+    final: list[Member]
     inner_s: float  # of training, to choose
     one: list[Predictions]
     ensemble: list[Predictions]
@@ -78,11 +81,14 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     for candidate in candidates.values():
         open_features(candidate)  # computes what is missing, before several processes would
     inner_splits, outer_splits = zip(*nests, strict=True)
-    inner = inner_tasks(candidates, inner_splits, folder)
+    choosing = len(candidates) > 1 or any(candidate.crossval.choose_epoch for candidate in candidates.values())
+    inner = inner_tasks(candidates, inner_splits, folder) if choosing else {}
     dev = learn_all(list(inner.values()), config)
     found = dict(zip(inner, dev, strict=True))
     choices = [
         choose({name: found[split.fold, name] for name in candidates}, candidates, split.fold, corpus)
+        if choosing
+        else only(*candidates, split.fold)
         for split in inner_splits
     ]
     (folder / "choices.json").write_text(json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n")
@@ -92,7 +98,8 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     ensemble = [mix(c, {name: [test[c.fold, name, int(s)] for s in config.seeds] for name in c.weights}, config)
                 for c in choices]  # fmt: skip
     models = len(config.seeds) * max(len(c.weights) for c in choices)
-    return Result(choices, [t.member for t in inner.values()], sum(p.seconds for p in dev), one, ensemble, models)
+    members = ([task.member for task in tasks.values()] for tasks in (inner, final))
+    return Result(choices, *members, sum(p.seconds for p in dev), one, ensemble, models)
 
 
 def notes(config: ConfigDict, result: Result) -> tuple[str, ...]:
@@ -102,10 +109,12 @@ def notes(config: ConfigDict, result: Result) -> tuple[str, ...]:
         folds.setdefault(choice.candidate, []).append(str(choice.fold))
     chosen = "; ".join(f"{name} (folds {', '.join(numbers)})" for name, numbers in folds.items())
     seed = config.crossval.permute_labels
+    how = "candidate, epochs and ensemble weights are chosen on training speakers alone, fold by fold"
+    if not result.inner:
+        how = "there is one candidate, and nothing is chosen; test clips have no part in training"
     return (
         f"**guard run: training labels shuffled by seed {seed}; a UAR beyond chance would be a leak**" if seed else "",
-        "nested: candidate, epochs and ensemble weights are chosen on training speakers alone, fold by fold; "
-        f"chosen: {chosen}; all choices in choices.json",
+        f"nested: {how}; chosen: {chosen}; all choices in choices.json",
         "the time is that of training all models, one after the other",
     )
 
@@ -226,7 +235,12 @@ def choose(
     epochs = {name: dev[name].epoch if candidates[name].crossval.choose_epoch else None for name in dev}
     weights = dict(zip(dev, mixture_weights(np.stack(likelihoods)).tolist(), strict=True))
     weights = {name: weight for name, weight in weights.items() if weight > 0}
-    return Choice(fold, max(scores, key=scores.__getitem__), scores, epochs, weights)
+    return Choice(fold, "dev scores", max(scores, key=scores.__getitem__), scores, epochs, weights)
+
+
+def only(name: str, fold: int) -> Choice:
+    """The choice of one fold where there is nothing to choose from."""
+    return Choice(fold, "only candidate", name, scores={}, epochs={name: None}, weights={name: 1.0})
 
 
 def score_of(predictions: Predictions, corpus: Corpus, metric: str) -> float:

@@ -77,7 +77,7 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
     folder = folder.with_name(f"{folder.name}-nested{permuted}")
     _make(folder)
     result = nested.run(config, corpus, folder)
-    features, split = nested.open_features(config), result.inner[0].split
+    features, split = nested.open_features(config), result.final[0].split
     notes = nested.notes(config, result)
     for name, suffix, predictions, models in (
         ("one", permuted, result.one, 1),
@@ -90,7 +90,8 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
         )
         _make(folder / name)
         report_on(folder / name, facts, corpus, predictions, record=record)
-    report.draw_curves(folder / "curves.png", f"{facts.title}: inner models", [m.folder for m in result.inner])
+    drawn, which = (result.inner, "inner") if result.inner else (result.final, "final")
+    report.draw_curves(folder / "curves.png", f"{facts.title}: {which} models", [member.folder for member in drawn])
     logging.info("reports, predictions and choices: %s", folder)
 
 

@@ -92,6 +92,19 @@ def test_a_second_run_trains_nothing_and_answers_the_same(place):
         assert all(np.array_equal(a.log_p, b.log_p) for a, b in zip(kept, new, strict=True))
 
 
+def test_one_candidate_with_fixed_epochs_is_trained_on_all_training_speakers_at_once(place, tmp_path):
+    folder, first = place
+    config = small(folder, **{"crossval.choose_epoch": False, "train.epochs": 1, "crossval.candidates": {}})
+    corpus = crossval.open_features(config).corpus
+    result = crossval.run(config, corpus, tmp_path)
+    (choice,), (member,) = result.choices, result.final
+    assert (choice.why, choice.candidate, choice.weights) == ("only candidate", config.name, {config.name: 1.0})
+    assert not result.inner and not list(tmp_path.glob("fold1/inner-*")) and (tmp_path / "choices.json").exists()
+    assert np.array_equal(member.split.train, first.final[0].split.train)
+    np.testing.assert_allclose(result.ensemble[0].log_p, result.one[0].log_p, atol=1e-6)
+    assert "nothing is chosen" in " ".join(crossval.notes(config, result))
+
+
 def test_changed_settings_are_named_instead_of_answered_from_what_was_kept(place):
     folder, _ = place
     config = small(folder, **{"train.label_smoothing": 0.1})
