@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
 
     config.split = ConfigDict()
     # 'auto' | 'emobox6' | 'luna5' | 'loso24' | 'random_split' | 'random5' | 'speakers5' | 'given' | 'lists'
+    # Behind any of them '+speakernorm': each speaker's features are normalised by that speaker's own recordings.
     config.split.protocol = "auto"  # emobox6 for RAVDESS, the corpus's own split where it has one, else speakers5
     config.split.fold = "1"  # '1', '2', ... or 'all': every fold, then one report over all clips
     config.split.dev_share = 0.15  # of the training speakers (random protocols: clips); chooses the epoch. 0: the last

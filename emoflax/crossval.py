@@ -205,7 +205,8 @@ def training_features(task: Task) -> Features:
 
 
 def open_features(config: ConfigDict) -> Features:
-    own = {name: config[name].to_dict() for name in ("data", "audio", "functionals", "text", "precompute", "model")}
+    groups = ("data", "audio", "functionals", "text", "precompute", "model", "split")
+    own = {name: config[name].to_dict() for name in groups}
     return _open_features(json.dumps(own, default=list), _Hidden(config))
 
 

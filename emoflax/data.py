@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from emoflax import stream
+from emoflax import speakernorm, stream
 from emoflax.clip import Corpus
 from emoflax.errors import UserError
 from emoflax.frontend import LogMel
@@ -51,24 +51,44 @@ class Dataset:
 
 
 class Features:
-    """What precompute made of a corpus: of each kind ('logmel', 'tokens', 'states') one sequence per readable clip."""
+    """What precompute made of a corpus: of each kind ('logmel', 'tokens', 'states') one sequence per readable clip.
 
-    def __init__(self, corpus: Corpus, shards: Mapping[str, ShardSet]):
-        self.corpus, self.shards = corpus, dict(shards)
+    Args:
+      by_speaker: whether sounds are put on a scale of their speaker's own (`speakernorm`).
+    """
+
+    def __init__(self, corpus: Corpus, shards: Mapping[str, ShardSet], by_speaker: bool = False):
+        self.corpus, self.shards, self.by_speaker = corpus, dict(shards), by_speaker
+        self._levels: dict[tuple[str, str], speakernorm.Level] = {}
         self._row = {kind: {clip_id: row for row, clip_id in enumerate(s.ids)} for kind, s in self.shards.items()}
 
     def get(self, kind: str, position: int) -> np.ndarray:
-        """The sequence of the clip at `position` in the corpus, [frames, mels] or [tokens], memory-mapped."""
-        return self.shards[kind][self._row[kind][self.corpus.clips[position].id]]
+        """The sequence of the clip at `position` in the corpus, [frames, mels] or [tokens], memory-mapped if it can be.
+
+        A clip that nobody could transcribe has no tokens.
+        """
+        clip = self.corpus.clips[position]
+        if kind == "tokens" and clip.id not in self._row[kind]:
+            return np.zeros(0, np.int32)
+        sequence = self.shards[kind][self._row[kind][clip.id]]
+        return self._level(kind, clip.speaker)(sequence) if self.by_speaker and kind in speakernorm.KINDS else sequence
+
+    def _level(self, kind: str, speaker: str) -> speakernorm.Level:
+        if (kind, speaker) not in self._levels:
+            ids = [clip.id for clip in self.corpus.clips if clip.speaker == speaker and clip.id in self._row[kind]]
+            spoken = [self.shards[kind][self._row[kind][clip_id]] for clip_id in ids]
+            self._levels[kind, speaker] = speakernorm.level_of(spoken)
+        return self._levels[kind, speaker]
 
     def scale(self, position: int) -> float:
         """What the waveform of the clip at `position` is to be multiplied by."""
         return self.shards["wave"].scales[self._row["wave"][self.corpus.clips[position].id]]
 
     def readable(self, positions: np.ndarray) -> np.ndarray:
-        """Those of `positions` whose clips precompute could read."""
+        """Those of `positions` whose clips precompute could read; beside a sound, words may be missing."""
         ids = [self.corpus.clips[i].id for i in positions]
-        keep = [all(clip_id in rows for rows in self._row.values()) for clip_id in ids]
+        needed = [rows for kind, rows in self._row.items() if kind != "tokens" or len(self._row) == 1]
+        keep = [all(clip_id in rows for rows in needed) for clip_id in ids]
         return np.asarray(positions, int)[np.array(keep, bool)]
 
     @property
@@ -95,7 +115,7 @@ def permute_labels(features: Features, positions: np.ndarray, seed: int) -> Feat
     shuffled = np.random.default_rng([seed, len(positions)]).permutation(positions)
     for here, there in zip(positions, shuffled, strict=True):
         clips[here] = dataclasses.replace(clips[here], label=features.corpus.clips[there].label)
-    return Features(dataclasses.replace(features.corpus, clips=tuple(clips)), features.shards)
+    return Features(dataclasses.replace(features.corpus, clips=tuple(clips)), features.shards, features.by_speaker)
 
 
 def build_vocabulary(features: Features, train: np.ndarray, min_count: int) -> tuple[str, ...]:

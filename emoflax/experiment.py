@@ -79,7 +79,9 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
     from precompute import build  # audio libraries come with it; a session that never gets here does not pay for them
 
     precompute, cache_dir = config.precompute.to_dict(), config.data.cache_dir
-    shards = {}
+    by_speaker, shards = splits.by_speaker(config.split.protocol), {}
+    if by_speaker:
+        check_by_speaker(config)
     if config.model.audio:
         if not corpus.has_audio:
             raise UserError(f"config.model.audio={config.model.audio!r}, but corpus {corpus.name} has no recordings")
@@ -93,7 +95,17 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
         )
     if config.model.text:
         shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
-    return Features(corpus, shards)
+    return Features(corpus, shards, by_speaker)
+
+
+def check_by_speaker(config: ConfigDict) -> None:
+    if not (config.model.audio or config.model.functionals):
+        raise UserError(f"config.split.protocol={config.split.protocol!r} normalises sounds; this model hears none")
+    if config.model.audio and (config.data.store != "logmel" or config.audio.frontend != "librosa"):
+        raise UserError(
+            f"config.split.protocol={config.split.protocol!r} needs config.data.store='logmel' and "
+            "config.audio.frontend='librosa': it changes the scale that others expect"
+        )
 
 
 def settle(config: ConfigDict) -> None:

@@ -99,6 +99,8 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     """How well single layers of a pretrained encoder tell the emotion, from states that are cached once."""
     from emoflax import probe as linear
 
+    if splits.by_speaker(config.split.protocol):
+        raise UserError("--mode=probe does not normalise by speaker; choose config.split.protocol without +speakernorm")
     begin, commit = time.perf_counter(), ledger.commit()
     keep_compiled_programs(config)
     corpus = open_corpus(config)

@@ -10,6 +10,7 @@ import platform
 import subprocess
 from typing import Any
 
+from emoflax import speakernorm
 from emoflax.errors import UserError
 from emoflax.metrics import METRICS
 
@@ -80,6 +81,7 @@ def tables(entries: list[dict[str, Any]]) -> str:
     parts = []
     for (corpus, protocol), rows in sorted(latest.items()):
         shared = ": **speakers are shared between train and test**" if protocol.startswith("random") else ""
+        shared += f": {speakernorm.NOTE}" if protocol.endswith(speakernorm.SUFFIX) else ""
         parts.append(f"**{corpus}, `{protocol}`**{shared}\n")
         parts.append("| config | accuracy | UAR | macro-F1 | weighted F1 | seeds | minutes | measured |")
         parts.append("|---|---|---|---|---|---|---|---|")

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import data, evaluate, experiment, train
+from emoflax import data, evaluate, experiment, speakernorm, splits, train
 from emoflax import explain as explanation
 from emoflax.errors import UserError, WeightsUnavailable
 from emoflax.frontend import channels
@@ -122,6 +122,26 @@ def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Pa
     return Utterance(path, logmel, words)
 
 
+def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Their sounds on the scale of all of them together, as in training under a protocol '...+speakernorm'.
+
+    Raises:
+      UserError: too few recordings to know a speaker by.
+    """
+    sounds = [utterance.logmel for utterance in utterances if len(utterance.logmel)]
+    if len(sounds) < 2:
+        raise UserError(
+            f"the model was trained with {speakernorm.SUFFIX}: it hears a recording against others of the same "
+            "speaker; give more of that speaker's recordings to --inputs, or train without"
+        )
+    logging.warning(
+        "the scale is that of the %d given recordings, taken for one speaker's: it fits if they are, and if they are "
+        "many, in many emotions", len(sounds),
+    )  # fmt: skip
+    level = speakernorm.level_of(sounds)
+    return [dataclasses.replace(one, logmel=level(one.logmel) if len(one.logmel) else one.logmel) for one in utterances]
+
+
 def _tell_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
     """One line for every reason why files are judged by one modality of two."""
     untrained = {name: "" if share else ", for which the model was not trained (config.model.modality_dropout)"
@@ -154,6 +174,8 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
     suffixes = AUDIO_SUFFIXES + TEXT_SUFFIXES if config.model.text else AUDIO_SUFFIXES
     paths = find_inputs(patterns, suffixes)
     utterances, failures = read_inputs(config, paths)
+    if utterances and splits.by_speaker(trained.description["protocol"]):
+        utterances = of_one_speaker(utterances)
     if utterances:
         dataset = dataset_of(trained, utterances)
         p = np.exp(train.score(trained.model, trained.state, dataset))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from emoflax import speakernorm
 from emoflax.clip import Corpus
 from emoflax.errors import UserError
 
@@ -36,25 +37,49 @@ class Split:
     @property
     def note(self) -> str:
         """What every report says about the protocol."""
+        note = "actor-disjoint: no test speaker is heard in training"
         if self.shares_speakers:
-            return "speakers are SHARED between train and test: not comparable with actor-disjoint results"
-        return "actor-disjoint: no test speaker is heard in training"
+            note = "speakers are SHARED between train and test: not comparable with actor-disjoint results"
+        return f"{note}; {speakernorm.NOTE}" if by_speaker(self.protocol) else note
 
 
 def resolve_protocol(protocol: str, corpus: Corpus) -> str:
-    """'auto' -> a name from PROTOCOLS that fits the corpus. Raises UserError for a name that does not exist."""
-    if protocol == "auto":
-        if corpus.name == "ravdess":
-            return "emobox6"
-        if any(clip.split for clip in corpus.clips):
-            return "meld" if corpus.name == "meld" else "given"
-        return "speakers5" if len(corpus.speakers) >= 5 else "loso"
-    if protocol not in PROTOCOLS:
-        raise UserError(f"config.split.protocol={protocol!r} does not exist; choose: auto, {', '.join(PROTOCOLS)}")
-    return protocol
+    """'auto' -> a name from PROTOCOLS that fits the corpus; '+speakernorm' stays behind it.
+
+    Raises:
+      UserError: a name that does not exist.
+    """
+    clips_of = base_of(protocol)
+    if clips_of == "auto":
+        clips_of = _default_protocol(corpus)
+    if clips_of not in PROTOCOLS:
+        raise UserError(
+            f"config.split.protocol={protocol!r} does not exist; choose: auto, {', '.join(PROTOCOLS)}, or one of them "
+            f"with {speakernorm.SUFFIX} behind it"
+        )
+    return clips_of + protocol[len(base_of(protocol)) :]
+
+
+def base_of(protocol: str) -> str:
+    """The protocol that says which clips train, dev and test have."""
+    return protocol.removesuffix(speakernorm.SUFFIX)
+
+
+def by_speaker(protocol: str) -> bool:
+    """Whether each speaker's features are normalised by that speaker's own mean and deviation."""
+    return protocol.endswith(speakernorm.SUFFIX)
+
+
+def _default_protocol(corpus: Corpus) -> str:
+    if corpus.name == "ravdess":
+        return "emobox6"
+    if any(clip.split for clip in corpus.clips):
+        return "meld" if corpus.name == "meld" else "given"
+    return "speakers5" if len(corpus.speakers) >= 5 else "loso"
 
 
 def count_folds(protocol: str, corpus: Corpus) -> int:
+    protocol = base_of(protocol)
     if protocol in RAVDESS_FOLDS:
         return len(RAVDESS_FOLDS[protocol])
     if protocol in ("loso", "loso24"):
@@ -84,14 +109,15 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
     Raises:
       UserError: the corpus does not have what the protocol needs.
     """
-    if protocol in RANDOM_PROTOCOLS:
-        train, dev, test = _random(corpus, protocol, fold, dev_share)
-    elif protocol in ("given", "meld"):
+    clips_of = base_of(protocol)
+    if clips_of in RANDOM_PROTOCOLS:
+        train, dev, test = _random(corpus, fold, dev_share)
+    elif clips_of in ("given", "meld"):
         train, dev, test = _given(corpus, dev_share)
-    elif protocol == "lists":
+    elif clips_of == "lists":
         train, dev, test = _listed(corpus, dev_share, lists)
     else:
-        train, dev, test = _by_speakers(corpus, _test_speakers(corpus, protocol, fold), dev_share)
+        train, dev, test = _by_speakers(corpus, _test_speakers(corpus, clips_of, fold), dev_share)
     heard = {corpus.clips[i].speaker for i in (*train, *dev)}
     split = Split(
         protocol, fold, train, dev, test, shares_speakers=any(corpus.clips[i].speaker in heard for i in test)
@@ -131,7 +157,7 @@ def check_leakage(split: Split, corpus: Corpus, digests: Mapping[str, str]) -> N
       UserError: naming the speakers or the clips.
     """
     clips = corpus.clips
-    if split.protocol not in (*RANDOM_PROTOCOLS, "given", "meld") and split.shares_speakers:
+    if base_of(split.protocol) not in (*RANDOM_PROTOCOLS, "given", "meld") and split.shares_speakers:
         both = {clips[i].speaker for i in split.test} & {clips[i].speaker for i in (*split.train, *split.dev)}
         raise UserError(f"protocol {split.protocol}: speakers {', '.join(sorted(both))} are in training and in test")
     if split.shares_speakers:
@@ -195,7 +221,7 @@ def _stratified(labels: np.ndarray, parts: int, rng: np.random.Generator) -> np.
     return part
 
 
-def _random(corpus: Corpus, protocol: str, fold: int, dev_share: float):
+def _random(corpus: Corpus, fold: int, dev_share: float):
     labels = np.array([clip.label for clip in corpus.clips])
     held_out = _stratified(labels, 5, np.random.default_rng(SPLIT_RNG)) == fold - 1
     return *_carve_dev(labels, np.flatnonzero(~held_out), dev_share), np.flatnonzero(held_out)

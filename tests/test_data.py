@@ -90,6 +90,21 @@ def test_the_vocabulary_is_built_on_training_clips_and_the_rest_is_unknown():
     assert row["tokens"][0, :4].tolist() == [data.UNK, data.UNK, data.UNK, 3] and row["n_tokens"][0] == 4
 
 
+def test_a_clip_without_a_transcript_stays_with_a_sound_beside_it_as_a_row_without_words():
+    corpus = Corpus("c", ("x",), tuple(Clip(i, "x", "s") for i in "012"))
+    sounds = Shards("012", [np.full((n, 2), n, np.float32) for n in (3, 4, 5)])
+    words = Shards("02", [np.array([1, 0], np.int32), np.array([1], np.int32)], ["a", "b"])
+    both, alone = data.Features(corpus, {"logmel": sounds, "tokens": words}), data.Features(corpus, {"tokens": words})
+    everyone = np.arange(3)
+    assert both.readable(everyone).tolist() == [0, 1, 2] and alone.readable(everyone).tolist() == [0, 2]
+    assert data.build_vocabulary(both, everyone, min_count=1) == ("a", "b")
+    dataset = data.load(both, everyone, max_frames=9, vocabulary=("a", "b"), **OPTIONS)
+    rows = jax.tree.map(np.asarray, dataset.buckets[0].rows)
+    assert rows["frames"].tolist() == [3, 4, 5] and rows["n_tokens"].tolist() == [2, 0, 1]
+    silent = data.Features(corpus, {"logmel": Shards("02", [np.ones((3, 2), np.float32)] * 2), "tokens": sounds})
+    assert silent.readable(everyone).tolist() == [0, 2]  # a sound that cannot be read is missed in training
+
+
 def test_a_clip_without_words_is_one_unknown_word():
     dataset = data.from_arrays(None, [np.array([], np.int32)], np.zeros(1, np.int32), max_frames=9, **OPTIONS)
     row = jax.tree.map(np.asarray, dataset.buckets[0].rows)

@@ -43,7 +43,8 @@ def test_a_louder_recording_is_nearly_the_same_one():
 
 def small():
     config = default.get_config()
-    config.model.audio, config.model.pooling, config.audio.contours, config.audio.mels = "attention_cnn", "mean", True, 6
+    config.model.audio, config.model.pooling = "attention_cnn", "mean"
+    config.audio.contours, config.audio.mels = True, BANDS
     config.model.attention_cnn.update(width=8, dilations=(1, 2))
     config.model.pcen.time_s = 0.4
     return config
