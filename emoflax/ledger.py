@@ -33,14 +33,17 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Abbreviated git commit, with '+' where tracked files were changed since; '' outside a repository."""
+    """Abbreviated git commit, with "+" where tracked files beside the ledger were changed; "" outside a repository."""
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"], capture_output=True, text=True, check=True
-        )
+        head = _git("rev-parse", "--short", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PATH.as_posix()}")
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return described.stdout.strip()
+    return f"{head}+" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def append(entries: list[dict[str, Any]], path: pathlib.Path = PATH) -> None:

@@ -15,9 +15,9 @@ from precompute import audio
 
 SETTINGS = {
     "frontend": "librosa", "sample_rate_hz": 16_000, "trim_db": 35.0, "window_ms": 64.0, "hop_ms": 16.0, "mels": 64,
-    "fmin_hz": 50.0, "fmax_hz": 8_000.0,
+    "fmin_hz": 50.0, "fmax_hz": 8_000.0, "contours": False,
 }  # fmt: skip
-MEL = {name: value for name, value in SETTINGS.items() if name not in ("frontend", "trim_db")}
+MEL = {name: value for name, value in SETTINGS.items() if name not in ("frontend", "trim_db", "contours")}
 RAVDESS = Path(__file__).parents[2] / "shared" / "ravdess"
 
 
