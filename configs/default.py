@@ -11,6 +11,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "default"  # first part of the run folder's name
     config.seeds = (0,)  # one model each: its weights, order of clips, dropout; on a CPU equal bit for bit every time
+    # (first, stop): these steps of training, from 0 on, are traced into a folder `profile` beside the checkpoints.
+    config.profile_steps = ()
 
     config.data = ConfigDict()
     # 'auto' | 'ravdess' | 'synthetic' | 'manifest' | 'meld' | 'crema_d' | 'tess' | 'savee' | 'emodb' | 'tfds:NAME'
@@ -20,6 +22,8 @@ def get_config() -> ConfigDict:
     # What precompute keeps of the sound: log-mels, or 16-bit waveforms, of which the compiled step makes log-mels.
     config.data.store = "logmel"  # 'logmel' | 'wave'
     config.data.max_s = 6.0  # longer clips are cut into windows of this length, whose log-probabilities are averaged
+    # Whether all rows are put into the devices' memory; else batches are streamed from the cache. Both give one result.
+    config.data.resident = "auto"  # 'auto': if they take no more than half of it | True | False
     config.data.buckets = 3  # clips are grouped by length into this many padded widths
 
     config.split = ConfigDict()
@@ -46,6 +50,8 @@ def get_config() -> ConfigDict:
     config.audio.contours = False  # pitch, voice quality, formants, spectral shape beside the mel bands of each frame
 
     config.functionals = ConfigDict()
+    config.functionals.statistics = True  # of the contours of voice and spectrum
+    config.functionals.kernels = 0  # random convolutions over log-mels and contours, four statistics of each
     # A clip is heard at each of these, pitch and formants with it; answers are averaged. More than 1.0: augmentation.
     config.functionals.speeds = (1.0,)
 

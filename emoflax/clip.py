@@ -2,7 +2,13 @@
 
 import dataclasses
 
-FUNCTIONALS = 4_530  # numbers that precompute/functionals.py makes of a clip
+FUNCTIONALS = 4_530  # statistics that precompute/functionals.py makes of a clip
+KERNEL_STATISTICS = ("mean", "std", "min", "max")  # that precompute/kernels.py makes of each random convolution
+
+
+def functionals_count(statistics: bool, kernels: int) -> int:
+    """Of the fields of config.functionals: how many numbers a clip gives at each speed."""
+    return FUNCTIONALS * statistics + len(KERNEL_STATISTICS) * kernels
 
 
 @dataclasses.dataclass(frozen=True)

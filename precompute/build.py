@@ -25,7 +25,7 @@ from absl import logging
 from tqdm import tqdm
 
 from emoflax import shards
-from emoflax.clip import FUNCTIONALS, Clip, Corpus
+from emoflax.clip import Clip, Corpus, functionals_count
 from emoflax.errors import UserError
 from emoflax.frontend import channels
 from emoflax.shards import Failure, Row, ShardSet
@@ -63,17 +63,18 @@ def waves(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: 
 
 
 def functionals(
-    corpus: Corpus, audio: Mapping[str, Any], speeds: Sequence[float], cache_dir: str, precompute: Mapping[str, Any]
+    corpus: Corpus, audio: Mapping[str, Any], wanted: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]
 ) -> ShardSet:
     """Functionals of a corpus, float32 [speeds, functionals] per clip.
 
-    Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter. `speeds` is
-    config.functionals.speeds.
+    Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter. `wanted`: the
+    fields of config.functionals.
     """
-    from precompute.functionals import VERSION, check_rate
+    from precompute.functionals import VERSION, check
 
-    check_rate(audio["sample_rate_hz"])
-    kept = {"sample_rate_hz": audio["sample_rate_hz"], "trim_db": audio["trim_db"], "speeds": list(speeds)}
+    check(audio["sample_rate_hz"], wanted["statistics"], wanted["kernels"])
+    kept = {name: audio[name] for name in ("sample_rate_hz", "trim_db")}
+    kept |= {**wanted, "speeds": list(wanted["speeds"])}
     versions = {"version": VERSION} | {name: importlib.metadata.version(name) for name in ("librosa", "scipy", "soxr")}
     head = head_of("functionals", corpus, recordings(corpus), {**kept, **versions}, precompute)
     write = functools.partial(write_functionals_shard, kept=kept)
@@ -175,7 +176,8 @@ def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Map
 
 def write_functionals_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
     """As `write_log_mel_shard`; kept: the arguments of `functionals.of_recording`."""
-    shards.write_shard(folder, number, _functionals_rows(clips, kept), (FUNCTIONALS,), "<f4")
+    width = functionals_count(kept["statistics"], kept["kernels"])
+    shards.write_shard(folder, number, _functionals_rows(clips, kept), (width,), "<f4")
 
 
 def _log_mel_rows(clips: Iterable[Clip], audio: Mapping[str, Any]) -> Iterator[Row | Failure]:

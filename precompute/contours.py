@@ -8,12 +8,16 @@ says what share of the frame they were measured in.
 import numpy as np
 
 from emoflax.frontend import CONTOURS
-from precompute.descriptors import HOP_S, describe
+from precompute.descriptors import HOP_S, Contours, describe
 
 
 def contours(wave: np.ndarray, sample_rate_hz: int, hop_ms: float, frames: int) -> np.ndarray:
     """float32 [samples], full scale 1.0 -> float32 [frames, contours], in the order of `CONTOURS`."""
-    measured = describe(wave, sample_rate_hz)
+    return averaged(describe(wave, sample_rate_hz), hop_ms, frames)
+
+
+def averaged(measured: Contours, hop_ms: float, frames: int) -> np.ndarray:
+    """What `describe` measured, as `contours` gives it."""
     time = np.arange(len(measured.voiced))
     known = np.flatnonzero(measured.voiced) if measured.voiced.any() else time
     lines = measured.always | {"voiced": measured.voiced.astype(float)}

@@ -14,6 +14,7 @@ import soxr
 from emoflax.errors import UserError
 from precompute import audio
 from precompute.descriptors import HOP_S, MELS, Contours, describe
+from precompute.kernels import MEL, kernel_statistics
 
 VERSION = 1  # to be raised whenever a number changes: caches are told apart by it
 _LOWEST_RATE_HZ = 8_000
@@ -27,10 +28,13 @@ _DEPTHS_DB = (6, 10, 15, 20, 30)
 _FEW = 4  # with fewer voiced frames, all frames stand in for them
 
 
-def check_rate(sample_rate_hz: int) -> None:
-    """Raises UserError for a sample rate at which voices lose their formants."""
-    if sample_rate_hz < _LOWEST_RATE_HZ:
-        raise UserError(f"Functionals need --config.audio.sample_rate_hz of at least {_LOWEST_RATE_HZ}.")
+def check(sample_rate_hz: int, statistics: bool, kernels: int) -> None:
+    """Raises UserError for a sample rate at which voices lose what is measured, and where nothing is to be."""
+    if kernels < 0 or not (statistics or kernels):
+        raise UserError("--config.functionals.kernels must be 0 or more, and not 0 without functionals.statistics.")
+    lowest_hz = _LOWEST_RATE_HZ if not kernels else 2 * round(MEL["fmax_hz"])
+    if sample_rate_hz < lowest_hz:
+        raise UserError(f"These functionals need --config.audio.sample_rate_hz of at least {lowest_hz}.")
 
 
 def of_recording(
@@ -40,11 +44,14 @@ def of_recording(
     *,
     sample_rate_hz: int,
     trim_db: float,
+    statistics: bool,
+    kernels: int,
     speeds: Iterable[float],
 ) -> tuple[np.ndarray, str]:
     """Functionals of a recording, or of a part of it, float32 [speeds, functionals]; a digest of its samples.
 
     Args:
+      statistics, kernels: see `functionals`.
       speeds: the recording is heard as many times as fast, pitch and formants with it, as by another, smaller speaker.
 
     Raises:
@@ -52,7 +59,7 @@ def of_recording(
     """
     samples, rate_hz = audio.decode(path, start_s, end_s)
     wave = audio.trim(audio.resample(samples, rate_hz, sample_rate_hz), trim_db)
-    rows = [functionals(faster(wave, speed), sample_rate_hz)[0] for speed in speeds]
+    rows = [functionals(faster(wave, speed), sample_rate_hz, statistics, kernels)[0] for speed in speeds]
     return np.stack(rows), audio.digest(samples)
 
 
@@ -61,10 +68,21 @@ def faster(wave: np.ndarray, speed: float) -> np.ndarray:
     return wave if speed == 1 else soxr.resample(wave, round(10_000 * speed), 10_000, "HQ")
 
 
-def functionals(wave: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """float32 [samples], full scale 1.0 -> float32 [functionals] and the name of each, `contour.statistic`."""
+def functionals(
+    wave: np.ndarray, sample_rate_hz: int, statistics: bool = True, kernels: int = 0
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """float32 [samples], full scale 1.0 -> float32 [functionals] and the name of each, `contour.statistic`.
+
+    Args:
+      statistics: whether statistics of the contours are among them.
+      kernels: how many random convolutions' statistics are.
+    """
     contours = describe(wave, sample_rate_hz)
-    found = _of_contours(contours) | _rhythm(contours) | _modulation(contours)
+    found = {}
+    if statistics:
+        found |= _of_contours(contours) | _rhythm(contours) | _modulation(contours)
+    if kernels:
+        found |= kernel_statistics(wave, sample_rate_hz, contours, kernels)
     return np.fromiter(found.values(), np.float32, len(found)), tuple(found)
 
 

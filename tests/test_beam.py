@@ -46,7 +46,10 @@ def test_the_command_writes_what_the_local_pool_writes_and_reports_the_same_bad_
     assert contents(tmp_path / "beam") == contents(tmp_path / "local")
 
 
-@pytest.mark.parametrize("make", [build.waves, functools.partial(build.functionals, speeds=(1.0, 1.1))], ids=str)
+FUNCTIONALS = functools.partial(build.functionals, wanted={"statistics": True, "kernels": 8, "speeds": (1.0, 1.1)})
+
+
+@pytest.mark.parametrize("make", [build.waves, FUNCTIONALS], ids=["waves", "functionals"])
 def test_every_kind_of_features_is_the_same_and_a_broken_build_goes_on(make, table, tmp_path):
     corpus = corpora.load("manifest", str(table), "")
     make(corpus, AUDIO, cache_dir=str(tmp_path / "local"), precompute=LOCAL)

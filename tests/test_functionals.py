@@ -8,12 +8,13 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from configs.default import get_config
 from emoflax import data, experiment, models, ridge
-from emoflax.clip import FUNCTIONALS, Clip, Corpus
+from emoflax.clip import FUNCTIONALS, Clip, Corpus, functionals_count
 from emoflax.errors import UserError
 from emoflax.predict import sound_of
-from precompute import build, functionals
+from precompute import build, functionals, kernels
 
 RATE_HZ = 16_000
+WANTED = {"statistics": True, "kernels": 0, "speeds": (1.0,)}
 PRECOMPUTE = {"workers": 1, "shard_clips": 4, "max_bad_share": 0.2, "runner": ""}
 
 
@@ -83,9 +84,35 @@ def test_a_faster_recording_is_shorter_and_higher():
     assert np.exp(fast["log_duration"]) == pytest.approx(1 / 1.1, abs=0.02)
 
 
+def test_a_kernel_weighs_channels_and_runs_over_frames_that_lie_its_dilation_apart():
+    x = np.random.default_rng(0).normal(size=(17, len(kernels._SCALE))).astype(np.float32)
+    found, (channel, tap, dilation) = kernels.convolve(x, 30), kernels.draw(30)
+    assert set(dilation) == {1, 2, 3, 4}
+    for frame in (0, 8, 16):
+        places = np.clip(frame + np.arange(-4, 5)[:, None] * dilation, 0, len(x) - 1)
+        expected = [tap[:, k] @ (x @ channel[:, k])[places[:, k]] for k in range(30)]
+        np.testing.assert_allclose(found[frame], expected, atol=1e-5)
+
+
+def test_statistics_of_kernels_come_beside_the_others_or_alone():
+    wave = voice(150)
+    plain, both = functionals.functionals(wave, RATE_HZ)[0], functionals.functionals(wave, RATE_HZ, True, 25)[0]
+    alone, names = functionals.functionals(wave, RATE_HZ, False, 25)
+    np.testing.assert_array_equal(both, np.concatenate([plain, alone]))
+    assert len(alone) == len(set(names)) == functionals_count(False, 25) and np.isfinite(alone).all()
+    mean, std, least, most = alone.reshape(4, 25)
+    assert (least <= mean).all() and (mean <= most).all() and (std <= most - least).all() and (std > 0).all()
+
+
+@pytest.mark.parametrize(("statistics", "count"), [(False, 0), (True, -1)])
+def test_functionals_of_nothing_are_refused(statistics, count):
+    with pytest.raises(UserError, match="functionals.kernels must be 0 or more"):
+        functionals.check(RATE_HZ, statistics, count)
+
+
 def test_a_low_sample_rate_is_refused():
     with pytest.raises(UserError, match="sample_rate_hz of at least 8000"):
-        build.functionals(Corpus("toy", ("x",), ()), {"sample_rate_hz": 4_000, "trim_db": 0}, (1.0,), "", PRECOMPUTE)
+        build.functionals(Corpus("toy", ("x",), ()), {"sample_rate_hz": 4_000, "trim_db": 0}, WANTED, "", PRECOMPUTE)
 
 
 def noisy_classes(rng, clips=60, features=200, classes=3, speakers=5):

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from flax import nnx
 
-from emoflax.clip import FUNCTIONALS
 from emoflax.errors import UserError
 from emoflax.frontend import LogMel
 from emoflax.models.ast import Ast
@@ -46,7 +45,7 @@ DTYPES = ("float32", "bfloat16")
 
 def build(
     model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int, frontend: LogMel | None = None,
-    pcen: Pcen | None = None, projection: int = 0, views: Views | None = None,
+    pcen: Pcen | None = None, projection: int = 0, views: Views | None = None, functionals: int = 0,
 ) -> Classifier | Ridge:  # fmt: skip
     """A freshly initialised classifier.
 
@@ -57,6 +56,7 @@ def build(
       dtype: 'float32' or 'bfloat16', the arithmetic of the forward pass; weights are float32.
       frontend: what makes log-mels of waveforms, if batches will bring those.
       pcen: compresses log-mels in dB before they are normalised; None: nothing does.
+      functionals: how many a model of them will see.
       projection: width of the vectors that a contrastive loss compares; 0: no such loss. Functionals have none.
       views: of each clip, in evaluation; None: the clip alone.
 
@@ -82,7 +82,7 @@ def build(
                 "config.model.functionals is a model of its own: set config.model.audio and .text to ''; to join it "
                 "with others, make each a candidate of --mode=crossval, whose ensemble weighs their probabilities"
             )
-        return make("functionals", FUNCTIONALS_MODELS, FUNCTIONALS, classes=classes)
+        return make("functionals", FUNCTIONALS_MODELS, functionals, classes=classes)
     audio = make("audio", AUDIO_ENCODERS, mels) if model["audio"] else None
     text = make("text", TEXT_ENCODERS, vocabulary) if model["text"] else None
     widths = {name: encoder.width for name, encoder in (("audio", audio), ("text", text)) if encoder}
