@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emoflax.augment import move_bands, resample_time
+from emoflax import augment
 from emoflax.errors import UserError
 
 _WIDTH_MULTIPLE = 8  # frames
@@ -56,7 +56,8 @@ class Views:
     def _view(self, batch: Mapping[str, jax.Array], speed: jax.Array, shift: jax.Array, width: int) -> dict:
         x, frames = batch["logmel"], batch["frames"]
         whole = frames.astype(jnp.float32)
-        x, frames = resample_time(x, frames, 0 * whole, whole, jnp.broadcast_to(speed, frames.shape), width)
+        x, frames = augment.resample_time(x, frames, 0 * whole, whole, jnp.broadcast_to(speed, frames.shape), width)
         mels, contours = x[..., : self.bands], x[..., self.bands :] if self.bands else x[..., :0]
         place_BxF = jnp.broadcast_to(jnp.arange(mels.shape[-1])[None] + shift, (len(frames), mels.shape[-1]))
-        return {**batch, "logmel": jnp.concatenate([move_bands(mels, place_BxF), contours], axis=-1), "frames": frames}
+        mels = augment.move_bands(mels, place_BxF)
+        return {**batch, "logmel": jnp.concatenate([mels, contours], axis=-1), "frames": frames}
