@@ -69,7 +69,7 @@ def functionals_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
     from precompute import functionals
 
     kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
-    return functionals.of_recording(str(path), **kept, speeds=config.functionals.speeds)[0]
+    return functionals.of_recording(str(path), **kept, **config.functionals.to_dict())[0]
 
 
 def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
