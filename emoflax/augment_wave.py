@@ -12,6 +12,7 @@ import numpy as np
 import scipy.fft
 
 from emoflax.augment import check_strengths
+from emoflax.mesh import by_device
 from emoflax.models.pooling import valid
 
 Batch = Mapping[str, jax.Array]
@@ -115,8 +116,12 @@ def reverberate(x_BxS: jax.Array, response_BxL: jax.Array, samples_B: jax.Array)
     """Convolution with each clip's room; what sounds on after the clip's end is cut."""
     width = x_BxS.shape[1]
     size = scipy.fft.next_fast_len(width + response_BxL.shape[1], real=True)
-    spectrum = jnp.fft.rfft(x_BxS, size) * jnp.fft.rfft(response_BxL, size)
-    return inside(jnp.fft.irfft(spectrum, size)[:, :width], samples_B)
+
+    @by_device
+    def convolve(x_BxS: jax.Array, response_BxL: jax.Array) -> jax.Array:
+        return jnp.fft.irfft(jnp.fft.rfft(x_BxS, size) * jnp.fft.rfft(response_BxL, size), size)[:, :width]
+
+    return inside(convolve(x_BxS, response_BxL), samples_B)
 
 
 def coloured(normal_2xBxK: jax.Array, colour_B: jax.Array, width: int) -> jax.Array:
@@ -127,7 +132,7 @@ def coloured(normal_2xBxK: jax.Array, colour_B: jax.Array, width: int) -> jax.Ar
     """
     frequency_1xK = jnp.maximum(jnp.arange(normal_2xBxK.shape[2]), 1)[None]
     spectrum_BxK = jax.lax.complex(*normal_2xBxK) * frequency_1xK ** (-0.5 * colour_B[:, None])
-    noise_BxN = jnp.fft.irfft(spectrum_BxK.at[:, 0].set(0))  # no offset
+    noise_BxN = by_device(jnp.fft.irfft)(spectrum_BxK.at[:, 0].set(0))  # no offset
     return jnp.tile(noise_BxN, (1, -(-width // noise_BxN.shape[1])))[:, :width]
 
 

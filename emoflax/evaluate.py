@@ -8,10 +8,12 @@ import jax
 import numpy as np
 from absl import logging
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from configs import default
 from emoflax import experiment, metrics, train
+from emoflax import mesh as devices
 from emoflax.checkpoint import Checkpoints, open_existing
 from emoflax.clip import Corpus
 from emoflax.data import Features
@@ -45,11 +47,14 @@ class Trained:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
 
-def restore(folder: pathlib.Path, *, last: bool = False, views: ConfigDict | None = None) -> Trained:
+def restore(
+    folder: pathlib.Path, *, last: bool = False, views: ConfigDict | None = None, mesh: Mesh | None = None
+) -> Trained:
     """Rebuilds the best model of a checkpoint folder, or that of its last epoch, from the folder alone.
 
     Args:
       views: config.evaluate, in the place of the one that it was trained with.
+      mesh: the devices that get the weights, whatever they were trained on; None: the first one alone.
 
     Raises:
       UserError: there is no checkpoint, or it does not fit the model that it describes.
@@ -62,7 +67,7 @@ def restore(folder: pathlib.Path, *, last: bool = False, views: ConfigDict | Non
     config.evaluate = config.evaluate if views is None else views
     model = experiment.build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
     recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
-    state = checkpoints.restore(epoch, jax.eval_shape(lambda: recipe.init(model, 0)))
+    state = checkpoints.restore(epoch, devices.like(jax.eval_shape(lambda: recipe.init(model, 0)), mesh))
     checkpoints.close()
     return Trained(config, description, recipe.model, state)
 
@@ -71,7 +76,8 @@ def predict_member(
     config: ConfigDict, features: Features, member: experiment.Member, part: str = "test", *, last: bool = False
 ) -> Predictions:
     """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
-    trained = restore(member.checkpoints, last=last, views=config.evaluate)
+    mesh = devices.all_devices()
+    trained = restore(member.checkpoints, last=last, views=config.evaluate, mesh=mesh)
     here = experiment.describe(config, features, member, trained.description["vocabulary"])
     if changed := experiment.differences(trained.description, here):
         raise UserError(
@@ -79,7 +85,7 @@ def predict_member(
             "evaluate it with the config that trained it"
         )
     clips = getattr(member.split, part)
-    dataset = experiment.dataset_of(config, features, clips, trained.description["vocabulary"])
+    dataset = experiment.dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
     log_p = train.score(trained.model, trained.state, dataset)
     epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
     return Predictions(member.seed, member.split.fold, epoch, dataset.clips, log_p, trained.parameters, seconds)

@@ -16,24 +16,27 @@ import jax
 import numpy as np
 from absl import logging
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from emoflax import data, metrics, models, optimizer, pretrained, splits, subwords, train
+from emoflax import mesh as devices
 from emoflax.augment import Augmentation
 from emoflax.augment_wave import WaveAugmentation
 from emoflax.checkpoint import Checkpoints
-from emoflax.clip import Corpus
+from emoflax.clip import Corpus, functionals_count
 from emoflax.data import Dataset, Features
 from emoflax.errors import UserError
 from emoflax.frontend import UNIT_DB, LogMel, band_edges_hz, channels
 from emoflax.models.pcen import Pcen
-from emoflax.monitor import Monitor
+from emoflax.monitor import Monitor, Profile
 from emoflax.splits import Split
 from emoflax.views import Views
 
 # May change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
-    "data.dir", "data.cache_dir", "precompute", "seeds", "split.fold", "crossval.workers", "train.population",
+    "data.dir", "data.cache_dir", "data.resident", "precompute", "seeds", "split.fold", "crossval.workers",
+    "train.population", "profile_steps",
     "evaluate",
 )  # fmt: skip
 
@@ -91,7 +94,7 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
         shards[config.data.store] = compute(corpus, config.audio.to_dict(), cache_dir, precompute)
     if config.model.functionals:
         shards["functionals"] = build.functionals(
-            corpus, config.audio.to_dict(), config.functionals.speeds, cache_dir, precompute
+            corpus, config.audio.to_dict(), config.functionals.to_dict(), cache_dir, precompute
         )
     if config.model.text:
         shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
@@ -134,7 +137,9 @@ def vocabulary_of(config: ConfigDict, features: Features, train: np.ndarray) -> 
     return data.build_vocabulary(features, train, config.text.min_count)
 
 
-def dataset_of(config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None) -> Dataset:
+def dataset_of(
+    config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None, mesh: Mesh | None = None
+) -> Dataset:
     return data.load(
         features,
         positions,
@@ -145,6 +150,8 @@ def dataset_of(config: ConfigDict, features: Features, positions: np.ndarray, vo
         buckets=config.data.buckets,
         weights=weights,
         frontend=frontend_of(config),
+        mesh=mesh,
+        resident=config.data.resident,
     )
 
 
@@ -178,6 +185,7 @@ def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: in
         pcen=pcen_of(config),
         projection=config.train.projection if config.train.contrastive else 0,
         views=views_of(config),
+        functionals=functionals_count(config.functionals.statistics, config.functionals.kernels),
     )
 
 
@@ -283,16 +291,21 @@ def train_member(
     Args:
       watch: called with the numbers of every epoch; what it raises ends the training.
     """
-    with Training(config, features, member) as run:
+    with Training(config, features, member, devices.all_devices()) as run:
         def after_epoch(epoch: int, state: train.TrainState, numbers: dict) -> None:
             run.keep(epoch, state, numbers)
             watch(numbers)
 
-        train.fit(run.recipe, run.state, run.train_set, epochs=run.epochs, after_epoch=after_epoch)
+        train.fit(
+            run.recipe, run.state, run.train_set, epochs=run.epochs, after_epoch=after_epoch, profile=run.profile
+        )
 
 
 class Training:
     """A model between two epochs: what it learns from, its state, and where its epochs are kept.
+
+    Args:
+      mesh: the devices that its rows are dealt out to; None: one.
 
     Attributes:
       model: with its first weights and its normalisation.
@@ -300,7 +313,7 @@ class Training:
       epochs: that it is to have in the end.
     """
 
-    def __init__(self, config: ConfigDict, features: Features, member: Member):
+    def __init__(self, config: ConfigDict, features: Features, member: Member, mesh: Mesh | None = None):
         self._begin, self.config, self.member = time.perf_counter(), config, member
         split, self._corpus = member.split, features.corpus
         labels = self._corpus.labels
@@ -311,8 +324,8 @@ class Training:
         vocabulary = vocabulary_of(config, features, clips)
         label = np.array([labels.index(self._corpus.clips[i].label) for i in clips])
         weights = data.class_weights(label, len(labels), config.train.class_weighting)
-        self.train_set = dataset_of(config, features, clips, vocabulary, weights)
-        self.dev_set = dataset_of(config, features, split.dev, vocabulary) if len(split.dev) else None
+        self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh)
+        self.dev_set = dataset_of(config, features, split.dev, vocabulary, mesh=mesh) if len(split.dev) else None
 
         self.model = build_model(config, len(vocabulary), len(labels), member.seed)
         for kind, path in config.model.pretrained.items():
@@ -329,22 +342,25 @@ class Training:
             fit = self.model.fit(rows, label[place], speaker[place])
             logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, fit.ridge, fit.uar)
         self.recipe = recipe_of(config, self.model, self.train_set.steps)
-        fresh = self.recipe.init(self.model, member.seed)
+        fresh = devices.everywhere(self.recipe.init(self.model, member.seed), mesh)
 
         self._checkpoints = Checkpoints(member.checkpoints)
         self._description = describe(config, features, member, vocabulary)
         self.state, self.done, self._clock_s = resume(self._checkpoints, fresh, self._description)
         self.epochs = member.epochs or config.train.epochs
+        first_process = jax.process_index() == 0
+        self.profile = Profile(member.folder / "profile" if first_process else None, config.profile_steps)
         self._monitor = None
         if self.done >= self.epochs:
             logging.info("%s: all %d epochs are done", member.folder.name, self.done)
-        else:
+        elif first_process:
             self._monitor = Monitor(member.folder, member.folder.name, self.done, self.epochs)
 
     def __enter__(self) -> "Training":
         return self
 
     def __exit__(self, *_) -> None:
+        self.profile.close()
         if self._monitor:
             self._monitor.close()
         self._checkpoints.close()
@@ -360,7 +376,8 @@ class Training:
             # Without dev clips the last epoch is the best one.
             chosen_by = numbers[f"dev_{config.train.select}"] if self.dev_set else epoch / config.train.epochs
             self._checkpoints.save(epoch, state, self._description | {"epoch": epoch, "clock_s": clock}, chosen_by)
-        self._monitor.epoch(numbers)
+        if self._monitor:
+            self._monitor.epoch(numbers)
 
 
 def resume(checkpoints: Checkpoints, state: train.TrainState, description: dict) -> tuple[train.TrainState, int, float]:

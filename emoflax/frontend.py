@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emoflax.mesh import by_device
+
 # How many dB one unit of log-mels is; Whisper's are (log10 + 4) / 4, Kaldi's as AST knows them (ln + 4.27) / 9.14.
 UNIT_DB = {"librosa": 1.0, "whisper": 40.0, "kaldi": 39.7}
 # What follows the mel bands with config.audio.contours (`precompute.contours`): of every frame, then of voiced ones.
@@ -98,7 +100,7 @@ class LogMel:
         # A frame is the beginning of so many hops side by side: shifted copies cost less than gathering.
         shifted = [blocks_BxNxH[:, i : i + frames] for i in range(hops)]
         frames_BxTxN = jnp.concatenate(shifted, axis=-1)[..., : self.n_fft]
-        spectrum_BxTxK = jnp.fft.rfft(frames_BxTxN * self._hann()[None, None])
+        spectrum_BxTxK = by_device(jnp.fft.rfft)(frames_BxTxN * self._hann()[None, None])
         return jnp.square(spectrum_BxTxK.real) + jnp.square(spectrum_BxTxK.imag)
 
     def _hann(self) -> np.ndarray:

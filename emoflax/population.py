@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from emoflax import experiment, train
 from emoflax.data import Bucket, Features
+from emoflax.errors import UserError
 from emoflax.experiment import Member, Training
 
 VARIED = ("optimizer.learning_rate", "optimizer.weight_decay", "train.label_smoothing")
@@ -72,6 +73,11 @@ def fit(runs: Sequence[Training]) -> None:
       DivergedError: a member met a number that is not finite; all stop, checkpoints written before are untouched.
     """
     first, folds = runs[0], {run.member.split.fold: run for run in runs}
+    if first.train_set.streamed or first.config.profile_steps:
+        raise UserError(
+            "config.train.population trains on rows that are all in the device's memory, and is not profiled; set it "
+            "to 0, or config.data.resident=True and config.profile_steps=()"
+        )
     rows = tuple(len(bucket) for bucket in first.train_set.buckets)
     build = functools.partial(experiment.recipe_of, first.config, first.model, first.train_set.steps)
     place = np.array([list(folds).index(run.member.split.fold) for run in runs], np.int32)

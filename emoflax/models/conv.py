@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from emoflax.mesh import summed_by_device
+
 _GROUP = 4  # clips whose share of a kernel's gradient is taken at once: their transposed copies stay in the cache
 _DEAD = 4  # winner's number where ReLU cut the output to zero: no gradient flows
 
@@ -76,14 +78,18 @@ def _cpu_conv_fwd(x_BxTxFxC, kernel_KxKxCxD):
 def _cpu_conv_bwd(saved, dy_BxTxFxD):
     x_BxTxFxC, kernel_KxKxCxD = saved
     dx_BxTxFxC = _conv(dy_BxTxFxD, kernel_KxKxCxD[::-1, ::-1].swapaxes(2, 3))
-    group = math.gcd(x_BxTxFxC.shape[0], _GROUP)
-    groups = [a.reshape(-1, group, *a.shape[1:]) for a in (x_BxTxFxC, dy_BxTxFxD)]
 
-    def add_group(total, x_and_dy):
-        return total + _kernel_gradient(*x_and_dy, kernel_KxKxCxD.shape[0]), None
+    @summed_by_device
+    def by_groups(x_BxTxFxC, dy_BxTxFxD):
+        group = math.gcd(x_BxTxFxC.shape[0], _GROUP)
+        groups = [a.reshape(-1, group, *a.shape[1:]) for a in (x_BxTxFxC, dy_BxTxFxD)]
 
-    dkernel_KxKxCxD, _ = lax.scan(add_group, jnp.zeros(kernel_KxKxCxD.shape), groups)
-    return dx_BxTxFxC, dkernel_KxKxCxD.astype(kernel_KxKxCxD.dtype)
+        def add_group(total, x_and_dy):
+            return total + _kernel_gradient(*x_and_dy, kernel_KxKxCxD.shape[0]), None
+
+        return lax.scan(add_group, jnp.zeros(kernel_KxKxCxD.shape), groups)[0]
+
+    return dx_BxTxFxC, by_groups(x_BxTxFxC, dy_BxTxFxD).astype(kernel_KxKxCxD.dtype)
 
 
 def _kernel_gradient(x_BxTxFxC, dy_BxTxFxD, size: int) -> jax.Array:
