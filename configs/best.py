@@ -1,7 +1,8 @@
-"""best: two views of the sound, chosen, weighted and scored under nested evaluation.
+"""best: views of the sound, chosen, weighted and scored under nested evaluation.
 
-`attention_cnn` (log-mels and contours, learned from scratch) and `functionals` (statistics over the clip, ridge
-regression). For each fold, speakers set aside from the training speakers choose the better one and weigh the two.
+`attention_cnn` (log-mels and contours, learned from scratch), `functionals` (statistics over the clip, ridge
+regression), `kernels` (the same of random convolutions), and `both` in one. For each fold, speakers set aside from
+the training speakers choose the best one and weigh them all.
 
     python main.py --mode=crossval --config=configs/best.py --config.data.dir=data/ravdess
 """
@@ -14,9 +15,15 @@ from configs import attention_cnn, functionals
 def get_config() -> ConfigDict:
     config = attention_cnn.get_config()
     config.name = "best"
-    config.seeds = (0, 1, 2, 3, 4)
+    config.seeds = (0, 1, 2)
     config.split.fold = "all"
-    config.crossval.candidates = {"attention_cnn": {}, "functionals": changes(config, functionals.get_config())}
+    statistics = changes(config, functionals.get_config())
+    config.crossval.candidates = {
+        "attention_cnn": {},
+        "functionals": statistics,
+        "kernels": statistics | {"functionals.kernels": 2000, "functionals.statistics": False},
+        "both": statistics | {"functionals.kernels": 2000},
+    }
     return config
 
 

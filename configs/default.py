@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
 
     config.functionals = ConfigDict()
     config.functionals.statistics = True  # of the contours of voice and spectrum
-    config.functionals.kernels = 0  # random convolutions over log-mels and contours, four statistics of each
+    config.functionals.kernels = 0  # random convolutions over log-mels and contours, five statistics of each
     # A clip is heard at each of these, pitch and formants with it; answers are averaged. More than 1.0: augmentation.
     config.functionals.speeds = (1.0,)
 

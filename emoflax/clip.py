@@ -3,12 +3,12 @@
 import dataclasses
 
 FUNCTIONALS = 4_530  # statistics that precompute/functionals.py makes of a clip
-KERNEL_STATISTICS = ("mean", "std", "min", "max")  # that precompute/kernels.py makes of each random convolution
+KERNEL_STATISTICS = 5  # that precompute/kernels.py makes of each random convolution
 
 
 def functionals_count(statistics: bool, kernels: int) -> int:
     """Of the fields of config.functionals: how many numbers a clip gives at each speed."""
-    return FUNCTIONALS * statistics + len(KERNEL_STATISTICS) * kernels
+    return FUNCTIONALS * statistics + KERNEL_STATISTICS * kernels
 
 
 @dataclasses.dataclass(frozen=True)

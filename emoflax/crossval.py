@@ -14,6 +14,7 @@ built from splits that hold no test clip.
 
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import re
@@ -94,10 +95,17 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     (folder / "choices.json").write_text(json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n")
     final = final_tasks(candidates, outer_splits, choices, folder)
     test = dict(zip(final, learn_all(list(final.values()), config), strict=True))
-    one = [test[c.fold, c.candidate, int(seed)] for seed in config.seeds for c in choices]
-    ensemble = [mix(c, {name: [test[c.fold, name, int(s)] for s in config.seeds] for name in c.weights}, config)
-                for c in choices]  # fmt: skip
-    models = len(config.seeds) * max(len(c.weights) for c in choices)
+
+    def of(fold: int, name: str) -> list[Predictions]:
+        return [test[fold, name, seed] for seed in seeds_of(candidates[name])]
+
+    one = [
+        dataclasses.replace(predictions, seed=int(seed))
+        for choice in choices
+        for seed, predictions in zip(config.seeds, itertools.cycle(of(choice.fold, choice.candidate)), strict=False)
+    ]
+    ensemble = [mix(choice, {name: of(choice.fold, name) for name in choice.weights}) for choice in choices]
+    models = max(sum(len(seeds_of(candidates[name])) for name in choice.weights) for choice in choices)
     members = ([task.member for task in tasks.values()] for tasks in (inner, final))
     return Result(choices, *members, sum(p.seconds for p in dev), one, ensemble, models)
 
@@ -160,15 +168,21 @@ def final_tasks(
 ) -> dict:
     """(fold, candidate, seed) -> task, of every candidate that the fold's choice uses."""
     return {
-        (split.fold, name, int(seed)): Task(
+        (split.fold, name, seed): Task(
             candidates[name],
-            Member(int(seed), split, folder / f"fold{split.fold}" / f"{name}-seed{seed}", choice.epochs[name]),
+            Member(seed, split, folder / f"fold{split.fold}" / f"{name}-seed{seed}", choice.epochs[name]),
             "test",
         )
         for split, choice in zip(outer, choices, strict=True)
         for name in dict.fromkeys([choice.candidate, *choice.weights])
-        for seed in candidates[name].seeds
+        for seed in seeds_of(candidates[name])
     }
+
+
+def seeds_of(candidate: ConfigDict) -> list[int]:
+    """Those that make a difference: what is solved for, not descended to, is the same with each."""
+    seeds = [int(seed) for seed in candidate.seeds]
+    return seeds[:1] if candidate.model.functionals else seeds
 
 
 def learn_all(tasks: Sequence[Task], config: ConfigDict) -> list[Predictions]:
@@ -271,7 +285,7 @@ def mixture_weights(likelihoods: np.ndarray, steps: int = 500) -> np.ndarray:
     return weights / weights.sum()
 
 
-def mix(choice: Choice, members: Mapping[str, Sequence[Predictions]], config: ConfigDict) -> Predictions:
+def mix(choice: Choice, members: Mapping[str, Sequence[Predictions]]) -> Predictions:
     """The ensemble of one fold: probabilities averaged over seeds, then over candidates by their weights."""
     p = sum(weight * np.mean([np.exp(m.log_p) for m in members[name]], 0) for name, weight in choice.weights.items())
     every = [member for of_one in members.values() for member in of_one]
