@@ -8,6 +8,7 @@
     python main.py --config=configs/sweep.py --mode=sweep                     search settings on training speakers
     python main.py --mode=compare --runs=RUN_A,RUN_B                          differences, with intervals and p values
     python main.py --config=configs/cnn2.py --mode=benchmark                  our speed beside PyTorch's
+    python main.py --config=configs/cnn2.py --multihost                       one of several processes on a cluster
     python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
 """
 
@@ -37,6 +38,11 @@ RUNNER = flags.DEFINE_string(
     "runner", None, "precompute: Apache Beam's runner in the place of local processes, e.g. DirectRunner; Beam's own "
     "options follow after --.",
 )  # fmt: skip
+MULTIHOST = flags.DEFINE_bool("multihost", False, "train, eval, precompute: as one of several processes of a cluster.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "multihost: HOST:PORT of process 0; without it, the cluster's.")
+PROCESSES = flags.DEFINE_integer("processes", None, "multihost, with --coordinator: how many there are.")
+PROCESS = flags.DEFINE_integer("process", None, "multihost, with --coordinator: number of this one, from 0 on.")
+COORDINATOR_TIMEOUT_S = flags.DEFINE_integer("coordinator_timeout_s", 300, "multihost: how long to wait for others.")
 RECORD = flags.DEFINE_bool("record", False, "train, eval, crossval, probe: append the result to configs/results.jsonl.")
 
 
@@ -46,8 +52,11 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(ours)
-    from emoflax import experiment, job  # jax comes with it; --help and misspelt flags answer without
+    from emoflax import experiment, job, multihost  # jax comes with it; --help and misspelt flags answer without
 
+    multihost.connect(
+        MULTIHOST.value, MODE.value, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
+    )
     if MODE.value == "predict":
         job.predict(
             CONFIG.value, pathlib.Path(WORKDIR.value), CHECKPOINT.value, INPUTS.value, OUTPUT.value,

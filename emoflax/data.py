@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from emoflax import speakernorm, stream
+from emoflax import multihost, speakernorm, stream
 from emoflax.clip import Corpus
 from emoflax.errors import UserError
 from emoflax.frontend import LogMel
@@ -140,7 +140,7 @@ def logmel_statistics(
       compress: what the model makes of a log-mel [frames, mels] before it normalises them.
     """
     frames, total, squares = 0, 0.0, 0.0
-    for position in train:
+    for position in multihost.own_share(train):
         if frontend:
             logmel = frontend.alone(features.get("wave", position), features.scale(position))
         else:
@@ -149,6 +149,7 @@ def logmel_statistics(
             logmel = compress(logmel)
         logmel = np.asarray(logmel, np.float64)
         frames, total, squares = frames + len(logmel), total + logmel.sum(0), squares + (logmel**2).sum(0)
+    frames, total, squares = multihost.total(np.stack([np.full_like(total, frames), total, squares]))
     mean = total / frames
     std = np.sqrt(np.maximum(squares / frames - mean**2, 1e-6))
     return mean.astype(np.float32), std.astype(np.float32)

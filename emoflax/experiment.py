@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from emoflax import data, metrics, models, optimizer, pretrained, splits, subwords, train
+from emoflax import data, metrics, models, multihost, optimizer, pretrained, splits, subwords, train
 from emoflax import mesh as devices
 from emoflax.augment import Augmentation
 from emoflax.augment_wave import WaveAugmentation
@@ -348,12 +348,11 @@ class Training:
         self._description = describe(config, features, member, vocabulary)
         self.state, self.done, self._clock_s = resume(self._checkpoints, fresh, self._description)
         self.epochs = member.epochs or config.train.epochs
-        first_process = jax.process_index() == 0
-        self.profile = Profile(member.folder / "profile" if first_process else None, config.profile_steps)
+        self.profile = Profile(member.folder / "profile" if multihost.is_first() else None, config.profile_steps)
         self._monitor = None
         if self.done >= self.epochs:
             logging.info("%s: all %d epochs are done", member.folder.name, self.done)
-        elif first_process:
+        elif multihost.is_first():
             self._monitor = Monitor(member.folder, member.folder.name, self.done, self.epochs)
 
     def __enter__(self) -> "Training":

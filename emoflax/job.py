@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import corpora, evaluate, experiment, ledger, metrics, population, report, splits
+from emoflax import corpora, evaluate, experiment, ledger, metrics, multihost, population, report, splits
 from emoflax import crossval as nested
 from emoflax import predict as prediction
 from emoflax.clip import Corpus
@@ -34,11 +34,15 @@ def open_corpus(config: ConfigDict) -> Corpus:
 
 def precompute(config: ConfigDict) -> None:
     """Fills the cache and trains nothing."""
-    corpus = open_corpus(config)
-    experiment.features_of(config, corpus)
-    if config.states.weights:
-        keep_compiled_programs(config)
-        states_of(config, corpus)
+    keep_compiled_programs(config)
+
+    def fill() -> None:
+        corpus = open_corpus(config)
+        experiment.features_of(config, corpus)
+        if config.states.weights:
+            states_of(config, corpus)
+
+    multihost.first_then_all(fill)
 
 
 def benchmark(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -53,14 +57,16 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     """Trains what is not trained yet (`train`), scores every test clip once, and writes the report."""
     begin, commit = time.perf_counter(), ledger.commit()  # of the code that is loaded now
     keep_compiled_programs(config)
-    corpus = open_corpus(config)
+    corpus = multihost.first_then_all(lambda: open_corpus(config))
     folder = experiment.run_folder(workdir, config, corpus)
     members = experiment.members(config, corpus, folder)
     _make(folder)
-    features = experiment.features_of(config, corpus)
+    features = multihost.first_then_all(lambda: experiment.features_of(config, corpus))
     if train:
         population.train_members([(config, features, member) for member in members], config.train.population)
     predictions = [evaluate.predict_member(config, features, member) for member in members]
+    if not multihost.is_first():
+        return
     facts = facts_of(config, features, members[0].split, predictions, time.perf_counter() - begin, commit)
     report_on(folder, facts, corpus, predictions, record=record)
     report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in members])

@@ -31,6 +31,8 @@ VARIED = ("optimizer.learning_rate", "optimizer.weight_decay", "train.label_smoo
 
 def train_members(tasks: Sequence[tuple[ConfigDict, Features, Member]], size: int) -> None:
     """Trains what is left of every member and leaves its checkpoints on disk; `size` at once, below 2 one by one."""
+    if size > 1 and jax.process_count() > 1:
+        raise UserError("--multihost trains one model at a time; set config.train.population=0")
     if size < 2:
         for task in tasks:
             experiment.train_member(*task)
