@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from configs import default
-from emoflax.benchmark import equality, flops, run, setup, storage, timing, train_step
+from emoflax.benchmark import equality, flops, growth, run, setup, storage, timing, train_step
 from emoflax.errors import UserError
 
 # A real process with real flags, but seconds instead of minutes.
@@ -130,6 +130,19 @@ def test_features_that_are_not_librosas_are_not_timed(theirs):
     storage._compare([np.zeros((9, 16))], [np.zeros((16, 9))])
     with pytest.raises(ArithmeticError, match="librosa"):
         storage._compare([np.zeros((9, 16))], [theirs])
+
+
+def test_growth_is_the_epochs_time_over_the_sound_in_it(monkeypatch):
+    monkeypatch.setattr(growth, "SIZES", ((1, 1), (2, 3)))
+    small, large = growth.measure(config_of(audio="cnn"), clips=4, clip_s=0.4, budget_s=0.0)
+    assert (small["clips"], small["clip_s"], small["share"]) == (4, 0.4, 1.0)
+    assert (large["clips"], large["clip_s"]) == (8, pytest.approx(1.2))
+    assert large["share"] == pytest.approx(large["epoch_s"] / small["epoch_s"] / 6)
+    assert growth.table([small, large]).count("\n") == 3
+    bucket = growth.random_clips(config_of(audio="cnn"), 8, 24).buckets[0]
+    assert bucket.rows["logmel"].shape == (8, 24, 16) and bucket.steps == 2
+    with pytest.raises(UserError, match="models of sound"):
+        growth.measure(config_of(text="gru"), clips=4, clip_s=0.4, budget_s=0.0)
 
 
 def test_the_words_alone_are_benchmarked_without_audio(tmp_path, capsys, monkeypatch):

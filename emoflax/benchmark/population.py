@@ -4,7 +4,6 @@
 """
 
 import functools
-import importlib.util
 import sys
 import time
 
@@ -14,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from emoflax import experiment, ledger, population, train
-from emoflax.benchmark import setup, timing
+from emoflax.benchmark import script, setup, timing
 
 STEPS = 8  # of one turn
 
@@ -49,10 +48,7 @@ def measure(config: ConfigDict, members: int, budget_s: float = 30.0) -> dict[st
 
 
 def main(path: str, members: str) -> None:
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = script.load_config(path)
     found = measure(config, int(members))
     print(f"{config.name}, {members} members, batch {config.train.batch_size}, {ledger.machine()}")
     for name, times in found.items():

@@ -17,7 +17,18 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from emoflax import ledger
-from emoflax.benchmark import equality, flops, prediction, setup, storage, table, timing, torch_models, train_step
+from emoflax.benchmark import (
+    equality,
+    flops,
+    prediction,
+    script,
+    setup,
+    storage,
+    table,
+    timing,
+    torch_models,
+    train_step,
+)
 
 STAGES = (
     "comparing our model with its PyTorch twin",
@@ -50,7 +61,7 @@ def run(
       ArithmeticError: both sides do not compute the same.
     """
     folder = workdir / f"benchmark-{config.name}"
-    storage.make_folder(folder)
+    script.make_folder(folder)
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # what XLA takes, whatever OMP_NUM_THREADS says
     found = {"config": config.name, "machine": machine(), "notice": notice()}
     with tqdm(total=len(STAGES), bar_format="benchmark {n}/{total} {elapsed} {desc}") as bar:

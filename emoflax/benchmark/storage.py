@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from emoflax.benchmark import timing
-from emoflax.errors import UserError
 
 ROUNDS = 3
 RATE_HZ = 48_000  # of the recordings, as in RAVDESS
@@ -121,10 +120,3 @@ def _compare(ours, theirs: list[np.ndarray]) -> None:
     for mine, plain in zip(ours, theirs, strict=False):
         if mine.shape != plain.T.shape or np.abs(mine - plain.T).max() > TOLERANCE_DB:
             raise ArithmeticError("our log-mels are not plain librosa's; their times cannot be compared")
-
-
-def make_folder(folder: pathlib.Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --workdir") from error
