@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.data.store = "logmel"  # 'logmel' | 'wave'
     config.data.max_s = 6.0  # longer clips are cut into windows of this length, whose log-probabilities are averaged
     # Whether all rows are put into the devices' memory; else batches are streamed from the cache. Both give one result.
-    config.data.resident = "auto"  # 'auto': if they take no more than half of it | True | False
+    config.data.resident = "auto"  # 'auto': if they take no more than half of it | 'yes' | 'no'
     config.data.buckets = 3  # clips are grouped by length into this many padded widths
 
     config.split = ConfigDict()
@@ -190,6 +190,7 @@ def get_config() -> ConfigDict:
     # What may be chosen: name -> {'optimizer.learning_rate': 1e-3, ...}, what it changes here. Empty: nothing.
     config.crossval.candidates = {}
     config.crossval.inner_share = 0.25  # of the training speakers (random protocols: clips), who judge by train.select
+    config.crossval.final = True  # False: candidates are scored on the speakers set aside, and no test clip is scored
     config.crossval.choose_epoch = False  # the epoch, too; else the last one
     config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
     config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance

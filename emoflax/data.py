@@ -207,7 +207,7 @@ def load(
     weights: np.ndarray | None = None,
     frontend: LogMel | None = None,
     mesh: Mesh | None = None,
-    resident: bool | str = True,
+    resident: str = "yes",
 ) -> Dataset:
     """Rows of the clips at `positions`.
 
@@ -252,7 +252,7 @@ def from_arrays(
     scales: np.ndarray | None = None,
     functionals: Sequence[np.ndarray] | None = None,
     mesh: Mesh | None = None,
-    resident: bool | str = True,
+    resident: str = "yes",
 ) -> Dataset:
     """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here.
 
@@ -263,13 +263,13 @@ def from_arrays(
         `scales` [clips].
       functionals: [speeds, functionals] of each clip, one row per speed; with neither sounds nor tokens.
       mesh: the devices that rows and batches are dealt out to; None: one.
-      resident: whether all rows are placed on the devices; 'auto': if they fit (`stream.fits`).
+      resident: whether all rows are placed on the devices, 'yes' or 'no'; 'auto': if they fit (`stream.fits`).
     """
     longest = max_frames * frontend.hop if frontend else max_frames
     if len(labels) == 0:
         raise UserError("there is no clip to put into a batch")
-    if resident not in ("auto", True, False):
-        raise UserError(f"config.data.resident={resident!r}; choose 'auto', True or False")
+    if resident not in ("auto", "yes", "no"):
+        raise UserError(f"config.data.resident={resident!r}; choose 'auto', 'yes' or 'no'")
 
     def starts(clip: int) -> Sequence[int]:
         if functionals is not None:
@@ -309,7 +309,7 @@ def from_arrays(
         return Rows(own, padded, even_batch(len(group), batch_size), mesh)
 
     made = tuple(rows(group) for group in groups)
-    if resident is False or (resident == "auto" and not stream.fits(sum(rows.nbytes() for rows in made), mesh)):
+    if resident == "no" or (resident == "auto" and not stream.fits(sum(rows.nbytes() for rows in made), mesh)):
         placed = made
     else:
         placed = tuple(rows.placed() for rows in made)

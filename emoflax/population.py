@@ -78,7 +78,7 @@ def fit(runs: Sequence[Training]) -> None:
     if first.train_set.streamed or first.config.profile_steps:
         raise UserError(
             "config.train.population trains on rows that are all in the device's memory, and is not profiled; set it "
-            "to 0, or config.data.resident=True and config.profile_steps=()"
+            "to 0, or config.data.resident='yes' and config.profile_steps=()"
         )
     rows = tuple(len(bucket) for bucket in first.train_set.buckets)
     build = functools.partial(experiment.recipe_of, first.config, first.model, first.train_set.steps)

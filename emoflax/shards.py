@@ -16,6 +16,7 @@ clock, no host): a build that was killed and run again, or written by another en
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import time
 import uuid
@@ -30,6 +31,8 @@ from emoflax.errors import UserError
 FORMAT = 1
 MANIFEST = "manifest.json"
 UNREADABLE = "unreadable.jsonl"
+_MAPPED_BYTES = 256 * 2**20  # of pages are read before they are let go
+_AROUND_BYTES = 2**16  # that Linux maps around what is touched
 _STALE_S = 3600.0  # a temporary file that nobody has written to for so long belongs to a killed build
 
 
@@ -71,7 +74,7 @@ class ShardSet:
         self.scales = np.array([scale for part in scales for scale in part], np.float32)
         self.failures: tuple[dict[str, str], ...] = tuple(bad for index in indexes for bad in index["failures"])
         self.lengths = np.array([length for index in indexes for length in index["lengths"]], np.int64)
-        self._arrays = arrays
+        self._arrays, self._handed_out = arrays, 0
         self._shards = np.repeat(np.arange(len(indexes)), [len(index["ids"]) for index in indexes])
         starts = [np.cumsum([0, *index["lengths"]])[:-1] for index in indexes]
         self._starts = np.concatenate([np.zeros(0, np.int64), *starts])
@@ -99,7 +102,18 @@ class ShardSet:
     def __getitem__(self, clip: int) -> np.ndarray:
         """Rows of a clip, [length, ...], read only: pages are loaded from disk when they are touched."""
         start = self._starts[clip]
-        return self._arrays[self._shards[clip]][start : start + self.lengths[clip]]
+        rows = self._arrays[self._shards[clip]][start : start + self.lengths[clip]]
+        self._handed_out += rows.nbytes + _AROUND_BYTES
+        if self._handed_out > _MAPPED_BYTES:
+            self._let_go()
+        return rows
+
+    def _let_go(self) -> None:
+        """Pages that were read stop counting as this process's memory; whoever touches them again gets them again."""
+        self._handed_out = 0
+        for array in self._arrays:
+            if hasattr(mmap.mmap, "madvise"):  # on Windows the system sees to it
+                array.base.base.madvise(mmap.MADV_DONTNEED)
 
 
 def write_shard(

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from emoflax import mesh as devices
 from emoflax.rows import Rows, batch_places
 
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 32 * 2**20
 AHEAD = 2  # chunks that are made while another one is trained on
 RESIDENT_SHARE = 0.5  # of memory that rows may take; weights, activations and the evaluated rows need theirs
 
