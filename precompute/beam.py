@@ -38,7 +38,7 @@ def write_shards(
 
     Args:
       write: makes one shard: `build.write_log_mel_shard` or its like, with its settings.
-      parts: number -> clips of each shard; they are part of the pipeline's description, some 200 bytes a clip.
+      parts: number -> clips of each shard; they travel in the pipeline, about 130 bytes a clip.
       runner: a name from RUNNERS.
       options: Beam's own, as on a command line.
 
