@@ -64,12 +64,19 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """`one`: per seed and fold, of the chosen candidate; `ensemble`: per fold. `models`: most in an ensemble."""
+    """Predictions, and the models that they come from.
+
+    Attributes:
+      inner_scored: of the clips set aside, per candidate and fold.
+      one: of the test clips by the chosen candidate, per seed and fold; empty without `config.crossval.final`.
+      ensemble: of the test clips, per fold.
+      models: most in an ensemble.
+    """
 
     choices: list[Choice]
     inner: list[Member]
     final: list[Member]
-    inner_s: float  # of training, to choose
+    inner_scored: dict[str, list[Predictions]]
     one: list[Predictions]
     ensemble: list[Predictions]
     models: int
@@ -83,6 +90,8 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
         open_features(candidate)  # computes what is missing, before several processes would
     inner_splits, outer_splits = zip(*nests, strict=True)
     choosing = len(candidates) > 1 or any(candidate.crossval.choose_epoch for candidate in candidates.values())
+    if not (choosing or config.crossval.final):
+        raise UserError("config.crossval.final=False, but there is one candidate only, and nothing to choose: no model")
     inner = inner_tasks(candidates, inner_splits, folder) if choosing else {}
     dev = learn_all(list(inner.values()), config)
     found = dict(zip(inner, dev, strict=True))
@@ -93,7 +102,11 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
         for split in inner_splits
     ]
     (folder / "choices.json").write_text(json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n")
-    final = final_tasks(candidates, outer_splits, choices, folder)
+    scored = {name: [found[split.fold, name] for split in inner_splits] for name in candidates if choosing}
+    final = final_tasks(candidates, outer_splits, choices, folder) if config.crossval.final else {}
+    members = ([task.member for task in tasks.values()] for tasks in (inner, final))
+    if not final:
+        return Result(choices, *members, scored, [], [], 1)
     test = dict(zip(final, learn_all(list(final.values()), config), strict=True))
 
     def of(fold: int, name: str) -> list[Predictions]:
@@ -106,8 +119,38 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     ]
     ensemble = [mix(choice, {name: of(choice.fold, name) for name in choice.weights}) for choice in choices]
     models = max(sum(len(seeds_of(candidates[name])) for name in choice.weights) for choice in choices)
-    members = ([task.member for task in tasks.values()] for tasks in (inner, final))
-    return Result(choices, *members, sum(p.seconds for p in dev), one, ensemble, models)
+    return Result(choices, *members, scored, one, ensemble, models)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one report is about. `suffix`: of the config's name; `final`: test clips are scored, not those set aside."""
+
+    folder: str
+    suffix: str
+    protocol: str
+    split: Split
+    predictions: list[Predictions]
+    seconds: float  # of training, what was trained to choose included
+    seeds: tuple[int, ...]
+    models: int
+    final: bool
+
+
+def parts(config: ConfigDict, result: Result) -> list[Part]:
+    """Of the inner models of each candidate, of the chosen one, and of the ensemble."""
+    spent = {name: sum(p.seconds for p in predictions) for name, predictions in result.inner_scored.items()}
+    seeds = tuple(int(seed) for seed in config.seeds)
+    found = []
+    for name, predictions in result.inner_scored.items():
+        split = result.inner[0].split
+        inner = f"{split.protocol}-inner"
+        found.append(Part(f"inner/{name}", f"-{name}", inner, split, predictions, spent[name], seeds[:1], 1, False))
+    both = (("one", "", result.one, 1), ("ensemble", "-ensemble", result.ensemble, result.models))
+    for name, suffix, predictions, models in both if result.final else ():
+        split, seconds = result.final[0].split, sum(spent.values()) + sum(p.seconds for p in predictions)
+        found.append(Part(name, suffix, split.protocol, split, predictions, seconds, seeds, models, True))
+    return found
 
 
 def notes(config: ConfigDict, result: Result) -> tuple[str, ...]:

@@ -36,8 +36,7 @@ from emoflax.views import Views
 # May change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
     "data.dir", "data.cache_dir", "data.resident", "precompute", "seeds", "split.fold", "crossval.workers",
-    "train.population", "profile_steps",
-    "evaluate",
+    "crossval.final", "train.population", "profile_steps", "evaluate",
 )  # fmt: skip
 
 

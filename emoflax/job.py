@@ -83,19 +83,14 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
     folder = folder.with_name(f"{folder.name}-nested{permuted}")
     _make(folder)
     result = nested.run(config, corpus, folder)
-    features, split = nested.open_features(config), result.final[0].split
-    notes = nested.notes(config, result)
-    for name, suffix, predictions, models in (
-        ("one", permuted, result.one, 1),
-        ("ensemble", f"{permuted}-ensemble", result.ensemble, result.models),
-    ):
-        seconds = result.inner_s + sum(p.seconds for p in predictions)
-        facts = facts_of(config, features, split, predictions, seconds, commit)
-        facts = dataclasses.replace(
-            facts, config=config.name + suffix, seeds=tuple(map(int, config.seeds)), ensemble=models, notes=notes
-        )
-        _make(folder / name)
-        report_on(folder / name, facts, corpus, predictions, record=record)
+    features, notes = nested.open_features(config), nested.notes(config, result)
+    for part in nested.parts(config, result):
+        facts = facts_of(config, features, part.split, part.predictions, part.seconds, commit)
+        own = {"config": f"{config.name}{part.suffix}{permuted}", "protocol": part.protocol, "seeds": part.seeds}
+        facts = dataclasses.replace(facts, **own, ensemble=part.models, notes=notes)
+        _make(folder / part.folder)
+        recorded = record and (part.final or not result.final)
+        report_on(folder / part.folder, facts, corpus, part.predictions, record=recorded)
     drawn, which = (result.inner, "inner") if result.inner else (result.final, "final")
     report.draw_curves(folder / "curves.png", f"{facts.title}: {which} models", [member.folder for member in drawn])
     logging.info("reports, predictions and choices: %s", folder)

@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import shutil
 
 import hypothesis
 import jax
@@ -103,6 +104,21 @@ def test_one_candidate_with_fixed_epochs_is_trained_on_all_training_speakers_at_
     assert np.array_equal(member.split.train, first.final[0].split.train)
     np.testing.assert_allclose(result.ensemble[0].log_p, result.one[0].log_p, atol=1e-6)
     assert "nothing is chosen" in " ".join(crossval.notes(config, result))
+
+
+def test_without_the_final_models_candidates_are_scored_on_the_speakers_set_aside_and_no_test_clip_is(place, tmp_path):
+    folder, first = place
+    shutil.copytree(folder / "run", tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.rglob("test.npz"):
+        path.unlink()
+    config = small(folder, **{"crossval.final": False})
+    result = crossval.run(config, crossval.open_features(config).corpus, tmp_path)
+    assert not list(tmp_path.rglob("test.npz")) and not result.final and result.choices == first.choices
+    parts = crossval.parts(config, result)
+    assert [(part.folder, part.protocol) for part in parts] == [
+        (f"inner/{name}", "speakers5-inner") for name in config.crossval.candidates
+    ]
+    assert not set(parts[0].predictions[0].clips) & set(first.one[0].clips)
 
 
 def test_changed_settings_are_named_instead_of_answered_from_what_was_kept(place):
