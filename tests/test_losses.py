@@ -52,17 +52,19 @@ def test_padding_changes_neither_loss_nor_gradient_and_gradients_stay_finite():
 
 
 def test_training_with_it_draws_the_clips_of_a_label_together_and_off_it_leaves_no_trace():
-    recipe, state, dataset, _ = setup(epochs=12, fields={"train.contrastive": 5.0})
-    batch = train.batch_at(dataset.buckets[0], jnp.arange(len(dataset.buckets[0])), jnp.int32(0))
+    recipe, state, dataset, _ = setup(epochs=5, fields={"train.contrastive": 5.0})
+    batch = jax.tree.map(lambda rows: rows[:16], dataset.buckets[0].rows)
+    step = jax.jit(train.train_step, static_argnums=0)
 
-    def contrast(state):
-        model = nnx.merge(recipe.model, state.params, state.statistics, copy=True)
-        _, vectors = model.compared(batch, None)
-        return float(supervised_contrastive(vectors, batch["label"], batch["weight"], 0.1))
+    @jax.jit
+    def contrast(params):
+        _, vectors = nnx.merge(recipe.model, params, state.statistics, copy=True).compared(batch, None)
+        return supervised_contrastive(vectors, batch["label"], batch["weight"], 0.1)
 
-    before = contrast(state)
-    state = train.fit(recipe, state, dataset, epochs=12, after_epoch=lambda *_: None)
-    assert contrast(state) < before - 0.1
+    before = contrast(state.params)
+    for _ in range(20):
+        state, _ = step(recipe, state, batch)
+    assert contrast(state.params) < before - 0.3
     assert "projection" in state.params and "projection" not in setup()[1].params
 
 
