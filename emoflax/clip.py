@@ -1,7 +1,17 @@
 """One record per recording, and the names of what a batch holds. Imports nothing but the standard library."""
 
 import dataclasses
+from collections.abc import Mapping
 
+# What follows the mel bands with config.audio.contours (`precompute.contours`): of every frame, then of voiced ones.
+CONTOURS = (
+    "energy_db", "loudness", "zero_crossings", "flux", "centroid", "bandwidth", "spectral_skew", "spectral_kurtosis",
+    "entropy", "flatness", "alpha_ratio", "hammarberg", "low_share", "high_share", "mid_share", "slope_0_500",
+    "slope_500_1500", "slope_0_5000", "rolloff_25", "rolloff_50", "rolloff_75", "rolloff_90",
+    *(f"mfcc_{i}" for i in range(15)), "harmonicity", "cpp",
+    "voiced", "semitones", "hnr", "h1_h2", "h1_h3", "h1_a1", "h1_a2", "h1_a3", "formant_1", "formant_2", "formant_3",
+    "bandwidth_1", "bandwidth_2", "bandwidth_3",
+)  # fmt: skip
 FUNCTIONALS = 4_530  # statistics that precompute/functionals.py makes of a clip
 KERNEL_STATISTICS = 5  # that precompute/kernels.py makes of each random convolution
 
@@ -9,6 +19,11 @@ KERNEL_STATISTICS = 5  # that precompute/kernels.py makes of each random convolu
 def functionals_count(statistics: bool, kernels: int) -> int:
     """Of the fields of config.functionals: how many numbers a clip gives at each speed."""
     return FUNCTIONALS * statistics + KERNEL_STATISTICS * kernels
+
+
+def channels(audio: Mapping) -> int:
+    """Numbers in a frame of the log-mels that the fields of config.audio ask for."""
+    return audio["mels"] + len(CONTOURS) * audio["contours"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,10 +24,10 @@ from emoflax import mesh as devices
 from emoflax.augment import Augmentation
 from emoflax.augment_wave import WaveAugmentation
 from emoflax.checkpoint import Checkpoints
-from emoflax.clip import Corpus, functionals_count
+from emoflax.clip import Corpus, channels, functionals_count
 from emoflax.data import Dataset, Features
 from emoflax.errors import UserError
-from emoflax.frontend import UNIT_DB, LogMel, band_edges_hz, channels
+from emoflax.frontend import UNIT_DB, LogMel, band_edges_hz
 from emoflax.models.pcen import Pcen
 from emoflax.monitor import Monitor, Profile
 from emoflax.splits import Split

@@ -12,21 +12,6 @@ from emoflax.mesh import by_device
 
 # How many dB one unit of log-mels is; Whisper's are (log10 + 4) / 4, Kaldi's as AST knows them (ln + 4.27) / 9.14.
 UNIT_DB = {"librosa": 1.0, "whisper": 40.0, "kaldi": 39.7}
-# What follows the mel bands with config.audio.contours (`precompute.contours`): of every frame, then of voiced ones.
-CONTOURS = (
-    "energy_db", "loudness", "zero_crossings", "flux", "centroid", "bandwidth", "spectral_skew", "spectral_kurtosis",
-    "entropy", "flatness", "alpha_ratio", "hammarberg", "low_share", "high_share", "mid_share", "slope_0_500",
-    "slope_500_1500", "slope_0_5000", "rolloff_25", "rolloff_50", "rolloff_75", "rolloff_90",
-    *(f"mfcc_{i}" for i in range(15)), "harmonicity", "cpp",
-    "voiced", "semitones", "hnr", "h1_h2", "h1_h3", "h1_a1", "h1_a2", "h1_a3", "formant_1", "formant_2", "formant_3",
-    "bandwidth_1", "bandwidth_2", "bandwidth_3",
-)  # fmt: skip
-
-
-def channels(audio: Mapping) -> int:
-    """Numbers in a frame of the log-mels that the fields of config.audio ask for."""
-    return audio["mels"] + len(CONTOURS) * audio["contours"]
-
 
 _LINEAR_HZ = 200 / 3  # below 1 kHz a mel is this wide
 _KNEE_HZ, _KNEE_MEL = 1000.0, 15.0

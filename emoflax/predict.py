@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from emoflax import data, evaluate, experiment, speakernorm, splits, train
 from emoflax import explain as explanation
+from emoflax.clip import channels
 from emoflax.errors import UserError, WeightsUnavailable
-from emoflax.frontend import channels
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words

@@ -85,7 +85,7 @@ def log_mel(
 
     Args:
       frontend: a name from `FRONTENDS`.
-      contours: whether `frontend.CONTOURS` follow the mels of each frame.
+      contours: whether `clip.CONTOURS` follow the mels of each frame.
       settings: the other fields of config.audio.
 
     Returns:

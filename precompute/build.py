@@ -25,9 +25,8 @@ from absl import logging
 from tqdm import tqdm
 
 from emoflax import shards
-from emoflax.clip import Clip, Corpus, functionals_count
+from emoflax.clip import Clip, Corpus, channels, functionals_count
 from emoflax.errors import UserError
-from emoflax.frontend import channels
 from emoflax.shards import Failure, Row, ShardSet
 from precompute import beam
 

@@ -7,7 +7,7 @@ says what share of the frame they were measured in.
 
 import numpy as np
 
-from emoflax.frontend import CONTOURS
+from emoflax.clip import CONTOURS
 from precompute.descriptors import HOP_S, Contours, describe
 
 

@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from emoflax.frontend import CONTOURS
+from emoflax.clip import CONTOURS
 from precompute import audio
 from precompute.contours import averaged
 from precompute.descriptors import Contours

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from emoflax.augment import Augmentation
-from emoflax.frontend import CONTOURS
+from emoflax.clip import CONTOURS
 from emoflax.models.attention_cnn import AttentionCnn, TimeConv
 from precompute.contours import contours
 

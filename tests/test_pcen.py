@@ -11,8 +11,8 @@ import scipy.signal
 
 from configs import default
 from emoflax import data, experiment
+from emoflax.clip import CONTOURS
 from emoflax.errors import UserError
-from emoflax.frontend import CONTOURS
 from emoflax.models.pcen import Pcen
 
 BANDS = 6

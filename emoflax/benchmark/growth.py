@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 
 from emoflax import data, train
 from emoflax.benchmark import script, setup, timing
+from emoflax.clip import channels
 from emoflax.data import Dataset
 from emoflax.errors import UserError
-from emoflax.frontend import channels
 
 SIZES = ((1, 1), (10, 1), (1, 4), (10, 4))  # times the clips, times the length
 

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from emoflax import data, experiment, train
 from emoflax.augment import Augmentation
 from emoflax.benchmark import torch_models
+from emoflax.clip import channels
 from emoflax.data import Bucket
-from emoflax.frontend import channels
 
 CLASSES = 8
 WORDS = 2_000

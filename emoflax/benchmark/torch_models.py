@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from torch import nn
 from torch.nn import functional as F
 
+from emoflax.clip import channels
 from emoflax.errors import UserError
-from emoflax.frontend import channels
 from emoflax.models.gru import UNKNOWN
 from emoflax.models.pooling import SMALLEST_VARIANCE
 
