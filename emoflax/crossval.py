@@ -24,7 +24,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import corpora, data, evaluate, experiment, metrics, population, splits, workers
+from emoflax import corpora, data, evaluate, experiment, identity, metrics, population, splits, workers
 from emoflax.clip import Corpus
 from emoflax.data import Features
 from emoflax.errors import UserError
@@ -245,7 +245,7 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
     """Trains a model, or what is left of it, and predicts; the answer is kept beside the checkpoints."""
     config, member = task.config, task.member
     features = training_features(task)
-    key = json.dumps(experiment.describe(config, features, member, ()))
+    key = json.dumps(identity.describe(config, features, member.split, member.seed, ()))
     if (known := _read(task.kept, key)) is not None:
         return known
     experiment.train_member(config, features, member, watch)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from configs import default
-from emoflax import experiment, metrics, train
+from emoflax import experiment, identity, metrics, train
 from emoflax import mesh as devices
 from emoflax.checkpoint import Checkpoints, open_existing
 from emoflax.clip import Corpus
@@ -78,8 +78,8 @@ def predict_member(
     """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
     mesh = devices.all_devices()
     trained = restore(member.checkpoints, last=last, views=config.evaluate, mesh=mesh)
-    here = experiment.describe(config, features, member, trained.description["vocabulary"])
-    if changed := experiment.differences(trained.description, here):
+    here = identity.describe(config, features, member.split, member.seed, trained.description["vocabulary"])
+    if changed := identity.differences(trained.description, here):
         raise UserError(
             f"the checkpoint in {member.folder} was trained with other settings ({'; '.join(changed[:4])}); "
             "evaluate it with the config that trained it"

@@ -6,7 +6,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import time
@@ -19,7 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from emoflax import data, metrics, models, multihost, optimizer, pretrained, splits, subwords, train
+from emoflax import data, identity, metrics, models, multihost, optimizer, pretrained, splits, subwords, train
 from emoflax import mesh as devices
 from emoflax.augment import Augmentation
 from emoflax.augment_wave import WaveAugmentation
@@ -32,12 +31,6 @@ from emoflax.models.pcen import Pcen
 from emoflax.monitor import Monitor, Profile
 from emoflax.splits import Split
 from emoflax.views import Views
-
-# May change between two runs of one command: none of them changes the weights.
-NOT_COMPARED = (
-    "data.dir", "data.cache_dir", "data.resident", "precompute", "seeds", "split.fold", "crossval.workers",
-    "crossval.final", "train.population", "profile_steps", "evaluate",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,23 +258,6 @@ def _strengths(fields: ConfigDict) -> dict:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
-def describe(config: ConfigDict, features: Features, member: Member, vocabulary) -> dict:
-    """What a checkpoint says about itself; enough to rebuild the model and its features."""
-    corpus, own = features.corpus, config.copy_and_resolve_references()
-    own.crossval.candidates, own.sweep = {}, ConfigDict()  # other models' settings
-    return {
-        "config": json.loads(own.to_json_best_effort()),
-        "corpus": corpus.name,
-        "notice": corpus.notice,
-        "labels": list(corpus.labels),
-        "vocabulary": list(vocabulary),
-        "features": features.fingerprints,
-        "protocol": member.split.protocol,
-        "fold": member.split.fold,
-        "seed": member.seed,
-    }
-
-
 def train_member(
     config: ConfigDict, features: Features, member: Member, watch: Callable[[Mapping], None] = lambda numbers: None
 ) -> None:
@@ -344,8 +320,8 @@ class Training:
         fresh = devices.everywhere(self.recipe.init(self.model, member.seed), mesh)
 
         self._checkpoints = Checkpoints(member.checkpoints)
-        self._description = describe(config, features, member, vocabulary)
-        self.state, self.done, self._clock_s = resume(self._checkpoints, fresh, self._description)
+        self._description = identity.describe(config, features, member.split, member.seed, vocabulary)
+        self.state, self.done, self._clock_s = identity.resume(self._checkpoints, fresh, self._description)
         self.epochs = member.epochs or config.train.epochs
         self.profile = Profile(member.folder / "profile" if multihost.is_first() else None, config.profile_steps)
         self._monitor = None
@@ -376,40 +352,6 @@ class Training:
             self._checkpoints.save(epoch, state, self._description | {"epoch": epoch, "clock_s": clock}, chosen_by)
         if self._monitor:
             self._monitor.epoch(numbers)
-
-
-def resume(checkpoints: Checkpoints, state: train.TrainState, description: dict) -> tuple[train.TrainState, int, float]:
-    """(state, epochs done, seconds spent) of the latest checkpoint, or the fresh state.
-
-    Raises:
-      UserError: the folder holds a run with other settings or other data.
-    """
-    epoch = checkpoints.latest()
-    if epoch is None:
-        return state, 0, 0.0
-    there = checkpoints.describe(epoch)
-    if changed := differences(there, description):
-        raise UserError(
-            f"{checkpoints.folder.parent} holds a run with other settings ({'; '.join(changed[:4])}); "
-            "choose another --workdir or config.name, or delete that folder"
-        )
-    logging.info("resuming %s after epoch %d", checkpoints.folder.parent, epoch)
-    return checkpoints.restore(epoch, state), epoch, there["clock_s"]
-
-
-def differences(there: dict, here: dict, prefix: str = "") -> list[str]:
-    """Fields whose values differ between two descriptions, as 'field: then -> now'."""
-    found = []
-    for name, now in here.items():
-        path = f"{prefix}{name}"
-        if path.removeprefix("config.") in NOT_COMPARED:
-            continue
-        then = there.get(name)
-        if isinstance(now, dict) and isinstance(then, dict):
-            found += differences(then, now, f"{path}.")
-        elif json.dumps(then) != json.dumps(now):
-            found.append(f"{path}: {then} -> {now}" if len(str(then)) < 60 else path)
-    return found
 
 
 def dev_scores(recipe: train.Recipe, state: train.TrainState, dev_set: Dataset, corpus: Corpus) -> dict[str, float]:

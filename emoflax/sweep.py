@@ -24,7 +24,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from optuna.trial import TrialState
 
-from emoflax import crossval, experiment, report, splits, workers
+from emoflax import crossval, experiment, identity, report, splits, workers
 from emoflax.clip import Corpus
 from emoflax.errors import DivergedError, UserError
 from emoflax.experiment import Member
@@ -103,7 +103,7 @@ def claim(study: optuna.Study, config: ConfigDict) -> None:
     del mine["sweep"]["trials"], mine["sweep"]["batch"]
     if not study.user_attrs:
         study.set_user_attr("config", mine)
-    elif changed := experiment.differences({"config": study.user_attrs["config"]}, {"config": mine}):
+    elif changed := identity.differences({"config": study.user_attrs["config"]}, {"config": mine}):
         raise UserError(
             f"this folder holds a search with other settings ({'; '.join(changed[:4])}); choose another --workdir or "
             "config.name, or delete that folder"
