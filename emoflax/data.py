@@ -302,7 +302,7 @@ def from_arrays(
 
     def rows(group: np.ndarray) -> Rows:
         padded = {
-            name: _padded(get, group, widths[name](max(1, columns[of_all[name]][group].max()), WIDTH_MULTIPLE))
+            name: _padded(get, group, widths[name](max(1, int(columns[of_all[name]][group].max())), WIDTH_MULTIPLE))
             for name, get in sequences.items()
         }
         own = {name: column[group] for name, column in columns.items()}

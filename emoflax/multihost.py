@@ -58,6 +58,7 @@ def connect(
         )
     if all(given):
         _check(coordinator, processes, process)
+        _go_past_proxies(coordinator)
     where = f"process {process} of {processes} at {coordinator}" if all(given) else "what the cluster says"
     # JAX ends the program with a C++ stack trace when its own time is up: be earlier.
     watch = threading.Timer(timeout_s, _give_up, (where, timeout_s))
@@ -95,6 +96,13 @@ def _check(coordinator: str, processes: int, process: int) -> None:
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
             raise UserError(f"--coordinator={coordinator}: port {port} {why} on this host; choose another") from error
+
+
+def _go_past_proxies(coordinator: str) -> None:
+    """A cluster's processes meet directly, though the way out to the Internet may lead through a proxy."""
+    known = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy")  # noqa: SIM112
+    os.environ["no_grpc_proxy"] = ",".join(filter(None, (known, coordinator.rpartition(":")[0])))  # noqa: SIM112
+    jax.config.update("jax_check_proxy_envs", False)  # it would warn of them
 
 
 def _give_up(where: str, timeout_s: int) -> None:
