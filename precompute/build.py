@@ -165,54 +165,45 @@ def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
 
 def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio: Mapping[str, Any]) -> None:
     """Makes one shard: its bytes follow from clips and settings alone, whoever calls it on whatever machine."""
-    shards.write_shard(folder, number, _log_mel_rows(clips, audio), (channels(audio),), "<f4")
+    from precompute.audio import log_mel  # here, so that training on finished shards needs no audio libraries
+
+    def row(clip: Clip) -> Row:
+        frames, digest, _ = log_mel(clip.path, clip.start_s, clip.end_s, **audio)
+        return Row(clip.id, frames, digest)
+
+    shards.write_shard(folder, number, _rows(clips, row), (channels(audio),), "<f4")
 
 
 def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
     """As `write_log_mel_shard`; kept: the fields of config.audio that shape a waveform."""
-    shards.write_shard(folder, number, _wave_rows(clips, kept), (), "<i2")
+    from precompute.audio import waveform
+
+    def row(clip: Clip) -> Row:
+        samples, scale, digest = waveform(clip.path, clip.start_s, clip.end_s, **kept)
+        return Row(clip.id, samples, digest, scale)
+
+    shards.write_shard(folder, number, _rows(clips, row), (), "<i2")
 
 
 def write_functionals_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
     """As `write_log_mel_shard`; kept: the arguments of `functionals.of_recording`."""
-    width = functionals_count(kept["statistics"], kept["kernels"])
-    shards.write_shard(folder, number, _functionals_rows(clips, kept), (width,), "<f4")
-
-
-def _log_mel_rows(clips: Iterable[Clip], audio: Mapping[str, Any]) -> Iterator[Row | Failure]:
-    from precompute.audio import log_mel  # here, so that training on finished shards needs no audio libraries
-
-    for clip in clips:
-        try:
-            frames, digest, _ = log_mel(clip.path, clip.start_s, clip.end_s, **audio)
-        except UserError as error:
-            yield Failure(clip.id, clip.path, str(error))
-        else:
-            yield Row(clip.id, frames, digest)
-
-
-def _wave_rows(clips: Iterable[Clip], kept: Mapping[str, Any]) -> Iterator[Row | Failure]:
-    from precompute.audio import waveform
-
-    for clip in clips:
-        try:
-            samples, scale, digest = waveform(clip.path, clip.start_s, clip.end_s, **kept)
-        except UserError as error:
-            yield Failure(clip.id, clip.path, str(error))
-        else:
-            yield Row(clip.id, samples, digest, scale)
-
-
-def _functionals_rows(clips: Iterable[Clip], kept: Mapping[str, Any]) -> Iterator[Row | Failure]:
     from precompute.functionals import of_recording
 
+    def row(clip: Clip) -> Row:
+        return Row(clip.id, *of_recording(clip.path, clip.start_s, clip.end_s, **kept))
+
+    width = functionals_count(kept["statistics"], kept["kernels"])
+    shards.write_shard(folder, number, _rows(clips, row), (width,), "<f4")
+
+
+def _rows(clips: Iterable[Clip], make: Callable[[Clip], Row]) -> Iterator[Row | Failure]:
+    """A row of each clip whose recording can be used, and why not of the others."""
     for clip in clips:
         try:
-            rows, digest = of_recording(clip.path, clip.start_s, clip.end_s, **kept)
+            row = make(clip)
         except UserError as error:
-            yield Failure(clip.id, clip.path, str(error))
-        else:
-            yield Row(clip.id, rows, digest)
+            row = Failure(clip.id, clip.path, str(error))
+        yield row
 
 
 def _word_errors(corpus: Corpus, transcripts: Sequence[str | None]) -> dict[str, tuple[int, int]]:
