@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from emoflax import data, experiment, train
+from emoflax import mesh as devices
 from emoflax.augment import Augmentation
 from emoflax.benchmark import torch_models
 from emoflax.clip import channels
@@ -32,7 +34,7 @@ class Setup:
 
     def state(self) -> train.TrainState:
         """A copy: programs that donate it would take the model's own arrays with them."""
-        return jax.tree.map(jnp.copy, self.recipe.init(self.model, 0))
+        return devices.everywhere(jax.tree.map(jnp.copy, self.recipe.init(self.model, 0)), mesh())
 
     def bucket(self, rows: int, batch_size: int) -> Bucket:
         """Random clips, the longest ROW_S or ROW_TOKENS long, the shortest half of that."""
@@ -54,6 +56,7 @@ class Setup:
             max_tokens=ROW_TOKENS,
             batch_size=batch_size,
             buckets=1,
+            mesh=mesh(),
         )
 
     @property
@@ -80,6 +83,14 @@ def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
         model.normalise.std[...] = jnp.full(channels(config.audio), STD_DB)
     recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
     return Setup(config, model, dataclasses.replace(recipe, augmentation=Augmentation()))
+
+
+def mesh() -> Mesh | None:
+    """With JAX_NUM_CPU_DEVICES=2 our side deals its batch out to two devices, which share the processor's cores.
+
+    PyTorch gets one accelerator, and so do we.
+    """
+    return devices.all_devices() if jax.default_backend() == "cpu" else None
 
 
 def torch_device() -> str:
