@@ -188,14 +188,14 @@ def run_epoch(
     spans = list(itertools.pairwise(sorted(edges)))
     chunks = streamed(train.buckets, np.asarray(state.seed), epoch, spans) if train.streamed else [None] * len(spans)
     for span, chunk in zip(spans, chunks, strict=True):
-        profile.at(before + span[0], state)
+        profile.before(before + span[0], state)
         if chunk:
             state, metrics = train_chunk(recipe, state, chunk)
         else:
             state, metrics = train_epoch(recipe, state, train.buckets, span if len(spans) > 1 else None)
         jax.block_until_ready(parts[-1:])  # one waits on the device while one runs, and no more pile up in memory
         parts.append(metrics)
-    profile.at(before + train.steps, state)
+        profile.after(before + span[1], state)
     parts = jax.device_get(parts)
     return state, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
