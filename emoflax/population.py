@@ -40,6 +40,11 @@ def train_members(tasks: Sequence[tuple[ConfigDict, Features, Member]], size: in
     for chunk in chunks(tasks, size):
         with contextlib.ExitStack() as stack:
             runs = [stack.enter_context(Training(*task)) for task in chunk]
+            if any(run.train_set.streamed or run.config.profile_steps for run in runs):
+                raise UserError(
+                    "config.train.population trains on rows that are all in the device's memory, and is not profiled; "
+                    "set it to 0, or config.data.resident='yes' and config.profile_steps=()"
+                )
             alike: dict[str, list[Training]] = {}
             for run in runs:
                 if run.done < run.epochs:
@@ -75,11 +80,6 @@ def fit(runs: Sequence[Training]) -> None:
       DivergedError: a member met a number that is not finite; all stop, checkpoints written before are untouched.
     """
     first, folds = runs[0], {run.member.split.fold: run for run in runs}
-    if first.train_set.streamed or first.config.profile_steps:
-        raise UserError(
-            "config.train.population trains on rows that are all in the device's memory, and is not profiled; set it "
-            "to 0, or config.data.resident='yes' and config.profile_steps=()"
-        )
     rows = tuple(len(bucket) for bucket in first.train_set.buckets)
     build = functools.partial(experiment.recipe_of, first.config, first.model, first.train_set.steps)
     place = np.array([list(folds).index(run.member.split.fold) for run in runs], np.int32)
