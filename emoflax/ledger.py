@@ -89,7 +89,8 @@ def tables(entries: list[dict[str, Any]]) -> str:
         parts.append("| config | accuracy | UAR | macro-F1 | weighted F1 | seeds | minutes | measured |")
         parts.append("|---|---|---|---|---|---|---|---|")
         parts += [_row(config, by_metric) for config, by_metric in sorted(rows.items())]
-        parts += ["", *(f"- `{by_metric['uar']['command']}`" for _, by_metric in sorted(rows.items())), ""]
+        commands = dict.fromkeys(by_metric["uar"]["command"] for _, by_metric in sorted(rows.items()))
+        parts += ["", *(f"- `{command}`" for command in commands), ""]
     return "\n".join(parts)
 
 
