@@ -16,7 +16,7 @@ import numpy as np
 import scipy.special
 
 from emoflax.errors import UserError
-from emoflax.models.pooling import valid
+from emoflax.masks import valid
 
 Batch = Mapping[str, jax.Array]
 _KNEE = 0.6  # of the highest frequency: above it, vocal-tract warping bends back, so that both ends stay in place

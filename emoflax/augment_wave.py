@@ -12,8 +12,8 @@ import numpy as np
 import scipy.fft
 
 from emoflax.augment import check_strengths
+from emoflax.masks import valid
 from emoflax.mesh import by_device
-from emoflax.models.pooling import valid
 
 Batch = Mapping[str, jax.Array]
 _NOISE_SAMPLES = 1 << 14  # noise repeats after so many (1 s at 16 kHz): drawing numbers is what noise costs

@@ -338,6 +338,8 @@ class Training:
         if self._monitor:
             self._monitor.close()
         self._checkpoints.close()
+        # The next model has programs of its own; those of this one are 100 MB and more, and would be kept for ever.
+        jax.clear_caches()
 
     def keep(self, epoch: int, state: train.TrainState, numbers: dict) -> None:
         """Evaluates, saves and logs an epoch; its dev scores are added to `numbers`."""

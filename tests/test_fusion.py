@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from configs import default
 from emoflax import data, models
 from emoflax.errors import UserError
+from emoflax.masks import valid
 from emoflax.models import FUSIONS, POOLINGS
 from emoflax.models.classifier import Head
-from emoflax.models.pooling import valid
 
 CLASSES = 5
 WIDTHS = {"audio": 6, "text": 4}

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emoflax.errors import UserError
+from emoflax.masks import masked_softmax, valid
 from emoflax.models import POOLINGS
-from emoflax.models.pooling import AttentiveStatistics, masked_softmax, valid
+from emoflax.models.pooling import AttentiveStatistics
 
 WIDTH, STEPS = 6, 11
 SETTINGS = {"attention": {"heads": 3, "hidden": 5}}

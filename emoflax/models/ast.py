@@ -13,8 +13,8 @@ import numpy as np
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.masks import valid
 from emoflax.models.dropout import dropout, split
-from emoflax.models.pooling import valid
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
 EPSILON = 1e-12  # of every layer normalisation, as published

@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.masks import valid
 from emoflax.models.dropout import dropout, split
-from emoflax.models.pooling import valid
 
 
 class TimeConv(nnx.Module):

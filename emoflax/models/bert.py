@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.masks import valid
 from emoflax.models.dropout import dropout, split
-from emoflax.models.pooling import valid
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
 UNKNOWN = 1  # id of <unk>; 0 is padding

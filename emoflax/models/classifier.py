@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.masks import valid
 from emoflax.models.dropout import dropout, split
 from emoflax.models.fusion import Streams
-from emoflax.models.pooling import valid
 
 
 class Statistic(nnx.Variable):

@@ -6,8 +6,8 @@ import numpy as np
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.masks import valid
 from emoflax.models.conv import ConvBlock
-from emoflax.models.pooling import valid
 
 
 class Cnn(nnx.Module):

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.masks import masked_softmax
 from emoflax.models.dropout import dropout, split
-from emoflax.models.pooling import masked_softmax
 from emoflax.models.transformer import Attention, Layer, layer_norm, run_layers
 
 Streams = Mapping[str, tuple[jax.Array, jax.Array]]

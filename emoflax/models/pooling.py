@@ -1,4 +1,4 @@
-"""Masks, and from a sequence and its mask to one vector per clip. Positions outside the mask never count.
+"""From a sequence and its mask to one vector per clip. Positions outside the mask never count.
 
 A pooling is built as `Pooling(width, **its_config, dtype=, rngs=)`, called with a sequence [batch, steps, width] and
 its mask [batch, steps], and says the `width` of the vectors that it returns. A clip without a valid step gives zeros.
@@ -9,19 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.masks import masked_softmax
 
 SMALLEST_VARIANCE = 1e-6  # under the root, whose gradient has no bound at 0
-
-
-def valid(length_B: jax.Array, steps: int) -> jax.Array:
-    """Mask [batch, steps] of the first `length` positions."""
-    return jnp.arange(steps)[None] < length_B[:, None]
-
-
-def masked_softmax(scores: jax.Array, mask: jax.Array, axis: int) -> jax.Array:
-    """Softmax over the places where `mask` holds, zero elsewhere; all zero where it holds nowhere."""
-    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    return jnp.where(mask, jax.nn.softmax(scores, axis), 0)
 
 
 class Mean(nnx.Module):
@@ -43,8 +33,11 @@ class MeanMax(nnx.Module):
         self.mean, self.width = Mean(width), 2 * width
 
     def __call__(self, sequence_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:
-        lowest = jnp.finfo(sequence_BxTxD.dtype).min
-        highest = jnp.max(sequence_BxTxD, axis=1, initial=lowest, where=mask_BxT[..., None])
+        # Where, then what: the gradient of jnp.max asks which steps equal the maximum, and XLA may compute both sides
+        # apart, with another rounding, so that none does.
+        shown = jnp.where(mask_BxT[..., None], sequence_BxTxD, jnp.finfo(sequence_BxTxD.dtype).min)
+        place_Bx1xD = jnp.argmax(jax.lax.stop_gradient(shown), axis=1, keepdims=True)
+        highest = jnp.take_along_axis(sequence_BxTxD, place_Bx1xD, axis=1)[:, 0]
         highest = jnp.where(mask_BxT.any(1, keepdims=True), highest, 0)
         return jnp.concatenate([self.mean(sequence_BxTxD, mask_BxT), highest], axis=-1)
 

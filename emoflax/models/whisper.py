@@ -11,7 +11,8 @@ import numpy as np
 from flax import nnx
 
 from emoflax.errors import UserError
-from emoflax.models.pooling import Mean, valid
+from emoflax.masks import valid
+from emoflax.models.pooling import Mean
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
 EPSILON = 1e-5  # of every layer normalisation, as published
