@@ -238,6 +238,7 @@ def learn_all(tasks: Sequence[Task], config: ConfigDict) -> list[Predictions]:
         found[place] = predictions
         folder = tasks[place].member.folder
         logging.info("model %d of %d: %s/%s", len(found), len(tasks), folder.parent.name, folder.name)
+        experiment.let_programs_go(len(found))
     return [found[place] for place in range(len(tasks))]
 
 

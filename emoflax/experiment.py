@@ -276,6 +276,12 @@ def train_member(
         )
 
 
+def let_programs_go(models: int) -> None:
+    """To be called when so many models are done: JAX keeps their compiled programs, 100 MB a model, for ever."""
+    if models % 8 == 0:
+        jax.clear_caches()
+
+
 class Training:
     """A model between two epochs: what it learns from, its state, and where its epochs are kept.
 
@@ -338,8 +344,6 @@ class Training:
         if self._monitor:
             self._monitor.close()
         self._checkpoints.close()
-        # The next model has programs of its own; those of this one are 100 MB and more, and would be kept for ever.
-        jax.clear_caches()
 
     def keep(self, epoch: int, state: train.TrainState, numbers: dict) -> None:
         """Evaluates, saves and logs an epoch; its dev scores are added to `numbers`."""

@@ -34,8 +34,9 @@ def train_members(tasks: Sequence[tuple[ConfigDict, Features, Member]], size: in
     if size > 1 and jax.process_count() > 1:
         raise UserError("--multihost trains one model at a time; set config.train.population=0")
     if size < 2:
-        for task in tasks:
+        for number, task in enumerate(tasks, 1):
             experiment.train_member(*task)
+            experiment.let_programs_go(number)
         return
     for chunk in chunks(tasks, size):
         with contextlib.ExitStack() as stack:

@@ -46,14 +46,13 @@ def test_the_command_writes_what_the_local_pool_writes_and_reports_the_same_bad_
     assert contents(tmp_path / "beam") == contents(tmp_path / "local")
 
 
-FUNCTIONALS = functools.partial(build.functionals, wanted={"statistics": True, "kernels": 8, "speeds": (1.0, 1.1)})
+functionals = functools.partial(build.functionals, wanted={"statistics": True, "kernels": 8, "speeds": (1.0, 1.1)})
 
 
-@pytest.mark.parametrize("make", [build.waves, FUNCTIONALS], ids=["waves", "functionals"])
-def test_every_kind_of_features_is_the_same_and_a_broken_build_goes_on(make, table, tmp_path):
+def test_functionals_are_the_same_and_a_broken_build_goes_on(table, tmp_path):
     corpus = corpora.load("manifest", str(table), "")
-    make(corpus, AUDIO, cache_dir=str(tmp_path / "local"), precompute=LOCAL)
-    make(corpus, AUDIO, cache_dir=str(tmp_path / "beam"), precompute=BEAM)
+    functionals(corpus, AUDIO, cache_dir=str(tmp_path / "local"), precompute=LOCAL)
+    functionals(corpus, AUDIO, cache_dir=str(tmp_path / "beam"), precompute=BEAM)
     wanted = contents(tmp_path / "local")
     assert len(wanted) == 8 and contents(tmp_path / "beam") == wanted
 
@@ -61,7 +60,7 @@ def test_every_kind_of_features_is_the_same_and_a_broken_build_goes_on(make, tab
     for lost in ("manifest.json", "shard-00001.json"):
         (folder / lost).unlink()
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("shard-0000[02].*")}
-    make(corpus, AUDIO, cache_dir=str(tmp_path / "beam"), precompute=BEAM)
+    functionals(corpus, AUDIO, cache_dir=str(tmp_path / "beam"), precompute=BEAM)
     assert contents(tmp_path / "beam") == wanted
     assert len(kept) == 4 and kept == {path: path.stat().st_mtime_ns for path in kept}
 

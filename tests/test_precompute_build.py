@@ -164,7 +164,8 @@ def test_another_setting_file_or_part_of_a_file_gets_another_folder(wavs, tmp_pa
     others.append(folder(moved))
     copy.unlink()
     others.append(folder(moved))
-    others += [folder(**{name: value + 1}) for name, value in AUDIO.items()]
+    for name, value in AUDIO.items():
+        others.append(folder(**{name: not value if isinstance(value, bool) else value + type(value)(1)}))
     others += [folder(shard_clips=5), folder(dataclasses.replace(first, id="other"))]
     others += [folder(dataclasses.replace(first, start_s=0.1)), folder(dataclasses.replace(first, end_s=0.3))]
     assert len({folder(), *others}) == 1 + len(others)

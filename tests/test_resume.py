@@ -80,12 +80,12 @@ def test_killed_at_five_random_moments_and_resumed_equals_uninterrupted_bit_for_
 def test_an_interruption_ends_with_a_sentence_and_loses_no_finished_epoch(place, notice):
     process = start(place, f"stopped{notice}")
     log = place / f"stopped{notice}" / RUN / "metrics.jsonl"
-    wait_for_epoch(process, log, 3)
+    wait_for_epoch(process, log, 1)
     process.send_signal(notice)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in output and "Traceback" not in output
     kept = max(int(path.name) for path in (log.parent / "checkpoints").iterdir() if path.name.isdigit())
-    assert kept >= 3
+    assert kept >= 1
     assert f"after epoch {kept}" in cli.run(*flags(f"stopped{notice}"), cwd=place)
 
 
