@@ -52,8 +52,10 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(ours)
-    from emoflax import experiment, job, multihost  # jax comes with it; --help and misspelt flags answer without
+    from emoflax import experiment, job, mesh, multihost  # jax comes with it; --help and misspelt flags answer without
 
+    if MODE.value != "predict":  # which may be of one clip
+        mesh.split_processor()
     multihost.connect(
         MULTIHOST.value, MODE.value, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
     )

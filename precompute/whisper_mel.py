@@ -9,7 +9,8 @@ SETTINGS = {
     "fmax_hz": (8_000.0,),
 }  # fmt: skip
 N_FFT, HOP, RATE_HZ = 400, 160, 16_000
-FLOOR = 2.0  # no cell is more than this (80 dB) under the clip's loudest one; silence is exactly so far under it
+RANGE = 2.0  # no cell is more than this (80 dB) under the clip's loudest one
+LOWEST = -1.5  # what the smallest power that counts, 1e-10, becomes
 _TAIL = 3 * HOP  # after so much silence, no window hears the clip any more
 
 
@@ -17,15 +18,16 @@ def log_mel(wave: np.ndarray, *, mels: int, **_) -> np.ndarray:
     """float32 [samples] at 16 kHz -> float32 [samples // 160 + 3, mels], about -1 to 1.5.
 
     Equal to the beginning of what `whisper.log_mel_spectrogram` makes of the clip when silence follows it, as in
-    Whisper's own windows of 30 s: in those, every later frame is silence, the clip's highest value minus `FLOOR`, and
-    need not be stored. Values depend on the clip's loudest cell, so a clip cut in two gives other values near silence.
+    Whisper's own windows of 30 s. There every later frame is silence and need not be stored: the clip's highest value
+    minus `RANGE` or, after a quiet clip, `LOWEST`. Values depend on the clip's loudest cell, so a clip cut in two gives
+    other values near silence.
     """
     import librosa
 
     wave = np.pad(wave, (0, _TAIL))
     spectrum = librosa.stft(wave, n_fft=N_FFT, hop_length=HOP, pad_mode="reflect")[:, :-1]
     cells = np.log10(np.maximum(_filters(mels) @ np.abs(spectrum) ** 2, 1e-10))
-    return np.ascontiguousarray((np.maximum(cells, cells.max() - 4 * FLOOR).T + 4) / 4, np.float32)
+    return np.ascontiguousarray((np.maximum(cells, cells.max() - 4 * RANGE).T + 4) / 4, np.float32)
 
 
 @functools.lru_cache(maxsize=2)

@@ -130,6 +130,21 @@ def test_what_four_devices_saved_is_restored_on_one_and_on_two(place, four):
     np.testing.assert_allclose(learn_on(2, place / "four")[1], four[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("variables", "devices"),
+    [({}, min(len(os.sched_getaffinity(0)), 4)), ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
+     ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3)],
+)  # fmt: skip
+def test_a_processor_becomes_as_many_devices_as_it_has_cores_unless_the_user_says_how_many(variables, devices):
+    environment = {name: value for name, value in cli.ENVIRONMENT.items() if name != "JAX_NUM_CPU_DEVICES"}
+    script = "import jax\nfrom emoflax import mesh\nmesh.split_processor()\nprint(jax.device_count())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment | variables, cwd=cli.ROOT, check=True, capture_output=True,
+        timeout=300,
+    )  # fmt: skip
+    assert int(done.stdout) == devices
+
+
 def test_one_device_needs_no_mesh():
     assert devices.all_devices() is None
     rows = data.from_arrays(

@@ -26,15 +26,20 @@ MEAN_DB, STD_DB = -40.0, 15.0
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """`config` with what would make the two recipes differ (schedule, weight averaging, augmentation) switched off."""
+    """`config` with what would make the two recipes differ (schedule, weight averaging, augmentation) switched off.
+
+    On a processor our side deals its batches out to the devices into which its cores are split. PyTorch gets one
+    accelerator, and so do we; so does prediction, whatever trains.
+    """
 
     config: ConfigDict
     model: nnx.Module
     recipe: train.Recipe
+    mesh: Mesh | None
 
     def state(self) -> train.TrainState:
         """A copy: programs that donate it would take the model's own arrays with them."""
-        return devices.everywhere(jax.tree.map(jnp.copy, self.recipe.init(self.model, 0)), mesh())
+        return devices.everywhere(jax.tree.map(jnp.copy, self.recipe.init(self.model, 0)), self.mesh)
 
     def bucket(self, rows: int, batch_size: int) -> Bucket:
         """Random clips, the longest ROW_S or ROW_TOKENS long, the shortest half of that."""
@@ -56,7 +61,7 @@ class Setup:
             max_tokens=ROW_TOKENS,
             batch_size=batch_size,
             buckets=1,
-            mesh=mesh(),
+            mesh=self.mesh,
         )
 
     @property
@@ -82,15 +87,8 @@ def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
         model.normalise.mean[...] = jnp.full(channels(config.audio), MEAN_DB)
         model.normalise.std[...] = jnp.full(channels(config.audio), STD_DB)
     recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
-    return Setup(config, model, dataclasses.replace(recipe, augmentation=Augmentation()))
-
-
-def mesh() -> Mesh | None:
-    """With JAX_NUM_CPU_DEVICES=2 our side deals its batch out to two devices, which share the processor's cores.
-
-    PyTorch gets one accelerator, and so do we.
-    """
-    return devices.all_devices() if jax.default_backend() == "cpu" else None
+    mesh = devices.all_devices() if jax.default_backend() == "cpu" else None
+    return Setup(config, model, dataclasses.replace(recipe, augmentation=Augmentation()), mesh)
 
 
 def torch_device() -> str:

@@ -41,7 +41,7 @@ def checkpoint_times(state, folder: pathlib.Path) -> dict[str, dict[str, float]]
 def precompute_times(config, clips: int, folder: pathlib.Path) -> dict[str, float]:
     """Clips per second of our pool, of plain librosa in a loop, and of plain librosa in a pool of as many processes.
 
-    All three start fresh processes, whose start and imports count.
+    All three start fresh processes, whose start and imports count. Log-mels alone: librosa has no `audio.contours`.
 
     Raises:
       ArithmeticError: our features are not librosa's.
@@ -51,7 +51,7 @@ def precompute_times(config, clips: int, folder: pathlib.Path) -> dict[str, floa
 
     paths = write_recordings(folder / "recordings", clips)
     corpus = Corpus("benchmark", ("a",), tuple(Clip(path.stem, "a", "s", str(path)) for path in paths))
-    audio = config.audio.to_dict()
+    audio = config.audio.to_dict() | {"contours": False}
     workers = config.precompute.workers or len(os.sched_getaffinity(0))
     # Small shards: a worker takes one at a time, and so few clips would be one shard's.
     settings = config.precompute.to_dict() | {"shard_clips": max(1, clips // (4 * workers))}

@@ -17,7 +17,9 @@ from emoflax.models.transformer import Layer, layer_norm, run_layers
 
 EPSILON = 1e-5  # of every layer normalisation, as published
 WINDOW = 3000  # frames of 10 ms that Whisper hears at once
-SILENCE = 2.0  # so far under a clip's highest value its log-mel puts silence, see precompute/whisper_mel.py
+# Where a clip's log-mel puts silence: so far under its highest value, but not under the second number, which is no
+# power at all. See precompute/whisper_mel.py.
+RANGE, LOWEST = 2.0, -1.5
 LONGEST_WAVE = 10_000  # of the sinusoids that mark positions, in steps and 1 / (2 pi)
 
 
@@ -131,7 +133,7 @@ def _fill_with_silence(logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Arra
     inside_BxTx1 = valid(frames_B, logmel_BxTxF.shape[1])[..., None]
     lowest = jnp.finfo(logmel_BxTxF.dtype).min
     loudest_B = jnp.max(logmel_BxTxF, axis=(1, 2), initial=lowest, where=inside_BxTx1)
-    silence_B = jnp.where(frames_B > 0, loudest_B - SILENCE, 0)
+    silence_B = jnp.where(frames_B > 0, jnp.maximum(loudest_B - RANGE, LOWEST), 0)
     return jnp.where(inside_BxTx1, logmel_BxTxF, silence_B[:, None, None])
 
 
