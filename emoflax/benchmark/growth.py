@@ -32,14 +32,14 @@ class Epochs:
         jax.block_until_ready(self.state)
 
 
-def random_clips(config: ConfigDict, clips: int, frames: int) -> Dataset:
-    """Log-mels of `clips` clips of `frames` frames each, in one bucket on the device."""
+def random_clips(start: setup.Setup, clips: int, frames: int) -> Dataset:
+    """Log-mels of `clips` clips of `frames` frames each, in one bucket in memory."""
     rng = np.random.default_rng(0)
-    shape = (clips, frames, channels(config.audio))
+    shape = (clips, frames, channels(start.config.audio))
     return data.from_arrays(
         rng.standard_normal(shape, np.float32) * setup.STD_DB + setup.MEAN_DB, None,
         rng.integers(0, setup.CLASSES, clips).astype(np.int32),
-        max_frames=frames, max_tokens=1, batch_size=config.train.batch_size, buckets=1,
+        max_frames=frames, max_tokens=1, batch_size=start.config.train.batch_size, buckets=1, mesh=start.mesh,
     )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def measure(config: ConfigDict, clips: int, clip_s: float, budget_s: float) -> l
         raise UserError("growth is measured on models of sound: choose configs/cnn2.py or the like")
     start = setup.prepare(config)
     frames = round(clip_s * 1000 / config.audio.hop_ms)
-    contestants = {size: Epochs(start, random_clips(start.config, clips * size[0], frames * size[1])) for size in SIZES}
+    contestants = {size: Epochs(start, random_clips(start, clips * size[0], frames * size[1])) for size in SIZES}
     turns = {str(size): contestant.turn for size, contestant in contestants.items()}
     times = timing.alternate(turns, 1, budget_s)
     base = times[str(SIZES[0])]["median_ms"]

@@ -10,14 +10,18 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from emoflax import ledger
+from emoflax import ledger, mesh
 from emoflax.errors import UserError
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Calls with the command line's options; a user's mistake is a sentence and exit status 2, as main.py has it."""
+    """Calls with the command line's options; a user's mistake is a sentence and exit status 2, as main.py has it.
+
+    As there, training has a processor's cores as devices.
+    """
     parser.add_argument("--workdir", type=pathlib.Path, default="runs", help="folder for the JSON file")
     options = parser.parse_args()
+    mesh.split_processor()
     try:
         make_folder(options.workdir)
         main(options)

@@ -22,6 +22,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from emoflax import experiment, shards, stream, train
+from emoflax import mesh as devices
 from emoflax.benchmark import script
 from emoflax.clip import Clip, Corpus
 from emoflax.data import Dataset, Features
@@ -73,7 +74,7 @@ class Epochs:
 
     def __init__(self, recipe: train.Recipe, model, dataset: Dataset):
         self.recipe, self.dataset = recipe, dataset
-        self.state = jax.tree.map(lambda leaf: leaf.copy(), recipe.init(model, 0))
+        self.state = devices.everywhere(jax.tree.map(lambda leaf: leaf.copy(), recipe.init(model, 0)), dataset.mesh)
         self.longest = stream.steps_of_a_chunk(dataset.buckets)
 
     def chunks(self) -> Iterator[stream.Chunk]:
@@ -108,7 +109,7 @@ def measure(config: ConfigDict, gigabytes: float, seconds: float, folder: pathli
     corpus = corpus_of(len(lengths))
     features = Features(corpus, {"logmel": ShardSet.open(folder)})
     config.data.resident = "no"
-    dataset = experiment.dataset_of(config, features, np.arange(len(lengths)), ())
+    dataset = experiment.dataset_of(config, features, np.arange(len(lengths)), (), mesh=devices.all_devices())
     found["opened_mib"] = peak_memory_mib()
     model = experiment.build_model(config, 0, len(LABELS), seed=0)
     recipe = experiment.recipe_of(config, model, dataset.steps)
@@ -143,15 +144,13 @@ class Resident:
         config = config.copy_and_resolve_references()
         config.data.resident = "yes"
         clips = np.arange(min(len(features.corpus.clips), epochs.longest * config.train.batch_size))
-        self.epochs, self.dataset = epochs, experiment.dataset_of(config, features, clips, ())
+        self.epochs, self.dataset = epochs, experiment.dataset_of(config, features, clips, (), mesh=epochs.dataset.mesh)
 
     def train(self, seconds: float) -> float:
         """Steps per second."""
         done, begin = 0, time.perf_counter()
         while not done or time.perf_counter() - begin < seconds:
-            self.epochs.state, metrics = train.train_epoch(
-                self.epochs.recipe, self.epochs.state, self.dataset.buckets
-            )
+            self.epochs.state, metrics = train.train_epoch(self.epochs.recipe, self.epochs.state, self.dataset.buckets)
             jax.block_until_ready(metrics)
             done += self.dataset.steps
         return done / (time.perf_counter() - begin)
