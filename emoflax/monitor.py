@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,13 +20,11 @@ class Monitor:
     """
 
     def __init__(self, folder: pathlib.Path, title: str, epoch: int, epochs: int):
-        from tensorboardX import SummaryWriter  # half a second, which prediction need not pay
-
         self._path = folder / "metrics.jsonl"
         kept = [line for line in read(folder) if line["epoch"] <= epoch]
         self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self._path.open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch + 1)
+        self._board = _board(folder / "tensorboard", epoch + 1)
         self._bar = tqdm.tqdm(total=epochs, initial=epoch, desc=title, unit="epoch", dynamic_ncols=True)
 
     def epoch(self, numbers: dict[str, Any]) -> None:
@@ -43,6 +42,22 @@ class Monitor:
         self._file.close()
         self._board.close()
         self._bar.close()
+
+
+def _board(folder: pathlib.Path, first_epoch: int):
+    """TensorBoard's writer, imported here, for prediction does not need it.
+
+    The import would load PyTorch where there is one, to know its tensors by name: two seconds and 200 MB.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter(str(folder), purge_step=first_epoch)
 
 
 class Profile:
