@@ -1,6 +1,6 @@
 """Nested evaluation: what is chosen is chosen on each fold's training speakers, then the fold is scored once.
 
-    inner   training speakers less those set aside -> every candidate trained once, judged on the ones set aside
+    inner   training speakers less those set aside -> every candidate with every seed, judged on the ones set aside
     choice  the best candidate; its epoch, if asked for; the weights of all candidates in an ensemble
     final   what was chosen, trained on all training speakers for every seed; one look at the test clips
 
@@ -8,8 +8,8 @@ Where there is one candidate and its epochs are fixed, there is nothing to choos
 A candidate is a set of config fields; all that is asked of it is log-probabilities of clips (`learn`). Inner tasks are
 built from splits that hold no test clip.
 
-    runs/<name>-<corpus>-<protocol>-nested/fold1/inner-<candidate>/    checkpoints, logs, dev.npz
-    runs/<name>-<corpus>-<protocol>-nested/fold1/<candidate>-seed0/    checkpoints, logs, test.npz
+    runs/<name>-<corpus>-<protocol>-nested/fold1/inner-<candidate>-seed0/    checkpoints, logs, dev.npz
+    runs/<name>-<corpus>-<protocol>-nested/fold1/<candidate>-seed0/          checkpoints, logs, test.npz
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import corpora, data, evaluate, experiment, identity, metrics, population, splits, workers
+from emoflax import corpora, data, evaluate, experiment, identity, metrics, pool, population, splits, workers
 from emoflax.clip import Corpus
 from emoflax.data import Features
 from emoflax.errors import UserError
@@ -33,7 +33,6 @@ from emoflax.experiment import Member
 from emoflax.splits import Split
 
 FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "sweep", "precompute")
-LEAST_WEIGHT = 0.01  # of a candidate in an ensemble; less is not worth its training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,10 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What a fold's training speakers chose. Per candidate: dev scores, epochs (None: all), weight in the ensemble."""
+    """What a fold's training speakers chose, by candidate: epochs (None: all), and the weight in the ensemble.
+
+    Scores on the speakers set aside are means over the seeds.
+    """
 
     fold: int
     why: str  # 'dev scores' | 'only candidate'
@@ -67,7 +69,7 @@ class Result:
     """Predictions, and the models that they come from.
 
     Attributes:
-      inner_scored: of the clips set aside, per candidate and fold.
+      inner_scored: of the clips set aside, by candidate, per fold and seed.
       one: of the test clips by the chosen candidate, per seed and fold; empty without `config.crossval.final`.
       ensemble: of the test clips, per fold.
       models: most in an ensemble.
@@ -96,28 +98,25 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     dev = learn_all(list(inner.values()), config)
     found = dict(zip(inner, dev, strict=True))
     choices = [
-        choose({name: found[split.fold, name] for name in candidates}, candidates, split.fold, corpus)
+        choose(of_fold(found, candidates, split.fold), candidates, split.fold, corpus)
         if choosing
         else only(*candidates, split.fold)
         for split in inner_splits
     ]
     (folder / "choices.json").write_text(json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n")
-    scored = {name: [found[split.fold, name] for split in inner_splits] for name in candidates if choosing}
+    scored = {name: [p for (_, own, _), p in found.items() if own == name] for name in candidates if choosing}
     final = final_tasks(candidates, outer_splits, choices, folder) if config.crossval.final else {}
     members = ([task.member for task in tasks.values()] for tasks in (inner, final))
     if not final:
         return Result(choices, *members, scored, [], [], 1)
     test = dict(zip(final, learn_all(list(final.values()), config), strict=True))
-
-    def of(fold: int, name: str) -> list[Predictions]:
-        return [test[fold, name, seed] for seed in seeds_of(candidates[name])]
-
+    tested = [of_fold(test, (choice.candidate, *choice.weights), choice.fold) for choice in choices]
     one = [
         dataclasses.replace(predictions, seed=int(seed))
-        for choice in choices
-        for seed, predictions in zip(config.seeds, itertools.cycle(of(choice.fold, choice.candidate)), strict=False)
+        for choice, by_name in zip(choices, tested, strict=True)
+        for seed, predictions in zip(config.seeds, itertools.cycle(by_name[choice.candidate]), strict=False)
     ]
-    ensemble = [mix(choice, {name: of(choice.fold, name) for name in choice.weights}) for choice in choices]
+    ensemble = [mix(choice, by_name) for choice, by_name in zip(choices, tested, strict=True)]
     models = max(sum(len(seeds_of(candidates[name])) for name in choice.weights) for choice in choices)
     return Result(choices, *members, scored, one, ensemble, models)
 
@@ -140,12 +139,12 @@ class Part:
 def parts(config: ConfigDict, result: Result) -> list[Part]:
     """Of the inner models of each candidate, of the chosen one, and of the ensemble."""
     spent = {name: sum(p.seconds for p in predictions) for name, predictions in result.inner_scored.items()}
-    seeds = tuple(int(seed) for seed in config.seeds)
-    found = []
+    seeds, candidates, found = tuple(int(seed) for seed in config.seeds), candidates_of(config), []
     for name, predictions in result.inner_scored.items():
         split = result.inner[0].split
         inner = f"{split.protocol}-inner"
-        found.append(Part(f"inner/{name}", f"-{name}", inner, split, predictions, spent[name], seeds[:1], 1, False))
+        own = tuple(seeds_of(candidates[name]))
+        found.append(Part(f"inner/{name}", f"-{name}", inner, split, predictions, spent[name], own, 1, False))
     both = (("one", "", result.one, 1), ("ensemble", "-ensemble", result.ensemble, result.models))
     for name, suffix, predictions, models in both if result.final else ():
         split, seconds = result.final[0].split, sum(spent.values()) + sum(p.seconds for p in predictions)
@@ -194,15 +193,14 @@ def override(config: ConfigDict, name: str, fields: Mapping) -> ConfigDict:
 
 
 def inner_tasks(candidates: Mapping[str, ConfigDict], inner: Sequence[Split], folder: pathlib.Path) -> dict:
-    """(fold, candidate) -> task."""
+    """(fold, candidate, seed) -> task."""
     return {
-        (split.fold, name): Task(
-            candidate,
-            Member(int(candidate.seeds[0]), split, folder / f"fold{split.fold}" / f"inner-{name}"),
-            "dev",
+        (split.fold, name, seed): Task(
+            candidate, Member(seed, split, folder / f"fold{split.fold}" / f"inner-{name}-seed{seed}"), "dev"
         )
         for split in inner
         for name, candidate in candidates.items()
+        for seed in seeds_of(candidate)
     }
 
 
@@ -220,6 +218,11 @@ def final_tasks(
         for name in dict.fromkeys([choice.candidate, *choice.weights])
         for seed in seeds_of(candidates[name])
     }
+
+
+def of_fold(found: Mapping, names: Iterable[str], fold: int) -> dict[str, list[Predictions]]:
+    """Candidate -> predictions of one fold, per seed."""
+    return {name: [p for (at, own, _), p in found.items() if (at, own) == (fold, name)] for name in names}
 
 
 def seeds_of(candidate: ConfigDict) -> list[int]:
@@ -283,17 +286,20 @@ def _open_features(_: str, hidden: _Hidden) -> Features:
 
 
 def choose(
-    dev: Mapping[str, Predictions], candidates: Mapping[str, ConfigDict], fold: int, corpus: Corpus
+    dev: Mapping[str, Sequence[Predictions]], candidates: Mapping[str, ConfigDict], fold: int, corpus: Corpus
 ) -> Choice:
-    """The choice of one fold, from predictions of the clips set aside."""
-    scores, likelihoods = {}, []
-    for name, predictions in dev.items():
-        scores[name] = score_of(predictions, corpus, candidates[name].train.select)
-        label = labels_of(predictions, corpus)
-        likelihoods.append(np.exp(predictions.log_p[np.arange(len(label)), label]))
-    epochs = {name: dev[name].epoch if candidates[name].crossval.choose_epoch else None for name in dev}
-    weights = dict(zip(dev, mixture_weights(np.stack(likelihoods)).tolist(), strict=True))
-    weights = {name: weight for name, weight in weights.items() if weight > 0}
+    """The choice of one fold, from predictions of the clips set aside, by candidate and seed."""
+    scores = {
+        name: float(np.mean([score_of(each, corpus, candidates[name].train.select) for each in seeds]))
+        for name, seeds in dev.items()
+    }
+    epochs = {
+        name: round(np.median([each.epoch for each in seeds])) if candidates[name].crossval.choose_epoch else None
+        for name, seeds in dev.items()
+    }
+    label = labels_of(next(iter(dev.values()))[0], corpus)
+    found = pool.weights(np.stack([mean_log_p(seeds) for seeds in dev.values()]), label)
+    weights = {name: float(weight) for name, weight in zip(dev, found, strict=True) if weight}
     return Choice(fold, "dev scores", max(scores, key=scores.__getitem__), scores, epochs, weights)
 
 
@@ -312,31 +318,19 @@ def labels_of(predictions: Predictions, corpus: Corpus) -> np.ndarray:
     return np.array([corpus.labels.index(corpus.clips[i].label) for i in predictions.clips])
 
 
-def mixture_weights(likelihoods: np.ndarray, steps: int = 500) -> np.ndarray:
-    """Weights [candidates], sum 1, under which the mixture makes the clips most likely.
-
-    EM for the weights of a mixture whose parts are fixed (Dempster et al. 1977); the likelihood is concave in the
-    weights, so the start does not matter. Weights under LEAST_WEIGHT become 0.
-
-    Args:
-      likelihoods: [candidates, clips], each candidate's probability of each clip's true class.
-    """
-    weights = np.full(len(likelihoods), 1 / len(likelihoods))
-    for _ in range(steps):
-        joint = weights[:, None] * np.maximum(likelihoods, 1e-12)
-        weights = (joint / joint.sum(0)).mean(1)
-    weights[weights < LEAST_WEIGHT] = 0
-    return weights / weights.sum()
-
-
 def mix(choice: Choice, members: Mapping[str, Sequence[Predictions]]) -> Predictions:
-    """The ensemble of one fold: probabilities averaged over seeds, then over candidates by their weights."""
-    p = sum(weight * np.mean([np.exp(m.log_p) for m in members[name]], 0) for name, weight in choice.weights.items())
-    every = [member for of_one in members.values() for member in of_one]
+    """The ensemble of one fold: log-probabilities averaged over seeds, then pooled by the candidates' weights."""
+    every = [member for name in choice.weights for member in members[name]]
     return dataclasses.replace(
-        every[0], log_p=np.log(np.maximum(p, 1e-30)), parameters=sum(m.parameters for m in every),
+        every[0],
+        log_p=pool.mix([mean_log_p(members[name]) for name in choice.weights], list(choice.weights.values())),
+        parameters=sum(m.parameters for m in every),
         seconds=sum(m.seconds for m in every),
-    )  # fmt: skip
+    )
+
+
+def mean_log_p(seeds: Sequence[Predictions]) -> np.ndarray:
+    return np.mean([each.log_p for each in seeds], axis=0)
 
 
 def _write(path: pathlib.Path, key: str, predictions: Predictions) -> None:

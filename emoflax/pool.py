@@ -1,0 +1,41 @@
+"""Several models' answers as one: a logarithmic opinion pool, the product of their probabilities raised to weights.
+
+Genest & Zidek 1986, "Combining probability distributions". Weights are those that make the labels of clips which no
+model was trained on likeliest; they need not add up to 1, so that models which agree may be surer together than alone.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+LEAST_WEIGHT = 0.01  # less is not worth training a model for
+
+
+def mix(log_p_MxNxC: Sequence[np.ndarray], weight_M: Sequence[float]) -> np.ndarray:
+    """Log-probabilities [clips, classes] of the pool."""
+    mixed_NxC = sum(weight * log_p for weight, log_p in zip(weight_M, log_p_MxNxC, strict=True))
+    return mixed_NxC - np.logaddexp.reduce(mixed_NxC, axis=1, keepdims=True)
+
+
+def weights(log_p_MxNxC: np.ndarray, label_N: np.ndarray) -> np.ndarray:
+    """Weights [models] from 0 on under which the pool makes the labels likeliest.
+
+    Those under LEAST_WEIGHT become 0; where all would, since no model tells anything, they are equal. This is
+    multinomial logistic regression on the models' log-probabilities with one coefficient per model, so its likelihood
+    is concave and has no second peak.
+    """
+    from scipy.optimize import minimize  # half a second, wanted only here
+
+    log_p_MxNxC = np.asarray(log_p_MxNxC, np.float64)
+    clips = np.arange(len(label_N))
+    told_MxN = log_p_MxNxC[:, clips, label_N]
+
+    def loss_and_slope(weight_M):
+        log_q_NxC = mix(log_p_MxNxC, weight_M)
+        expected_MxN = (log_p_MxNxC * np.exp(log_q_NxC)).sum(2)
+        return -log_q_NxC[clips, label_N].mean(), (expected_MxN - told_MxN).mean(1)
+
+    equal_M = np.full(len(log_p_MxNxC), 1 / len(log_p_MxNxC))
+    found = minimize(loss_and_slope, equal_M, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(equal_M))
+    weight_M = np.where(found.x < LEAST_WEIGHT, 0, found.x)
+    return weight_M if weight_M.any() else equal_M
