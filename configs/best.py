@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.split.fold = "all"
     statistics = changes(config, functionals.get_config())
     config.crossval.candidates = {
-        "attention_cnn": {},
+        "attention_cnn": {"evaluate.speeds": (0.9, 1.0, 1.1)},  # as functionals hear every clip, see their config
         "functionals": statistics,
         "kernels": statistics | {"functionals.kernels": 2000, "functionals.statistics": False},
         "both": statistics | {"functionals.kernels": 2000},
