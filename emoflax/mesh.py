@@ -15,7 +15,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 AXIS = "data"
-_MOST_CPU_DEVICES = 4  # a batch of 16 is then 4 clips each; with fewer, what is done once per device begins to weigh
+# What a processor may be split into. These divide the usual batches; beyond them a batch of 16 leaves each device fewer
+# than 4 clips, and what is done once per device begins to weigh.
+_CPU_DEVICES = (1, 2, 4)
 
 
 def split_processor() -> None:
@@ -27,7 +29,8 @@ def split_processor() -> None:
     """
     chosen = jax.config.jax_num_cpu_devices >= 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen:
-        jax.config.update("jax_num_cpu_devices", min(len(os.sched_getaffinity(0)), _MOST_CPU_DEVICES))
+        cores = len(os.sched_getaffinity(0))
+        jax.config.update("jax_num_cpu_devices", max(count for count in _CPU_DEVICES if count <= cores))
 
 
 def all_devices() -> Mesh | None:
