@@ -34,7 +34,7 @@ class Facts:
     text_check: str = ""
     word_errors: tuple[int, int] | None = None  # in the transcripts of the test clips; words of their reference text
     pretrained: bool = False  # whether an encoder began with published weights
-    ensemble: int = 1  # models whose probabilities are averaged
+    ensemble: int = 1  # models in a pool
     notes: tuple[str, ...] = ()
 
     @property
@@ -71,7 +71,7 @@ def render(facts: Facts, labels: tuple[str, ...], total: np.ndarray, summary: di
         f"- `{facts.command}`",
         f"- {facts.seconds:.0f} s on {facts.machine}; {facts.date}; commit {facts.commit or 'unknown'}",
     ]
-    lines += [f"- probabilities of up to {facts.ensemble} models are averaged"] if facts.ensemble > 1 else []
+    lines += [f"- a pool of up to {facts.ensemble} models"] if facts.ensemble > 1 else []
     lines += [f"- {note}" for note in (facts.text_check, _word_error_rate(facts.word_errors), *facts.notes) if note]
     lines += ["", "| | mean of seeds | 95 % interval (speakers resampled) | each seed |", "|---|---|---|---|"]
     for key, name in NAMES.items():
