@@ -51,9 +51,9 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What a fold's training speakers chose, by candidate: epochs (None: all), and the weight in the ensemble.
+    """What a fold's training speakers chose.
 
-    Scores on the speakers set aside are means over the seeds.
+    By candidate: dev scores (means over seeds), epochs (None: all), and weights in the ensemble.
     """
 
     fold: int
