@@ -1,15 +1,16 @@
 """best: views of the sound, chosen, weighted and scored under nested evaluation.
 
 `attention_cnn` (log-mels and contours, learned from scratch), `functionals` (statistics over the clip, ridge
-regression), `kernels` (the same of random convolutions), and `both` in one. For each fold, speakers set aside from
-the training speakers choose the best one and weigh them all.
+regression), `kernels` (the same of random convolutions), `both` in one, and `aligned` (random convolutions again, part
+by part of what is said). For each fold, speakers set aside from the training speakers choose the best one and weigh
+them all.
 
     python main.py --mode=crossval --config=configs/best.py --config.data.dir=data/ravdess
 """
 
 from ml_collections import ConfigDict
 
-from configs import attention_cnn, functionals
+from configs import aligned, attention_cnn, functionals
 
 
 def get_config() -> ConfigDict:
@@ -23,6 +24,7 @@ def get_config() -> ConfigDict:
         "functionals": statistics,
         "kernels": statistics | {"functionals.kernels": 2000, "functionals.statistics": False},
         "both": statistics | {"functionals.kernels": 2000},
+        "aligned": changes(config, aligned.get_config()),
     }
     return config
 

@@ -124,8 +124,13 @@ def get_config() -> ConfigDict:
     config.model.text = ""  # name of a text encoder, or ''
     # Per-channel energy normalisation of the mel bands in the place of dB. time_s: of its smoother; 0: off, usual 0.4.
     config.model.pcen = ConfigDict({"time_s": 0.0, "gain": 0.98, "bias": 2.0, "root": 0.5})
-    config.model.functionals = ""  # a model of statistics over the clip, in the place of encoders: 'ridge', or ''
+    # A model that is solved for, in the place of encoders: 'ridge', of statistics over the clip | 'aligned', of random
+    # convolutions over each part of a text that many clips say | ''
+    config.model.functionals = ""
     config.model.ridge = ConfigDict({"ridges": (0.1, 0.3, 1.0, 3.0)})  # penalties; left-out training speakers choose
+    config.model.aligned = ConfigDict({  # templates have so many states, in equal parts; at most so many texts have one
+        "states": 32, "parts": 8, "kernels": 1000, "texts": 16, "ridges": (0.1, 0.3, 1.0, 3.0),
+    })  # fmt: skip
     config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'
     config.model.fusion = "concat"  # of sound and words: 'concat' | 'early' | 'late' | 'hybrid'
     # Share of the training clips whose sound, and of those whose words, are taken for missing; never both of one clip.

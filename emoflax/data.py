@@ -9,7 +9,7 @@ moves data. Where they do not, batches are streamed from the shards (`stream.py`
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
@@ -53,6 +53,8 @@ class Dataset:
 class Features:
     """What precompute made of a corpus: of each kind ('logmel', 'tokens', 'states') one sequence per readable clip.
 
+    Log-mels of the same clips at other speeds are kinds of their own, 'logmel@0.9'.
+
     Args:
       by_speaker: whether sounds are put on a scale of their speaker's own (`speakernorm`).
     """
@@ -72,6 +74,11 @@ class Features:
             return np.zeros(0, np.int32)
         sequence = self.shards[kind][self._row[kind][clip.id]]
         return self._level(kind, clip.speaker)(sequence) if self.by_speaker and kind in speakernorm.KINDS else sequence
+
+    @property
+    def sounds(self) -> tuple[str, ...]:
+        """Kinds of log-mels or waveforms that there are of each clip: one, or one per speed."""
+        return tuple(kind for kind in self.shards if kind.partition("@")[0] in ("logmel", "wave"))
 
     def _level(self, kind: str, speaker: str) -> speakernorm.Level:
         if (kind, speaker) not in self._levels:
@@ -161,6 +168,12 @@ def functionals_rows(features: Features, positions: np.ndarray) -> tuple[np.ndar
     return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
 
 
+def logmel_rows(features: Features, positions: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Log-mels of all speeds of the clips, [frames, channels] each, and each one's place in `positions`."""
+    rows = [features.get(kind, position) for position in positions for kind in features.sounds]
+    return rows, np.repeat(np.arange(len(positions)), len(features.sounds))
+
+
 def class_weights(labels: np.ndarray, classes: int, power: float) -> np.ndarray:
     """float32 [classes], mean 1 over the clips: 1 / frequency to `power`, so at 1 every class weighs the same."""
     weights = np.maximum(np.bincount(labels, minlength=classes), 1.0) ** -power
@@ -181,18 +194,19 @@ def window_starts(length: int, width: int) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Selected(Sequence):
-    """The sequences of some clips, each read when it is asked for."""
+    """The sequences of some clips, of all `kinds` of a clip in a row, each read when it is asked for."""
 
     features: Features
-    kind: str
+    kinds: tuple[str, ...]
     positions: np.ndarray
     change: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.positions) * len(self.kinds)
 
-    def __getitem__(self, clip: int) -> np.ndarray:
-        return self.change(self.features.get(self.kind, self.positions[clip]))
+    def __getitem__(self, place: int) -> np.ndarray:
+        clip, kind = divmod(place, len(self.kinds))
+        return self.change(self.features.get(self.kinds[kind], self.positions[clip]))
 
 
 def load(
@@ -220,21 +234,21 @@ def load(
     labels = {label: i for i, label in enumerate(features.corpus.labels)}
     clips = [features.corpus.clips[i] for i in positions]
     sounds = scales = functionals = tokens = None
-    if "logmel" in features.shards:
-        sounds = _Selected(features, "logmel", positions)
+    if features.sounds:
+        sounds = _Selected(features, features.sounds, positions)
     if "wave" in features.shards:
-        sounds = _Selected(features, "wave", positions)
         scales = np.array([features.scale(i) for i in positions], np.float32)
     if "functionals" in features.shards:
-        functionals = _Selected(features, "functionals", positions)
+        functionals = _Selected(features, ("functionals",), positions)
     if "tokens" in features.shards:
         remap = token_ids(features.shards["tokens"].manifest["lexicon"], vocabulary)
-        tokens = _Selected(features, "tokens", positions, remap.__getitem__)
+        tokens = _Selected(features, ("tokens",), positions, remap.__getitem__)
     dataset = from_arrays(
         sounds, tokens, np.array([labels[clip.label] for clip in clips], np.int32),
         max_frames=max_frames, max_tokens=max_tokens, batch_size=batch_size, buckets=buckets, weights=weights,
-        frontend=frontend, scales=scales, functionals=functionals, mesh=mesh, resident=resident,
-    )
+        frontend=frontend, scales=scales, speeds=max(1, len(features.sounds)), functionals=functionals, mesh=mesh,
+        resident=resident,
+    )  # fmt: skip
     return dataclasses.replace(dataset, clips=positions)
 
 
@@ -250,6 +264,7 @@ def from_arrays(
     weights: np.ndarray | None = None,
     frontend: LogMel | None = None,
     scales: np.ndarray | None = None,
+    speeds: int = 1,
     functionals: Sequence[np.ndarray] | None = None,
     mesh: Mesh | None = None,
     resident: str = "yes",
@@ -261,6 +276,7 @@ def from_arrays(
     Args:
       frontend: None; or what will make log-mels of `sounds`, which then are waveforms [samples], to be multiplied by
         `scales` [clips].
+      speeds: how many `sounds` each clip has, in a row, one per speed; each gives rows of its own.
       functionals: [speeds, functionals] of each clip, one row per speed; with neither sounds nor tokens.
       mesh: the devices that rows and batches are dealt out to; None: one.
       resident: whether all rows are placed on the devices, 'yes' or 'no'; 'auto': if they fit (`stream.fits`).
@@ -271,13 +287,16 @@ def from_arrays(
     if resident not in ("auto", "yes", "no"):
         raise UserError(f"config.data.resident={resident!r}; choose 'auto', 'yes' or 'no'")
 
-    def starts(clip: int) -> Sequence[int]:
-        if functionals is not None:
-            return range(len(functionals[clip]))
-        return window_starts(len(sounds[clip]), longest) if sounds is not None else [0]
+    def parts(clip: int) -> Iterator[tuple[int, int]]:
+        """(sound, its window's start); or (0, row of functionals)."""
+        if functionals is not None or sounds is None:
+            yield from ((0, row) for row in range(1 if functionals is None else len(functionals[clip])))
+            return
+        for sound in range(clip * speeds, (clip + 1) * speeds):
+            yield from ((sound, start) for start in window_starts(len(sounds[sound]), longest))
 
-    windows = [(clip, start) for clip in range(len(labels)) for start in starts(clip)]
-    clip, start = (np.array(column, np.int32) for column in zip(*windows, strict=True))
+    windows = [(clip, *part) for clip in range(len(labels)) for part in parts(clip)]
+    clip, heard, start = (np.array(column, np.int32) for column in zip(*windows, strict=True))
     columns = {"clip": clip, "label": labels[clip], "weight": np.ones(len(clip), np.float32)}
     columns["weight"] /= np.bincount(clip)[clip]
     if weights is not None:
@@ -285,7 +304,7 @@ def from_arrays(
     sequences: dict[str, Callable[[int], np.ndarray]] = {}
     sound, length, width = ("wave", "samples", frontend.width) if frontend else ("logmel", "frames", round_up)
     if sounds is not None:
-        sequences[sound] = lambda row: sounds[clip[row]][start[row] : start[row] + longest]
+        sequences[sound] = lambda row: sounds[heard[row]][start[row] : start[row] + longest]
         columns[length] = _lengths(sequences[sound], len(clip))
         if frontend:
             columns["scale"] = scales[clip]
@@ -295,7 +314,7 @@ def from_arrays(
         sequences["tokens"] = lambda row: tokens[clip[row]][:max_tokens] if len(tokens[clip[row]]) else nothing
         columns["n_tokens"] = _lengths(sequences["tokens"], len(clip))
     if functionals is not None:
-        columns["functionals"] = np.stack([functionals[c][row] for c, row in windows])
+        columns["functionals"] = np.stack([functionals[c][row] for c, _, row in windows])
     lengths = columns.get(length, columns.get("n_tokens", np.ones(len(clip), np.int32)))
     groups = _group(lengths, buckets, batch_size)
     widths, of_all = {sound: width, "tokens": round_up}, {sound: length, "tokens": "n_tokens"}

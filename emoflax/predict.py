@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import data, evaluate, experiment, speakernorm, splits, train
+from emoflax import data, evaluate, experiment, models, speakernorm, splits, train
 from emoflax import explain as explanation
 from emoflax.clip import channels
 from emoflax.errors import UserError, WeightsUnavailable
@@ -43,17 +43,20 @@ def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[path
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """What one file gives: log-mel [frames, mels] and words; either is empty where there is none or none is wanted."""
+    """What one file gives: what `sound_of` makes of it, and words; either is empty where there is none or none is
+    wanted."""
 
     path: pathlib.Path
-    logmel: np.ndarray
+    logmel: np.ndarray | list[np.ndarray]
     words: list[str]
 
 
-def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
-    """Log-mel [frames, mels]; no frames for a model that does not hear, and for a text file."""
+def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.ndarray]:
+    """Log-mel [frames, mels], or one per speed; no frames for a model that does not hear, and for a text file."""
     from precompute import audio
 
+    if config.model.functionals in models.HEAR_FRAMES:
+        return [audio.log_mel(str(path), **fields)[0] for fields in experiment.audio_of_speeds(config)]
     if config.model.functionals:
         return functionals_of(config, path)
     if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
@@ -189,15 +192,20 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
 
 def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> data.Dataset:
     config, vocabulary = trained.config, trained.description["vocabulary"]
+    made, speeds = config.model.functionals, 1
+    sounds = [x.logmel for x in utterances]
+    if made in models.HEAR_FRAMES:
+        made, speeds, sounds = "", len(config.functionals.speeds), [x for of_clip in sounds for x in of_clip]
     return data.from_arrays(
-        [x.logmel for x in utterances] if config.model.audio else None,
+        None if made or config.model.text and not config.model.audio else sounds,
         [data.token_ids(x.words, vocabulary) for x in utterances] if config.model.text else None,
         np.zeros(len(utterances), np.int32),
         max_frames=experiment.max_frames(config),
         max_tokens=config.text.max_tokens,
         batch_size=config.train.batch_size,
         buckets=config.data.buckets,
-        functionals=[x.logmel for x in utterances] if config.model.functionals else None,
+        speeds=speeds,
+        functionals=sounds if made else None,
     )
 
 

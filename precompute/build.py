@@ -38,7 +38,7 @@ def log_mels(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precomput
 
     Args:
       corpus: clips with recordings.
-      audio: the fields of config.audio.
+      audio: the fields of config.audio; and 'speed', if not 1, that the recordings are played at.
       cache_dir: shards go to <cache_dir>/<corpus name>/logmel-<hash>.
       precompute: the fields of config.precompute.
 

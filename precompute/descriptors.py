@@ -12,7 +12,9 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
-HOP_S = 0.010
+from emoflax.clip import FRAME_MS
+
+HOP_S = FRAME_MS / 1000
 _SPECTRUM_S, _PITCH_S = 0.025, 0.060  # the longer window holds three periods of the lowest voice
 _F0_HZ = (60.0, 700.0)
 _CANDIDATES = 6  # pitch candidates of a frame

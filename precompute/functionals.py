@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import scipy.fft
-import soxr
 
 from emoflax.errors import UserError
 from precompute import audio
@@ -59,13 +58,8 @@ def of_recording(
     """
     samples, rate_hz = audio.decode(path, start_s, end_s)
     wave = audio.trim(audio.resample(samples, rate_hz, sample_rate_hz), trim_db)
-    rows = [functionals(faster(wave, speed), sample_rate_hz, statistics, kernels)[0] for speed in speeds]
+    rows = [functionals(audio.faster(wave, speed), sample_rate_hz, statistics, kernels)[0] for speed in speeds]
     return np.stack(rows), audio.digest(samples)
-
-
-def faster(wave: np.ndarray, speed: float) -> np.ndarray:
-    """float32 [samples] -> about samples / speed of them."""
-    return wave if speed == 1 else soxr.resample(wave, round(10_000 * speed), 10_000, "HQ")
 
 
 def functionals(

@@ -11,7 +11,7 @@ from emoflax import data, experiment, models, ridge
 from emoflax.clip import FUNCTIONALS, Clip, Corpus, functionals_count
 from emoflax.errors import UserError
 from emoflax.predict import sound_of
-from precompute import build, functionals, kernels
+from precompute import audio, build, functionals, kernels
 
 RATE_HZ = 16_000
 WANTED = {"statistics": True, "kernels": 0, "speeds": (1.0,)}
@@ -79,14 +79,14 @@ def test_any_recording_gives_the_same_finite_functionals(rate_hz, samples):
 
 def test_a_faster_recording_is_shorter_and_higher():
     wave = voice(150, seconds=1.0)
-    fast = measure(functionals.faster(wave, 1.1))
+    fast = measure(audio.faster(wave, 1.1))
     assert fast["semitones@voiced.p50"] == pytest.approx(12 * np.log2(150 * 1.1 / 27.5), abs=0.3)
     assert np.exp(fast["log_duration"]) == pytest.approx(1 / 1.1, abs=0.02)
 
 
 def test_a_kernel_weighs_channels_and_runs_over_frames_that_lie_its_dilation_apart():
     x = np.random.default_rng(0).normal(size=(17, len(kernels._SCALE))).astype(np.float32)
-    found, (channel, tap, dilation) = kernels.convolve(x, 30), kernels.draw(30)
+    found, (channel, tap, dilation) = kernels.convolve(x, 30), kernels.draw(30, 64)
     assert set(dilation) == {1, 2, 3, 4}
     for frame in (0, 8, 16):
         places = np.clip(frame + np.arange(-4, 5)[:, None] * dilation, 0, len(x) - 1)

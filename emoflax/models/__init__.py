@@ -7,7 +7,8 @@ An audio encoder is built as `Encoder(mels, **its_config, dtype=, rngs=)` and ca
 An audio encoder whose attention is to be drawn also has `centres(steps)`: the frame in the middle of each step, nan for
 a step that is at no moment of the clip.
 
-A model of functionals is a whole classifier, built as `Model(functionals, **its_config, classes=, dtype=, rngs=)`.
+A model of functionals is a whole classifier, built as `Model(functionals, **its_config, classes=, dtype=, rngs=)`; one
+that makes functionals itself gets `mels` in their place.
 
 Poolings are described in pooling.py, fusions in fusion.py. What `config.model.<name>` holds are the settings of the
 encoder, pooling or fusion of that name; one without settings of its own has no such group.
@@ -21,6 +22,7 @@ from flax import nnx
 
 from emoflax.errors import UserError
 from emoflax.frontend import LogMel
+from emoflax.models.aligned import Aligned
 from emoflax.models.ast import Ast
 from emoflax.models.attention_cnn import AttentionCnn
 from emoflax.models.bert import Bert
@@ -37,7 +39,8 @@ from emoflax.views import Views
 AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper}
 HEAR_CONTOURS = ("attention_cnn",)  # audio encoders to which a channel is just that: contours may follow the mels
 TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
-FUNCTIONALS_MODELS = {"ridge": Ridge}
+FUNCTIONALS_MODELS = {"ridge": Ridge, "aligned": Aligned}
+HEAR_FRAMES = ("aligned",)  # of these, the ones that make functionals themselves, of log-mels with contours
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
 FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")
@@ -82,7 +85,8 @@ def build(
                 "config.model.functionals is a model of its own: set config.model.audio and .text to ''; to join it "
                 "with others, make each a candidate of --mode=crossval, whose ensemble weighs their probabilities"
             )
-        return make("functionals", FUNCTIONALS_MODELS, functionals, classes=classes)
+        size = mels if model["functionals"] in HEAR_FRAMES else functionals
+        return make("functionals", FUNCTIONALS_MODELS, size, classes=classes)
     audio = make("audio", AUDIO_ENCODERS, mels) if model["audio"] else None
     text = make("text", TEXT_ENCODERS, vocabulary) if model["text"] else None
     widths = {name: encoder.width for name, encoder in (("audio", audio), ("text", text)) if encoder}
