@@ -27,13 +27,16 @@ def typical(mels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=4)
-def draw(count: int, mels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights of the channels [channels, count] and of the taps [taps, count], each of length 1; dilations [count]."""
+def draw(count: int, mels: int, changes: float = 0.7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights of the channels [channels, count] and of the taps [taps, count], each of length 1; dilations [count].
+
+    Args:
+      changes: the share of kernels that hear changes alone, whose taps add up to 0.
+    """
     random = np.random.default_rng(_SEED)
     channel_FxK = np.stack([_mixture(random, mels) for _ in range(count)], axis=1)
     tap_SxK = random.normal(size=(TAPS, count))
-    level = random.random(count) < 0.7  # the share of kernels that hear changes alone
-    tap_SxK -= np.where(level, tap_SxK.mean(0), 0)
+    tap_SxK -= np.where(random.random(count) < changes, tap_SxK.mean(0), 0)
     tap_SxK /= np.linalg.norm(tap_SxK, axis=0)
     return channel_FxK.astype(np.float32), tap_SxK.astype(np.float32), random.choice(DILATIONS, count)
 

@@ -100,7 +100,7 @@ def test_each_number_is_the_share_of_time_in_which_a_kernel_responds_in_a_part()
     found = np.asarray(model.describe(*padded([clip], 30))).reshape(2, PARTS, KERNELS)
     centre, scale = kernels.typical(MELS)
     z = np.clip((clip - centre) / scale, -kernels.FAR, kernels.FAR).reshape(15, 2, CHANNELS).mean(1)
-    channel, tap, dilation = kernels.draw(KERNELS, MELS)
+    channel, tap, dilation = kernels.draw(KERNELS, MELS, 1.0)
     part = np.asarray(model._align(*padded([clip], 30)))[0, ::2] * PARTS // STATES
     order = np.argsort(dilation, kind="stable")
     for place, kernel in enumerate(order):
@@ -110,6 +110,15 @@ def test_each_number_is_the_share_of_time_in_which_a_kernel_responds_in_a_part()
             expected = [(response[part == p] > level).mean() if (part == p).any() else (response > level).mean()
                         for p in range(PARTS)]  # fmt: skip
             np.testing.assert_allclose(row[:, place], expected, atol=1e-6)
+
+
+def test_a_louder_recording_is_told_the_same_of():
+    model, (clip,) = model_of(), clips_of(np.random.default_rng(0), (30,))
+    louder = clip.copy()
+    louder[:, :MELS] += 6
+    louder[:, MELS + CONTOURS.index("energy_db")] += 6
+    quiet, loud = (model.describe(*padded([x], 30)) for x in (clip, louder))
+    assert (np.abs(quiet - loud) < 1e-6).mean() > 0.95  # some responses lie on a level, some cells are clipped
 
 
 def test_states_that_no_parts_divide_are_refused():

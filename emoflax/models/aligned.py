@@ -23,6 +23,7 @@ from emoflax.models.classifier import Statistic
 from emoflax.models.functionals import Ridge
 
 _LEVELS = (0.0, 0.7)  # of responses, whose typical deviation is 1
+_CHANGES = 1.0  # within one sound, changes tell more than levels, which are the speaker's and the microphone's
 _CEPSTRA = [f"mfcc_{i}" for i in range(1, 14)]
 _NOWHERE = 1e2  # every number of a template that no text has: nothing comes near it
 _CHUNK, _WIDTH_MULTIPLE = 64, 64  # clips described at once; frames that their width is rounded up to
@@ -101,7 +102,7 @@ class Aligned(nnx.Module):
 
     def _convolve(self, z_BxTxF: jax.Array) -> jax.Array:
         """Responses [batch, steps, kernels]; the first and the last step go on beyond the ends."""
-        channel_FxK, tap_SxK, dilation_K = random_kernels.draw(self.kernels, self.mels)
+        channel_FxK, tap_SxK, dilation_K = random_kernels.draw(self.kernels, self.mels, _CHANGES)
         order = np.argsort(dilation_K, kind="stable")
         mixed_BxTxK = jnp.einsum("btf,fk->btk", z_BxTxF, channel_FxK[:, order])
         found = []
