@@ -106,7 +106,7 @@ def test_each_number_is_the_share_of_time_in_which_a_kernel_responds_in_a_part()
     for place, kernel in enumerate(order):
         reach = np.clip(np.arange(15)[:, None] + np.arange(-4, 5) * dilation[kernel], 0, 14)
         response = (z @ channel[:, kernel])[reach] @ tap[:, kernel]
-        for level, row in zip((0.0, 0.7), found, strict=True):
+        for level, row in zip((0.1, 0.7), found, strict=True):
             expected = [(response[part == p] > level).mean() if (part == p).any() else (response > level).mean()
                         for p in range(PARTS)]  # fmt: skip
             np.testing.assert_allclose(row[:, place], expected, atol=1e-6)

@@ -22,7 +22,8 @@ from emoflax.models import alignment
 from emoflax.models.classifier import Statistic
 from emoflax.models.functionals import Ridge
 
-_LEVELS = (0.0, 0.7)  # of responses, whose typical deviation is 1
+# Of responses, whose typical deviation is 1. Not 0: where nothing changes, rounding would say on which side of it.
+_LEVELS = (0.1, 0.7)
 _CHANGES = 1.0  # within one sound, changes tell more than levels, which are the speaker's and the microphone's
 _CEPSTRA = [f"mfcc_{i}" for i in range(1, 14)]
 _NOWHERE = 1e2  # every number of a template that no text has: nothing comes near it
