@@ -250,7 +250,7 @@ def recipe_of(
         classes=model.classes,
         label_smoothing=own.get("train.label_smoothing", config.train.label_smoothing),
         ema=config.train.ema,
-        augmentation=augmentation_of(config),
+        augmentation=Augmentation() if config.model.functionals else augmentation_of(config),
         wave_augmentation=wave_augmentation_of(config),
         freeze=config.optimizer.freeze,
         contrastive=0.0 if config.model.functionals else config.train.contrastive,

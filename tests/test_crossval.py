@@ -30,7 +30,11 @@ def small(folder, **fields):
     config.augment.gain_db, config.augment.time_masks = 6.0, 1
     config.crossval.choose_epoch, config.precompute.workers = True, 1
     statistics = {"model.audio": "", "model.functionals": "ridge", "functionals.speeds": (1.0,), "train.epochs": 1}
-    config.crossval.candidates = {"slow": {}, "fast": {"optimizer.learning_rate": 2e-2}, "statistics": statistics}
+    aligned = statistics | {"model.functionals": "aligned", "audio.contours": True, "audio.hop_ms": 10.0}
+    config.model.aligned.update(states=4, parts=2, kernels=8, texts=2)
+    config.crossval.candidates = {
+        "slow": {}, "fast": {"optimizer.learning_rate": 2e-2}, "statistics": statistics, "aligned": aligned,
+    }  # fmt: skip
     config.update_from_flattened_dict(fields)
     return config
 
@@ -74,7 +78,7 @@ def test_nothing_of_a_test_speaker_reaches_anything_but_the_final_scoring(place,
     poisoned = nested(tmp_path)
     assert poisoned.choices == clean.choices
     models = sorted(path.parent.relative_to(folder) for path in folder.rglob("checkpoints"))
-    assert len(models) >= 4  # three candidates, and the chosen one again
+    assert len(models) >= 5  # four candidates, and the chosen one again
     for model in models:
         ours, theirs = (evaluate.restore(at / model / "checkpoints", last=True).state for at in (folder, tmp_path))
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):  # weights, normalisation

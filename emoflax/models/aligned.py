@@ -57,7 +57,8 @@ class Aligned(nnx.Module):
 
     def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
         """Logits [batch, classes], float32, of 'logmel' [batch, frames, channels] and 'frames' [batch]."""
-        return self.ridge({"functionals": self.describe(batch["logmel"], batch["frames"])})
+        numbers_BxD = self.describe(batch["logmel"], batch["frames"])
+        return self.ridge({"functionals": jax.lax.stop_gradient(numbers_BxD)})  # they have no weights
 
     def hear(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
         """As `Classifier.hear`: there is nothing to be made of waveforms."""
@@ -130,13 +131,13 @@ class Aligned(nnx.Module):
     def _describe_all(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """`describe` of many clips, [clips, numbers], those of like length together."""
         graph, state = nnx.split(self)
-        describe = jax.jit(lambda *batch: nnx.merge(graph, state, copy=True).describe(*batch))
+        describe = jax.jit(lambda state, *batch: nnx.merge(graph, state, copy=True).describe(*batch))
         order = np.argsort([len(x) for x in sequences], kind="stable")
         found = np.empty((len(sequences), self.ridge.mean[...].shape[0]), np.float32)
         for begin in range(0, len(order), _CHUNK):
             chunk = order[begin : begin + _CHUNK]
             filled = np.resize(chunk, _CHUNK)  # one shape less to compile
-            found[chunk] = describe(*_padded([sequences[i] for i in filled]))[: len(chunk)]
+            found[chunk] = describe(state, *_padded([sequences[i] for i in filled]))[: len(chunk)]
         return found
 
 
