@@ -18,12 +18,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from emoflax import data, identity, metrics, models, multihost, optimizer, pretrained, ridge, splits, subwords, train
+from emoflax import data, identity, metrics, models, multihost, optimizer, pretrained, solved, splits, subwords, train
 from emoflax import mesh as devices
 from emoflax.augment import Augmentation
 from emoflax.augment_wave import WaveAugmentation
 from emoflax.checkpoint import Checkpoints
-from emoflax.clip import FRAME_MS, Corpus, channels, functionals_count
+from emoflax.clip import Corpus, channels, functionals_count
 from emoflax.data import Dataset, Features
 from emoflax.errors import UserError
 from emoflax.frontend import UNIT_DB, LogMel, band_edges_hz
@@ -84,9 +84,11 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
             raise UserError(f"config.data.store={config.data.store!r}; choose 'logmel' or 'wave'")
         compute = build.waves if config.data.store == "wave" else build.log_mels
         shards[config.data.store] = compute(corpus, config.audio.to_dict(), cache_dir, precompute)
+    if config.model.functionals:
+        solved.check(config)
     if config.model.functionals in models.HEAR_FRAMES:
-        for audio in audio_of_speeds(config):
-            kind = f"logmel@{audio['speed']:g}" if shards else "logmel"
+        for speed, audio in solved.audio_of_speeds(config).items():
+            kind = f"logmel@{speed:g}" if shards else "logmel"
             shards[kind] = build.log_mels(corpus, audio, cache_dir, precompute)
     elif config.model.functionals:
         shards["functionals"] = build.functionals(
@@ -95,23 +97,6 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
     if config.model.text:
         shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
     return Features(corpus, shards, by_speaker)
-
-
-def audio_of_speeds(config: ConfigDict) -> list[dict]:
-    """Fields of config.audio, and the speed, of each that a model in `models.HEAR_FRAMES` hears."""
-    name, audio = config.model.functionals, config.audio.to_dict()
-    if not audio["contours"] or audio["hop_ms"] != FRAME_MS:
-        raise UserError(
-            f"config.model.functionals={name!r} hears contours as they are measured: set config.audio.contours=True "
-            f"and config.audio.hop_ms={FRAME_MS:g}"
-        )
-    if splits.by_speaker(config.split.protocol):
-        raise UserError(
-            f"config.model.functionals={name!r} knows how contours usually lie; {splits.speakernorm.SUFFIX} moves them"
-        )
-    if not config.functionals.speeds:
-        raise UserError("config.functionals.speeds is empty; (1.0,) is what was recorded")
-    return [audio | ({} if speed == 1 else {"speed": speed}) for speed in config.functionals.speeds]
 
 
 def check_by_speaker(config: ConfigDict) -> None:
@@ -298,18 +283,6 @@ def train_member(
         )
 
 
-def solve(
-    config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray, label: np.ndarray
-) -> ridge.Solution:
-    """Fits a model of functionals to the training clips; `label`: number of each one's label."""
-    frames = config.model.functionals in models.HEAR_FRAMES
-    rows, place = (data.logmel_rows if frames else data.functionals_rows)(features, clips)
-    known = [features.corpus.clips[i] for i in clips]
-    speaker, text = np.array([clip.speaker for clip in known]), np.array([clip.text or "" for clip in known])
-    beside = (text[place],) if frames else ()
-    return model.fit(rows, label[place], speaker[place], *beside)
-
-
 def let_programs_go(models: int) -> None:
     """To be called when so many models are done: JAX keeps their compiled programs, 100 MB a model, for ever."""
     if models % 8 == 0:
@@ -352,7 +325,7 @@ class Training:
             if pcen := self.model.pcen:
                 self.model.normalise_pcen.set(*statistics(pcen.alone))
         if config.model.functionals:
-            fit = solve(config, self.model, features, clips, label)
+            fit = solved.fit(config, self.model, features, clips, label)
             logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, fit.ridge, fit.uar)
         self.recipe = recipe_of(config, self.model, self.train_set.steps)
         fresh = devices.everywhere(self.recipe.init(self.model, member.seed), mesh)

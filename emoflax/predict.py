@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import data, evaluate, experiment, models, speakernorm, splits, train
+from emoflax import data, evaluate, experiment, models, solved, speakernorm, splits, train
 from emoflax import explain as explanation
 from emoflax.clip import channels
 from emoflax.errors import UserError, WeightsUnavailable
@@ -56,7 +56,7 @@ def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.nda
     from precompute import audio
 
     if config.model.functionals in models.HEAR_FRAMES:
-        return [audio.log_mel(str(path), **fields)[0] for fields in experiment.audio_of_speeds(config)]
+        return [audio.log_mel(str(path), **fields)[0] for fields in solved.audio_of_speeds(config).values()]
     if config.model.functionals:
         return functionals_of(config, path)
     if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
@@ -195,7 +195,7 @@ def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> da
     made, speeds = config.model.functionals, 1
     sounds = [x.logmel for x in utterances]
     if made in models.HEAR_FRAMES:
-        made, speeds, sounds = "", len(config.functionals.speeds), [x for of_clip in sounds for x in of_clip]
+        made, speeds, sounds = "", len(solved.audio_of_speeds(config)), [x for of_clip in sounds for x in of_clip]
     return data.from_arrays(
         None if made or config.model.text and not config.model.audio else sounds,
         [data.token_ids(x.words, vocabulary) for x in utterances] if config.model.text else None,

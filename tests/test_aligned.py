@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from configs import aligned as aligned_config
-from emoflax import corpora, data, experiment, kernels, models, train
+from emoflax import corpora, data, experiment, kernels, models, solved, train
 from emoflax.clip import CONTOURS
 from emoflax.corpora import synthetic
 from emoflax.errors import UserError
@@ -134,20 +134,20 @@ def trained(tmp_path_factory):
     config = aligned_config.get_config()
     config.data.corpus, config.data.dir = "synthetic", str(folder / "voices")
     config.data.cache_dir, config.precompute.workers = str(folder / "cache"), 1
-    config.functionals.speeds = (1.0, 0.95)
+    config.functionals.speeds = (0.95, 1.0)
     config.model.aligned.update(states=8, parts=4, kernels=30, texts=3)
     corpus = corpora.load("synthetic", config.data.dir, config.data.cache_dir)
     features = experiment.features_of(config, corpus)
     model = experiment.build_model(config, 0, len(corpus.labels), seed=0)
     heard = [i for i, clip in enumerate(corpus.clips) if clip.speaker in corpus.speakers[:4]]
     label = np.array([corpus.labels.index(corpus.clips[i].label) for i in heard])
-    fit = experiment.solve(config, model, features, np.array(heard), label)
+    fit = solved.fit(config, model, features, np.array(heard), label)
     return config, features, model, fit, np.array(heard), label
 
 
 def test_every_speed_is_a_row_of_its_own_and_a_clip_counts_once(trained):
     config, features, _, _, heard, _ = trained
-    assert features.sounds == ("logmel", "logmel@0.95")
+    assert features.sounds == ("logmel", "logmel@1")
     dataset = experiment.dataset_of(config, features, heard, ())
     weight = np.concatenate([np.asarray(bucket.rows["weight"]) for bucket in dataset.buckets])
     assert len(weight) == 2 * len(heard) and weight.sum() == pytest.approx(len(heard))
@@ -167,7 +167,7 @@ def test_rows_and_texts_reach_the_model_in_one_order(trained):
     config, features, model, _, heard, _ = trained
     rows, place = data.logmel_rows(features, heard)
     assert len(rows) == len(place) == 2 * len(heard)
-    np.testing.assert_array_equal(rows[2 * 5 + 1], features.get("logmel@0.95", heard[5]))
+    np.testing.assert_array_equal(rows[2 * 5 + 1], features.get("logmel@1", heard[5]))
     described = model._describe_all(rows)
     alone = jax.jit(model.describe)(jnp.asarray(rows[7])[None], jnp.array([len(rows[7])]))
     np.testing.assert_allclose(described[7], alone[0], atol=1e-6)
@@ -186,7 +186,8 @@ def test_prediction_hears_what_training_heard(trained):
         ({"audio.hop_ms": 20.0}, "audio.hop_ms=10"),
         ({"audio.contours": False}, "audio.contours=True"),
         ({"split.protocol": "speakers5+speakernorm"}, "speakernorm moves them"),
-        ({"functionals.speeds": ()}, "functionals.speeds is empty"),
+        ({"functionals.speeds": ()}, "one or more from 0.5 to 2"),
+        ({"functionals.speeds": (1.0, 3.0)}, "one or more from 0.5 to 2"),
     ],
 )
 def test_settings_that_it_cannot_hear_with_are_refused(trained, fields, reason):
