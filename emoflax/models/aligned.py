@@ -35,7 +35,7 @@ class Aligned(nnx.Module):
 
     Args:
       channels: mel bands and contours.
-      states: of each template, whose clips have at least as many frames.
+      states: of each template; a clip of fewer frames leaves some out at the ends.
       parts: equal groups of states, over each of which responses are summed up.
       kernels: random convolutions, of which the share of time above two levels is kept.
       texts: at most so many have templates, the most frequent ones.
