@@ -1,7 +1,7 @@
 """solved: `best` without its network, for processors and for protocols of many folds; minutes instead of an hour.
 
-`both` (statistics over the clip and of random convolutions) and `aligned` (random convolutions part by part of what is
-said), each ridge regression. For each fold, speakers set aside from the training speakers choose one and weigh both.
+`functionals` (statistics over the clip) and `aligned` (random convolutions part by part of what is said), each ridge
+regression. For each fold, speakers set aside from the training speakers choose one and weigh both.
 
     python main.py --mode=crossval --config=configs/solved.py --config.data.dir=data/ravdess
 """
@@ -15,5 +15,5 @@ def get_config() -> ConfigDict:
     config = best.get_config()
     config.name = "solved"
     config.seeds = (0,)  # nothing is drawn
-    config.crossval.candidates = {name: config.crossval.candidates[name] for name in ("both", "aligned")}
+    config.crossval.candidates = {name: config.crossval.candidates[name] for name in ("functionals", "aligned")}
     return config

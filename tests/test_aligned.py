@@ -18,7 +18,7 @@ from emoflax.models import alignment
 from emoflax.models.aligned import Aligned
 from emoflax.predict import sound_of
 
-MELS, STATES, PARTS, KERNELS = 5, 6, 3, 7
+MELS, STATES, PARTS, KERNELS, RIVALS = 5, 6, 3, 8, 4
 CHANNELS = MELS + len(CONTOURS)
 
 
@@ -69,7 +69,9 @@ def test_a_template_finds_the_sounds_that_clips_of_one_text_share_however_long_e
 
 
 def model_of(states=STATES, parts=PARTS, **fields) -> Aligned:
-    settings = {"kernels": KERNELS, "texts": 2, "ridges": (0.3, 1.0), "classes": 2, "dtype": jnp.float32} | fields
+    settings = {
+        "kernels": KERNELS, "rivals": RIVALS, "texts": 2, "ridges": (0.3, 1.0), "classes": 2, "dtype": jnp.float32,
+    } | fields  # fmt: skip
     model = Aligned(CHANNELS, states=states, parts=parts, rngs=nnx.Rngs(0), **settings)
     shape = model.template[...].shape
     model.template[...] = jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
@@ -97,19 +99,37 @@ def test_what_is_told_of_a_clip_does_not_depend_on_padding():
 
 def test_each_number_is_the_share_of_time_in_which_a_kernel_responds_in_a_part():
     model, (clip,) = model_of(), clips_of(np.random.default_rng(0), (30,))
-    found = np.asarray(model.describe(*padded([clip], 30))).reshape(2, PARTS, KERNELS)
+    found = np.asarray(model.describe(*padded([clip], 30))).reshape(4, PARTS, KERNELS)
     centre, scale = kernels.typical(MELS)
     z = np.clip((clip - centre) / scale, -kernels.FAR, kernels.FAR).reshape(15, 2, CHANNELS).mean(1)
     channel, tap, dilation = kernels.draw(KERNELS, MELS, 1.0)
     part = np.asarray(model._align(*padded([clip], 30)))[0, ::2] * PARTS // STATES
     order = np.argsort(dilation, kind="stable")
-    for place, kernel in enumerate(order):
-        reach = np.clip(np.arange(15)[:, None] + np.arange(-4, 5) * dilation[kernel], 0, 14)
-        response = (z @ channel[:, kernel])[reach] @ tap[:, kernel]
-        for level, row in zip((0.1, 0.7), found, strict=True):
-            expected = [(response[part == p] > level).mean() if (part == p).any() else (response > level).mean()
-                        for p in range(PARTS)]  # fmt: skip
+    reach = [np.clip(np.arange(15)[:, None] + np.arange(-4, 5) * dilation[kernel], 0, 14) for kernel in order]
+    response = np.stack(
+        [(z @ channel[:, kernel])[near] @ tap[:, kernel] for kernel, near in zip(order, reach, strict=True)], axis=1
+    )
+    rivals = [range(place % (KERNELS // RIVALS), KERNELS, KERNELS // RIVALS) for place in range(KERNELS)]
+    for place in range(KERNELS):
+        own, group = response[:, place], response[:, rivals[place]]
+        highest, lowest = own == group.max(1), own == group.min(1)
+        events = own > 0.1, own > 0.7, highest & (own > 0.1), lowest & (own < -0.1)
+        for event, row in zip(events, found, strict=True):
+            expected = [event[part == p].mean() if (part == p).any() else event.mean() for p in range(PARTS)]
             np.testing.assert_allclose(row[:, place], expected, atol=1e-6)
+
+
+def test_without_rivals_only_levels_are_told_of():
+    alone, rivalling = model_of(rivals=0), model_of()
+    clips = padded(clips_of(np.random.default_rng(0), (30, 12)), 30)
+    levels = jax.jit(rivalling.describe)(*clips)[:, : 2 * PARTS * KERNELS]
+    np.testing.assert_allclose(jax.jit(alone.describe)(*clips), levels, atol=1e-6)
+
+
+@pytest.mark.parametrize("rivals", [-1, 1, 3])
+def test_groups_that_kernels_cannot_be_divided_into_are_refused(rivals):
+    with pytest.raises(UserError, match="a divisor of kernels"):
+        model_of(rivals=rivals)
 
 
 def test_a_louder_recording_is_told_the_same_of():
@@ -135,7 +155,7 @@ def trained(tmp_path_factory):
     config.data.corpus, config.data.dir = "synthetic", str(folder / "voices")
     config.data.cache_dir, config.precompute.workers = str(folder / "cache"), 1
     config.functionals.speeds = (0.95, 1.0)
-    config.model.aligned.update(states=8, parts=4, kernels=30, texts=3)
+    config.model.aligned.update(states=8, parts=4, kernels=32, texts=3)
     corpus = corpora.load("synthetic", config.data.dir, config.data.cache_dir)
     features = experiment.features_of(config, corpus)
     model = experiment.build_model(config, 0, len(corpus.labels), seed=0)

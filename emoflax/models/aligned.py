@@ -38,6 +38,9 @@ class Aligned(nnx.Module):
       states: of each template; a clip of fewer frames leaves some out at the ends.
       parts: equal groups of states, over each of which responses are summed up.
       kernels: random convolutions, of which the share of time above two levels is kept.
+      rivals: kernels of a group, of which the one that responds highest and the one that responds lowest are kept too,
+        as the share of time in which each is that (Hydra: Dempster, Schmidt & Webb 2023, "Hydra: competing
+        convolutional kernels for fast and accurate time series classification"); divides `kernels`. 0: no groups.
       texts: at most so many have templates, the most frequent ones.
       ridges: strengths of the penalty, from which left-out training speakers choose.
     """
@@ -45,15 +48,18 @@ class Aligned(nnx.Module):
     normalise = None  # contours have a typical scale, the same for every corpus
 
     def __init__(
-        self, channels: int, *, states: int, parts: int, kernels: int, texts: int, ridges: tuple[float, ...],
-        classes: int, dtype, rngs: nnx.Rngs,
+        self, channels: int, *, states: int, parts: int, kernels: int, rivals: int, texts: int,
+        ridges: tuple[float, ...], classes: int, dtype, rngs: nnx.Rngs,
     ):  # fmt: skip
         if min(states, parts, kernels, texts) < 1 or states % parts:
             raise UserError("config.model.aligned: states, parts, kernels and texts are 1 or more; parts divide states")
+        if rivals < 0 or rivals == 1 or (rivals and kernels % rivals):
+            raise UserError("config.model.aligned.rivals: 2 or more, and a divisor of kernels; or 0, no competition")
         self.mels, self.classes = channels - len(CONTOURS), classes
-        self.states, self.parts, self.kernels = states, parts, kernels
+        self.states, self.parts, self.kernels, self.rivals = states, parts, kernels, rivals
         self.template = Statistic(jnp.full((texts, states, 2 * len(_CEPSTRA) + 1), _NOWHERE))
-        self.ridge = Ridge(parts * kernels * len(_LEVELS), ridges=ridges, classes=classes, dtype=dtype, rngs=rngs)
+        numbers = parts * kernels * (len(_LEVELS) + (2 if rivals else 0))
+        self.ridge = Ridge(numbers, ridges=ridges, classes=classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
         """Logits [batch, classes], float32, of 'logmel' [batch, frames, channels] and 'frames' [batch]."""
@@ -65,7 +71,7 @@ class Aligned(nnx.Module):
         return batch
 
     def describe(self, x_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
-        """Share of time that each kernel's responses are above each level in each part, [batch, numbers]."""
+        """Share of each part's time in which each kernel responds in each way (`_events`), [batch, numbers]."""
         state_BxT = self._align(x_BxTxF, frames_B)
         centre, scale = random_kernels.typical(self.mels)
         far = random_kernels.FAR
@@ -84,9 +90,20 @@ class Aligned(nnx.Module):
         whole_BxTxP = jnp.broadcast_to(inside_BxTx1, part_BxTxP.shape).astype(part_BxTxP.dtype)
         part_BxTxP = jnp.where(part_BxTxP.any(1, keepdims=True), part_BxTxP, whole_BxTxP)  # a part that nobody said
         share_BxTxP = part_BxTxP / part_BxTxP.sum(1, keepdims=True)
-        above = [jnp.einsum("btp,btk->bpk", share_BxTxP, (response_BxTxK > level).astype(jnp.float32))
-                 for level in _LEVELS]  # fmt: skip
-        return jnp.stack(above, axis=1).reshape(len(frames_B), -1)
+        shares = [jnp.einsum("btp,btk->bpk", share_BxTxP, event_BxTxK.astype(jnp.float32))
+                  for event_BxTxK in self._events(response_BxTxK)]  # fmt: skip
+        return jnp.stack(shares, axis=1).reshape(len(frames_B), -1)
+
+    def _events(self, response_BxTxK: jax.Array) -> list[jax.Array]:
+        """Whether each kernel, at each step, is above each level; is the highest of its rivals; is the lowest."""
+        above = [response_BxTxK > level for level in _LEVELS]
+        if not self.rivals:
+            return above
+        # Kernels lie sorted by dilation: these groups take theirs from all dilations, which tells more than one does.
+        group_BxTxRxG = response_BxTxK.reshape(*response_BxTxK.shape[:2], self.rivals, -1)
+        high = (group_BxTxRxG == group_BxTxRxG.max(2, keepdims=True)) & (group_BxTxRxG > _LEVELS[0])
+        low = (group_BxTxRxG == group_BxTxRxG.min(2, keepdims=True)) & (group_BxTxRxG < -_LEVELS[0])
+        return above + [won.reshape(response_BxTxK.shape) for won in (high, low)]
 
     def _align(self, x_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
         """State of every frame, int32 [batch, frames], in the template that fits best."""
