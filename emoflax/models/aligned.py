@@ -99,7 +99,7 @@ class Aligned(nnx.Module):
         above = [response_BxTxK > level for level in _LEVELS]
         if not self.rivals:
             return above
-        # Kernels lie sorted by dilation: these groups take theirs from all dilations, which tells more than one does.
+        # Kernels lie sorted by dilation, so that each of these groups takes its own from all dilations.
         group_BxTxRxG = response_BxTxK.reshape(*response_BxTxK.shape[:2], self.rivals, -1)
         high = (group_BxTxRxG == group_BxTxRxG.max(2, keepdims=True)) & (group_BxTxRxG > _LEVELS[0])
         low = (group_BxTxRxG == group_BxTxRxG.min(2, keepdims=True)) & (group_BxTxRxG < -_LEVELS[0])
