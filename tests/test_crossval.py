@@ -133,12 +133,15 @@ def test_changed_settings_are_named_instead_of_answered_from_what_was_kept(place
         crossval.run(config, crossval.open_features(config).corpus, folder / "run")
 
 
-def test_a_trained_model_can_be_asked_with_test_time_augmentation_and_without(place):
-    folder, first = place
-    name = first.choices[0].candidate
-    config = crossval.candidates_of(small(folder))[name]
-    (split,) = experiment.folds(config, (features := crossval.open_features(config)).corpus, 0.25)
-    member = Member(3, splits.nest(split)[1], folder / "run" / "fold1" / f"{name}-seed3")
+def test_a_trained_network_can_be_asked_with_test_time_augmentation_and_without(place, tmp_path):
+    folder, _ = place
+    config = small(folder)
+    config.crossval.candidates = {"network": {}}
+    features = crossval.open_features(config)
+    crossval.run(config, features.corpus, tmp_path)
+    (split,) = experiment.folds(config, features.corpus, 0.25)
+    config = crossval.candidates_of(config)["network"]
+    member = Member(3, splits.nest(split)[1], tmp_path / "fold1" / "network-seed3")
     last = not config.crossval.choose_epoch
     plain = evaluate.predict_member(config, features, member, last=last)
     config.evaluate.speeds = (0.9, 1.0)
