@@ -7,6 +7,7 @@ set aside from the training speakers choose the best one and weigh them all.
     python main.py --mode=crossval --config=configs/best.py --config.data.dir=data/ravdess
 """
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from configs import aligned, attention_cnn, functionals
@@ -27,11 +28,6 @@ def get_config() -> ConfigDict:
 
 def changes(config: ConfigDict, other: ConfigDict) -> dict:
     """The fields of a candidate's own in which it differs from the config, by dotted name."""
-    here, there = (dict(flat(each.to_dict())) for each in (config, other))
+    here, there = (flatten_dict(each.to_dict(), sep=".") for each in (config, other))
     own = ("audio.", "functionals.", "augment.", "model.", "optimizer.", "train.")
     return {field: value for field, value in there.items() if field.startswith(own) and here[field] != value}
-
-
-def flat(fields: dict, prefix: str = ""):
-    for name, value in fields.items():
-        yield from flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]

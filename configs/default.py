@@ -128,7 +128,8 @@ def get_config() -> ConfigDict:
     # convolutions over each part of a text that many clips say | ''
     config.model.functionals = ""
     config.model.ridge = ConfigDict({"ridges": (0.1, 0.3, 1.0, 3.0)})  # penalties; left-out training speakers choose
-    config.model.aligned = ConfigDict({  # templates have so many states, in equal parts; at most so many texts have one
+    # Templates have so many states, in equal parts, and at most so many texts have one; so many kernels are rivals.
+    config.model.aligned = ConfigDict({
         "states": 32, "parts": 8, "kernels": 1000, "rivals": 8, "texts": 16, "ridges": (0.1, 0.3, 1.0, 3.0),
     })  # fmt: skip
     config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'
