@@ -52,7 +52,9 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(ours)
-    from emoflax import experiment, job, mesh, multihost  # jax comes with it; --help and misspelt flags answer without
+    from emoflax import job
+    from emoflax.experiment import run as experiment  # jax comes with it; --help and misspelt flags answer without
+    from emoflax.parallel import mesh, multihost
 
     if MODE.value != "predict":  # which may be of one clip
         mesh.split_processor()

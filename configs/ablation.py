@@ -8,7 +8,7 @@ clip is scored.
 
 from ml_collections import ConfigDict
 
-from configs import attention_cnn
+from emoflax.configs import attention_cnn
 
 NO_AUGMENTATION = {
     f"augment.{field}": 0 * value

@@ -8,7 +8,7 @@ responds in each eighth of it. Solved, not descended to, in seconds.
 
 from ml_collections import ConfigDict
 
-from configs import functionals
+from emoflax.configs import functionals
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ Clips are trimmed and padding is masked, where the published model hears padding
 
 from ml_collections import ConfigDict
 
-from configs import ast
+from emoflax.configs import ast
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ It hears log-mels and, beside them, contours of pitch, voice quality, formants a
 
 from ml_collections import ConfigDict
 
-from configs import default
+from emoflax.configs import default
 
 
 def get_config() -> ConfigDict:

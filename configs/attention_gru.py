@@ -6,7 +6,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import gru
+from emoflax.configs import gru
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ With published weights use configs/bert_pretrained.py.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from emoflax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ layer-wise decay; bert-base wants a GPU.
 
 from ml_collections import ConfigDict
 
-from configs import bert
+from emoflax.configs import bert
 
 
 def get_config() -> ConfigDict:

@@ -10,7 +10,7 @@ set aside from the training speakers choose the best one and weigh them all.
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from configs import aligned, attention_cnn, functionals
+from emoflax.configs import aligned, attention_cnn, functionals
 
 
 def get_config() -> ConfigDict:

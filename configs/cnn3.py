@@ -5,7 +5,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import default
+from emoflax.configs import default
 
 
 def get_config() -> ConfigDict:

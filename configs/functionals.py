@@ -8,7 +8,7 @@ sure the answers are. Fitting a fold takes a second or two; precompute about 40 
 
 from ml_collections import ConfigDict
 
-from configs import default
+from emoflax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -5,7 +5,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import fusion_late
+from emoflax.configs import fusion_late
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ sound, and a text file from its words.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from emoflax.configs import default
 
 
 def get_config() -> ConfigDict:

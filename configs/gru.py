@@ -7,7 +7,7 @@ On RAVDESS, whose two sentences are spoken in every emotion, it can only be at c
 
 from ml_collections import ConfigDict
 
-from configs import default
+from emoflax.configs import default
 
 
 def get_config() -> ConfigDict:

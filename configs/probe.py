@@ -9,7 +9,7 @@ probe itself then takes well under a minute on two cores, even of the largest mo
 
 from ml_collections import ConfigDict
 
-from configs import default
+from emoflax.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ regression. For each fold, speakers set aside from the training speakers choose 
 
 from ml_collections import ConfigDict
 
-from configs import best
+from emoflax.configs import best
 
 
 def get_config() -> ConfigDict:

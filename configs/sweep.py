@@ -7,7 +7,7 @@ What it finds, runs/sweep-ravdess-emobox6-sweep/best.json, are flags for --confi
 
 from ml_collections import ConfigDict
 
-from configs import cnn2
+from emoflax.configs import cnn2
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ The weights then decide the sizes. A linear probe of all their layers is configs
 
 from ml_collections import ConfigDict
 
-from configs import default
+from emoflax.configs import default
 
 
 def get_config() -> ConfigDict:

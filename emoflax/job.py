@@ -13,14 +13,19 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import corpora, evaluate, experiment, ledger, metrics, multihost, population, report, splits
-from emoflax import crossval as nested
-from emoflax import predict as prediction
-from emoflax.clip import Corpus
-from emoflax.data import Features
+from emoflax import corpora
+from emoflax.data import splits
+from emoflax.data.clip import Corpus
+from emoflax.data.dataset import Features
+from emoflax.data.shards import ShardSet
+from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.shards import ShardSet
-from emoflax.splits import Split
+from emoflax.experiment import evaluate, population
+from emoflax.experiment import run as experiment
+from emoflax.inference import predict as prediction
+from emoflax.parallel import multihost
+from emoflax.reporting import ledger, metrics, report
+from emoflax.selection import crossval as nested
 
 
 def open_corpus(config: ConfigDict) -> Corpus:
@@ -98,7 +103,7 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
 
 def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     """How well single layers of a pretrained encoder tell the emotion, from states that are cached once."""
-    from emoflax import probe as linear
+    from emoflax.selection import probe as linear
 
     if splits.by_speaker(config.split.protocol):
         raise UserError("--mode=probe does not normalise by speaker; choose config.split.protocol without +speakernorm")
@@ -119,7 +124,7 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
 
 
 def states_of(config: ConfigDict, corpus: Corpus) -> ShardSet:
-    from precompute import states  # audio libraries come with it
+    from emoflax.precompute import states  # audio libraries come with it
 
     fields = (config.states.to_dict(), config.audio.to_dict(), config.data.cache_dir, config.precompute.to_dict())
     return states.layer_states(corpus, *fields)
@@ -127,7 +132,7 @@ def states_of(config: ConfigDict, corpus: Corpus) -> ShardSet:
 
 def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:
     """Differences between finished runs."""
-    from emoflax import compare as comparison  # scipy.stats takes a second, wanted only here
+    from emoflax.reporting import compare as comparison  # scipy.stats takes a second, wanted only here
 
     print(comparison.run([pathlib.Path(run) for run in runs], workdir))
     logging.info("comparison: %s", workdir / "compare.md")
@@ -135,7 +140,7 @@ def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:
 
 def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Searches config.sweep.space on training speakers alone."""
-    from emoflax import sweep as search  # optuna, wanted only here
+    from emoflax.selection import sweep as search  # optuna, wanted only here
 
     keep_compiled_programs(config)
     corpus = open_corpus(config)
@@ -205,7 +210,7 @@ def word_errors(features: Features, tested: set[int]) -> tuple[int, int] | None:
 
 def text_check(config: ConfigDict, features: Features, split: Split) -> str:
     """How much the words that the model saw tell about the label: a bad score can be the words' fault."""
-    from emoflax import text_check as check  # scikit-learn, wanted only here
+    from emoflax.reporting import text_check as check  # scikit-learn, wanted only here
 
     clips = features.readable(split.train)
     lexicon = np.array([*features.shards["tokens"].manifest["lexicon"], ""], object)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import threadpoolctl
 
-from emoflax import shards
-from emoflax.clip import Clip
+from emoflax.data import shards
+from emoflax.data.clip import Clip
 from emoflax.errors import UserError
 
 # DirectRunner by its inner name: by the outer one, Beam first tries to download a program that is to replace it.

@@ -24,11 +24,11 @@ import threadpoolctl
 from absl import logging
 from tqdm import tqdm
 
-from emoflax import shards
-from emoflax.clip import Clip, Corpus, channels, functionals_count
+from emoflax.data import shards
+from emoflax.data.clip import Clip, Corpus, channels, functionals_count
+from emoflax.data.shards import Failure, Row, ShardSet
 from emoflax.errors import UserError
-from emoflax.shards import Failure, Row, ShardSet
-from precompute import beam
+from emoflax.precompute import beam
 
 _POLL_S = 0.1  # how often the bar is redrawn
 
@@ -69,7 +69,7 @@ def functionals(
     Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter. `wanted`: the
     fields of config.functionals.
     """
-    from precompute.functionals import VERSION, check
+    from emoflax.features.functionals import VERSION, check
 
     check(audio["sample_rate_hz"], wanted["statistics"], wanted["kernels"])
     kept = {name: audio[name] for name in ("sample_rate_hz", "trim_db")}
@@ -114,7 +114,7 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
     Raises:
       UserError: no transcripts to be had, too many missing, disk trouble, damaged shards.
     """
-    from precompute.text import choose_source, cutter, transcripts
+    from emoflax.features.text import choose_source, cutter, transcripts
 
     cut, source = cutter(text), choose_source(corpus, text, cache_dir)
     said = transcripts(corpus, {**text, "source": source}, cache_dir)
@@ -139,7 +139,7 @@ def log_mel_head(corpus: Corpus, audio: Mapping[str, Any], precompute: Mapping[s
     """What the bytes of a corpus's log-mel shards follow from; the head of their manifest."""
     versions = audio_versions()
     if audio["contours"]:
-        from precompute.functionals import VERSION
+        from emoflax.features.functionals import VERSION
 
         versions |= {"contours": VERSION, "scipy": importlib.metadata.version("scipy")}
     return head_of("logmel", corpus, recordings(corpus), {**audio, **versions}, precompute)
@@ -165,7 +165,7 @@ def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
 
 def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio: Mapping[str, Any]) -> None:
     """Makes one shard: its bytes follow from clips and settings alone, whoever calls it on whatever machine."""
-    from precompute.audio import log_mel  # here, so that training on finished shards needs no audio libraries
+    from emoflax.features.audio import log_mel  # here, so that training on finished shards needs no audio libraries
 
     def row(clip: Clip) -> Row:
         frames, digest, _ = log_mel(clip.path, clip.start_s, clip.end_s, **audio)
@@ -176,7 +176,7 @@ def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio:
 
 def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
     """As `write_log_mel_shard`; kept: the fields of config.audio that shape a waveform."""
-    from precompute.audio import waveform
+    from emoflax.features.audio import waveform
 
     def row(clip: Clip) -> Row:
         samples, scale, digest = waveform(clip.path, clip.start_s, clip.end_s, **kept)
@@ -187,7 +187,7 @@ def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Map
 
 def write_functionals_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
     """As `write_log_mel_shard`; kept: the arguments of `functionals.of_recording`."""
-    from precompute.functionals import of_recording
+    from emoflax.features.functionals import of_recording
 
     def row(clip: Clip) -> Row:
         return Row(clip.id, *of_recording(clip.path, clip.start_s, clip.end_s, **kept))
@@ -207,7 +207,7 @@ def _rows(clips: Iterable[Clip], make: Callable[[Clip], Row]) -> Iterator[Row | 
 
 
 def _word_errors(corpus: Corpus, transcripts: Sequence[str | None]) -> dict[str, tuple[int, int]]:
-    from precompute import word_errors
+    from emoflax.features import word_errors
 
     both = zip(corpus.clips, transcripts, strict=True)
     pairs = [(clip, heard) for clip, heard in both if clip.text is not None and heard is not None]
@@ -229,7 +229,7 @@ def _compute(
     precompute: Mapping[str, Any],
 ) -> None:
     """Writes the shards that are not there yet, each whole by one worker process."""
-    from precompute.audio import check_settings
+    from emoflax.features.audio import check_settings
 
     check_settings(**audio)
     shards.make_folder(folder)

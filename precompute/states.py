@@ -16,13 +16,14 @@ from absl import logging
 from flax import nnx
 from tqdm import tqdm
 
-from emoflax import pretrained, shards
-from emoflax.clip import Clip, Corpus
+from emoflax import pretrained
+from emoflax.data import shards
+from emoflax.data.clip import Clip, Corpus
+from emoflax.data.shards import Failure, Row, ShardSet
 from emoflax.errors import UserError
 from emoflax.models.whisper import WINDOW, Whisper
-from emoflax.shards import Failure, Row, ShardSet
-from precompute import build
-from precompute.whisper_weights import sha256
+from emoflax.precompute import build
+from emoflax.pretrained.whisper_files import sha256
 
 _WIDTH_MULTIPLE = 128  # frames: batches of clips that end where they end are rounded up to it; each width is compiled
 

@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[1]
 RAVDESS = ROOT.parent / "shared" / "ravdess"
 # Nothing listens on port 9: downloads fail at once, on machines with and without a network.
 ENVIRONMENT = os.environ | {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}

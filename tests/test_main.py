@@ -70,7 +70,7 @@ def test_record_appends_one_line_per_metric_with_all_that_must_stand_beside_it(p
 
 def test_the_ledger_writes_the_readme_table(place):
     (place / "README.md").write_text("# A\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
-    ledger = [sys.executable, "-m", "emoflax.ledger"]
+    ledger = [sys.executable, "-m", "emoflax.reporting.ledger"]
     subprocess.run(ledger, cwd=place, env=cli.ENVIRONMENT | {"PYTHONPATH": str(cli.ROOT)}, check=True)
     text = (place / "README.md").read_text()
     assert "old" not in text and "after" in text and "**synthetic, `speakers5`**" in text and "| `tiny` |" in text

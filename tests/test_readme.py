@@ -2,9 +2,9 @@
 
 import pathlib
 
-from emoflax import ledger
+from emoflax.reporting import ledger
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import torch
 from ml_collections import ConfigDict
 
-from emoflax import train
 from emoflax.benchmark import setup
 from emoflax.benchmark.train_step import TorchTrainer
+from emoflax.training import loop as train
 
 TOLERANCE = 1e-4
 ROWS = 8  # half-filled ones among them

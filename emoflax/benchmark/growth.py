@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from emoflax import data, train
 from emoflax.benchmark import script, setup, timing
-from emoflax.clip import channels
-from emoflax.data import Dataset
+from emoflax.data import dataset as data
+from emoflax.data.clip import channels
+from emoflax.data.dataset import Dataset
 from emoflax.errors import UserError
+from emoflax.training import loop as train
 
 SIZES = ((1, 1), (10, 1), (1, 4), (10, 4))  # times the clips, times the length
 

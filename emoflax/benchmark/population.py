@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from emoflax import experiment, ledger, population, train
 from emoflax.benchmark import script, setup, timing
+from emoflax.experiment import population
+from emoflax.experiment import run as experiment
+from emoflax.reporting import ledger
+from emoflax.training import loop as train
 
 STEPS = 8  # of one turn
 

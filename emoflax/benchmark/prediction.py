@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import torch
 
-from emoflax import train
 from emoflax.benchmark import timing
 from emoflax.benchmark.setup import Setup, torch_device
 from emoflax.benchmark.train_step import autocast, not_runnable
+from emoflax.training import loop as train
 
 CALLS = {"one_clip": 20, "batch": 4}  # of one turn
 

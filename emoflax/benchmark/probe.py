@@ -12,10 +12,13 @@ import time
 
 import numpy as np
 
-from configs.default import get_config
-from emoflax import evaluate, ledger, metrics, probe, shards, splits
-from emoflax.clip import Clip, Corpus
-from emoflax.data import Features
+from emoflax.configs.default import get_config
+from emoflax.data import shards, splits
+from emoflax.data.clip import Clip, Corpus
+from emoflax.data.dataset import Features
+from emoflax.experiment import evaluate
+from emoflax.reporting import ledger, metrics
+from emoflax.selection import probe
 
 SPEAKERS, CLIPS, LAYERS, WIDTH = 24, 60, 33, 1280
 LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")

@@ -16,7 +16,6 @@ from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from emoflax import ledger
 from emoflax.benchmark import (
     equality,
     flops,
@@ -29,6 +28,7 @@ from emoflax.benchmark import (
     torch_models,
     train_step,
 )
+from emoflax.reporting import ledger
 
 STAGES = (
     "comparing our model with its PyTorch twin",

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from emoflax import ledger, mesh
 from emoflax.errors import UserError
+from emoflax.parallel import mesh
+from emoflax.reporting import ledger
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:

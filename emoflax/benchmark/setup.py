@@ -10,12 +10,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from emoflax import data, experiment, train
-from emoflax import mesh as devices
-from emoflax.augment import Augmentation
+from emoflax.audio.augment import Augmentation
 from emoflax.benchmark import torch_models
-from emoflax.clip import channels
-from emoflax.data import Bucket
+from emoflax.data import dataset as data
+from emoflax.data.clip import channels
+from emoflax.data.dataset import Bucket
+from emoflax.experiment import run as experiment
+from emoflax.parallel import mesh as devices
+from emoflax.training import loop as train
 
 CLASSES = 8
 WORDS = 2_000

@@ -21,7 +21,7 @@ TOLERANCE_DB = 0.1
 
 def checkpoint_times(state, folder: pathlib.Path) -> dict[str, dict[str, float]]:
     """Saving a training state until it is on disk, and restoring it."""
-    from emoflax.checkpoint import Checkpoints, open_existing
+    from emoflax.training.checkpoint import Checkpoints, open_existing
 
     save_s, restore_s = [], []
     for number in range(ROUNDS):
@@ -46,8 +46,8 @@ def precompute_times(config, clips: int, folder: pathlib.Path) -> dict[str, floa
     Raises:
       ArithmeticError: our features are not librosa's.
     """
-    from emoflax.clip import Clip, Corpus
-    from precompute import build
+    from emoflax.data.clip import Clip, Corpus
+    from emoflax.precompute import build
 
     paths = write_recordings(folder / "recordings", clips)
     corpus = Corpus("benchmark", ("a",), tuple(Clip(path.stem, "a", "s", str(path)) for path in paths))

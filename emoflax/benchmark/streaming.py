@@ -21,13 +21,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from emoflax import experiment, shards, stream, train
-from emoflax import mesh as devices
 from emoflax.benchmark import script
-from emoflax.clip import Clip, Corpus
-from emoflax.data import Dataset, Features
+from emoflax.data import shards, stream
+from emoflax.data.clip import Clip, Corpus
+from emoflax.data.dataset import Dataset, Features
+from emoflax.data.shards import ShardSet
 from emoflax.errors import UserError
-from emoflax.shards import ShardSet
+from emoflax.experiment import run as experiment
+from emoflax.parallel import mesh as devices
+from emoflax.training import loop as train
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g", "h")
 SHARD_CLIPS = 4096

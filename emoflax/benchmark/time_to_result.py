@@ -19,11 +19,12 @@ import sys
 import tempfile
 import time
 
-from emoflax import corpora, splits
+from emoflax import corpora
 from emoflax.benchmark import script
-from emoflax.clip import Corpus
+from emoflax.data import splits
+from emoflax.data.clip import Corpus
+from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.splits import Split
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROTOCOL, FOLD, DEV_SHARE = "random_split", 1, 0.15

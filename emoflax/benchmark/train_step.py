@@ -8,11 +8,11 @@ import jax
 import torch
 from torch.nn import functional as F
 
-from emoflax import train
 from emoflax.benchmark import timing
 from emoflax.benchmark.setup import Setup, first_batch, torch_batch, torch_device
 from emoflax.benchmark.torch_models import Classifier
-from emoflax.data import Bucket
+from emoflax.data.dataset import Bucket
+from emoflax.training import loop as train
 
 STEPS = 8  # of one turn, and of the epoch that is compiled as one program
 
@@ -101,7 +101,7 @@ def autocast(dtype: str) -> contextlib.AbstractContextManager:
 
 
 def _by_decay(module: Classifier) -> tuple[list, list]:
-    """Parameters that `emoflax.optimizer` decays, and the others."""
+    """Parameters that `emoflax.training.optimizer` decays, and the others."""
     named = [(p.ndim > 1 and "embedding" not in name, p) for name, p in module.named_parameters()]
     return [p for decay, p in named if decay], [p for decay, p in named if not decay]
 

@@ -5,9 +5,9 @@ import textwrap
 
 from absl import logging
 
-from emoflax.clip import Corpus
 from emoflax.corpora import filenames, manifest, meld, ravdess
 from emoflax.corpora.download import UnreachableError
+from emoflax.data.clip import Corpus
 from emoflax.errors import UserError
 
 NAMES = ("auto", "ravdess", "synthetic", "manifest", "meld", *filenames.CORPORA, "tfds:NAME")

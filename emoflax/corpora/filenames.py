@@ -7,8 +7,8 @@ from pathlib import Path
 
 from absl import logging
 
-from emoflax.clip import Clip, Corpus
 from emoflax.corpora import scan
+from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
 CREMA_D_SENTENCES = {

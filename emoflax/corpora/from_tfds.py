@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from emoflax.clip import Clip, Corpus
 from emoflax.corpora import whole_folder
+from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
 AUDIO_NAMES = ("audio", "speech", "wav", "waveform", "sound")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from absl import logging
 
-from emoflax.clip import Clip, Corpus
 from emoflax.corpora import labels as emotion_names
 from emoflax.corpora import table
+from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
 # Column -> the names it may have; the first one found is read, so that 'emotion' wins over a numeric 'label' beside it.

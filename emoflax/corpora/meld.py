@@ -7,8 +7,8 @@ precompute's work.
 
 from pathlib import Path
 
-from emoflax.clip import Clip, Corpus
 from emoflax.corpora import scan, table
+from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
 LABELS = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")

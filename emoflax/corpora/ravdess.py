@@ -18,8 +18,8 @@ import filelock
 from absl import logging
 from tqdm import tqdm
 
-from emoflax.clip import Clip, Corpus
 from emoflax.corpora import download, scan
+from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
 URL = "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1"

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from emoflax.clip import Clip
 from emoflax.corpora import ravdess
+from emoflax.data.clip import Clip
 
 _CITATION = """@article{livingstone2018ravdess,
   title={The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS)},

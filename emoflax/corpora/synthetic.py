@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from emoflax.clip import Clip, Corpus
 from emoflax.corpora import whole_folder
 from emoflax.corpora.voice import SAMPLE_RATE_HZ, Manner, Speaker, speak
+from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
 NAME = "synthetic"

@@ -20,8 +20,10 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from flax import nnx
 
+from emoflax.audio.frontend import LogMel
+from emoflax.audio.pcen import Pcen
+from emoflax.audio.test_time import Views
 from emoflax.errors import UserError
-from emoflax.frontend import LogMel
 from emoflax.models.aligned import Aligned
 from emoflax.models.ast import Ast
 from emoflax.models.attention_cnn import AttentionCnn
@@ -31,10 +33,8 @@ from emoflax.models.cnn import Cnn
 from emoflax.models.functionals import Ridge
 from emoflax.models.fusion import Concat, Early, Hybrid, Late
 from emoflax.models.gru import Gru
-from emoflax.models.pcen import Pcen
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 from emoflax.models.whisper import Whisper
-from emoflax.views import Views
 
 AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper}
 HEAR_CONTOURS = ("attention_cnn",)  # audio encoders to which a channel is just that: contours may follow the mels

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from emoflax import kernels as random_kernels
-from emoflax import ridge
-from emoflax.clip import CONTOURS
+from emoflax.audio import random_kernels
+from emoflax.data.clip import CONTOURS
 from emoflax.errors import UserError
 from emoflax.masks import valid
-from emoflax.models import alignment
+from emoflax.models import alignment, ridge
 from emoflax.models.classifier import Statistic
 from emoflax.models.functionals import Ridge
 

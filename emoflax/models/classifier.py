@@ -60,7 +60,7 @@ class Classifier(nnx.Module):
       frontend: makes log-mels of batches that bring waveforms; None: none will.
       pcen: compresses log-mels before they are normalised; None: they stay in dB.
       projection: from the pooled vectors to those that a contrastive loss compares; None: there is no such loss.
-      views: variants of each clip that are judged in evaluation (`emoflax.views`); None: the clip alone.
+      views: variants of each clip that are judged in evaluation (`emoflax.audio.test_time`); None: the clip alone.
     """
 
     def __init__(

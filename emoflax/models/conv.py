@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from emoflax.mesh import summed_by_device
+from emoflax.parallel.mesh import summed_by_device
 
 _GROUP = 4  # clips whose share of a kernel's gradient is taken at once: their transposed copies stay in the cache
 _DEAD = 4  # winner's number where ReLU cut the output to zero: no gradient flows

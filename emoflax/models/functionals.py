@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from emoflax import ridge
+from emoflax.models import ridge
 from emoflax.models.classifier import Statistic
 
 _FAR = 5.0  # standard deviations; what is further off says no more than that

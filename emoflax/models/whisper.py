@@ -18,7 +18,7 @@ from emoflax.models.transformer import Layer, layer_norm, run_layers
 EPSILON = 1e-5  # of every layer normalisation, as published
 WINDOW = 3000  # frames of 10 ms that Whisper hears at once
 # Where a clip's log-mel puts silence: so far under its highest value, but not under the second number, which is no
-# power at all. See precompute/whisper_mel.py.
+# power at all. See emoflax/features/whisper_mel.py.
 RANGE, LOWEST = 2.0, -1.5
 LONGEST_WAVE = 10_000  # of the sinusoids that mark positions, in steps and 1 / (2 pi)
 

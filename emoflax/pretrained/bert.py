@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from emoflax import subwords
+from emoflax.data import subwords
 from emoflax.models.bert import EPSILON, Bert
 from emoflax.pretrained.huggingface import read_config, read_safetensors, sizes
 from emoflax.pretrained.table import Source, Table, as_is, layers, linear, norm

@@ -48,7 +48,7 @@ def read(model: pathlib.Path) -> dict[str, Any]:
     """
     import torch  # wanted for a .pt only; nothing of a pickle but tensors and plain values is loaded
 
-    from precompute import whisper_weights
+    from emoflax.pretrained import whisper_files as whisper_weights
 
     path = whisper_weights.file_of(str(model), FIELDS)
     try:

@@ -1,0 +1,63 @@
+"""Test-time augmentation: a clip is judged in several fixed variants, whose log-probabilities are averaged."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emoflax.audio import augment
+from emoflax.errors import UserError
+
+_WIDTH_MULTIPLE = 8  # frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """Every speed with every band shift: the fields of config.evaluate.
+
+    Attributes:
+      speeds: the log-mel is read this many times as fast.
+      band_shifts: each band is read from so many bands above; contours stay.
+      bands: mel bands at the front of each frame; what follows are contours. None: all.
+    """
+
+    speeds: tuple[float, ...] = (1.0,)
+    band_shifts: tuple[float, ...] = (0.0,)
+    bands: int | None = None
+
+    def __post_init__(self):
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise UserError(f"config.evaluate.speeds={self.speeds} must be from 0.5 to 2; (1.0,): off")
+        if not self.band_shifts or not all(abs(shift) <= 10 for shift in self.band_shifts):
+            raise UserError(f"config.evaluate.band_shifts={self.band_shifts} must be from -10 to 10; (0.0,): off")
+
+    @property
+    def on(self) -> bool:
+        return self.speeds != (1.0,) or self.band_shifts != (0.0,)
+
+    def judge(
+        self, batch: Mapping[str, jax.Array], logits_of: Callable[[Mapping[str, jax.Array]], jax.Array]
+    ) -> jax.Array:
+        """Mean of the variants' log-probabilities [batch, classes]; `logits_of` judges one batch."""
+        # Wide enough for the slowest, whatever the padding: a clip must not be cut because its batch is narrow.
+        width = -(-batch["logmel"].shape[1] // min(*self.speeds, 1.0))
+        width = int(-(-width // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
+
+        def of_view(view: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return jax.nn.log_softmax(logits_of(self._view(batch, *view, width)))
+
+        # One after the other: one compiled program, and the memory of one.
+        views = np.array(list(itertools.product(self.speeds, self.band_shifts)), np.float32)
+        return jax.lax.map(of_view, (views[:, 0], views[:, 1])).mean(0)
+
+    def _view(self, batch: Mapping[str, jax.Array], speed: jax.Array, shift: jax.Array, width: int) -> dict:
+        x, frames = batch["logmel"], batch["frames"]
+        whole = frames.astype(jnp.float32)
+        x, frames = augment.resample_time(x, frames, 0 * whole, whole, jnp.broadcast_to(speed, frames.shape), width)
+        mels, contours = x[..., : self.bands], x[..., self.bands :] if self.bands else x[..., :0]
+        place_BxF = jnp.broadcast_to(jnp.arange(mels.shape[-1])[None] + shift, (len(frames), mels.shape[-1]))
+        mels = augment.move_bands(mels, place_BxF)
+        return {**batch, "logmel": jnp.concatenate([mels, contours], axis=-1), "frames": frames}

@@ -1,0 +1,139 @@
+"""Rows of one padded width: put together on the host when they are asked for, and held on the devices.
+
+A row is one window of one clip. `Rows` knows how to make them from memory-mapped shards, `Bucket` has made them all.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from emoflax.parallel import mesh as devices
+
+BATCH_MULTIPLE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Padded:
+    """Sequences [length, ...] of one bucket's rows; `get(place)` returns one, which zeros fill up to `shape`."""
+
+    get: Callable[[int], np.ndarray]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of a bucket that are made when they are asked for.
+
+    Attributes:
+      columns: name -> numbers of all rows, [rows, ...].
+      padded: name -> what is too large to be held for all rows.
+      batch_size: rows in a batch.
+      mesh: the devices that they are for.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    padded: Mapping[str, Padded]
+    batch_size: int
+    mesh: Mesh | None
+
+    def __len__(self) -> int:
+        return len(self.columns["label"])
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self) // self.batch_size)
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of one row."""
+        columns = {name: column.shape[1:] for name, column in self.columns.items()}
+        return columns | {name: kind.shape for name, kind in self.padded.items()}
+
+    @functools.cached_property
+    def dtypes(self) -> dict[str, np.dtype]:
+        return {name: kind.dtype for name, kind in (self.columns | self.padded).items()}
+
+    def nbytes(self) -> int:
+        """Of all rows."""
+        return len(self) * sum(math.prod(shape) * self.dtypes[name].itemsize for name, shape in self.shapes.items())
+
+    def write(self, name: str, places: np.ndarray, into: np.ndarray) -> None:
+        """Puts what the rows at `places` have under that name, laid flat, at the beginning of zeros [places, n]."""
+        if name in self.columns:
+            into[:, : math.prod(self.shapes[name])] = self.columns[name][places].reshape(len(places), -1)
+            return
+        get = self.padded[name].get
+        for flat, place in zip(into, places, strict=True):
+            sequence = get(place)
+            flat[: sequence.size] = sequence.reshape(-1)  # padding comes last, so that a sequence stands in one piece
+
+    def array(self, name: str, places: np.ndarray) -> np.ndarray:
+        """[places, ...]."""
+        flat = np.zeros((len(places), math.prod(self.shapes[name])), self.dtypes[name])
+        self.write(name, places, flat)
+        return flat.reshape(len(places), *self.shapes[name])
+
+    def placed(self) -> "Bucket":
+        """All rows on the devices; each process makes those of its own."""
+        # Rows that fill up to a multiple of the devices: no order ever names them.
+        held = np.minimum(np.arange(devices.filled_up(len(self), self.mesh)), len(self) - 1)
+
+        def place(name: str) -> jax.Array:
+            shape = (len(held), *self.shapes[name])
+            return devices.deal_out(shape, 0, lambda part: self.array(name, held[part]), self.mesh)
+
+        return Bucket({name: place(name) for name in self.shapes}, self.batch_size, len(self), self.mesh)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """Rows padded to one width, on the devices.
+
+    `rows` maps names to arrays: 'logmel' float32 [rows, frames, mels] in dB, 'frames' int32 [rows], 'tokens' int32
+    [rows, tokens], 'n_tokens' int32 [rows], 'label' int32 [rows], 'weight' float32 [rows], and 'clip' int32 [rows],
+    the position of the row's clip in `Dataset.clips`. In the place of log-mels there may be waveforms: 'wave' int16
+    [rows, samples], 'samples' int32 [rows], and 'scale' float32 [rows] to multiply them by. A model of functionals sees
+    'functionals' float32 [rows, functionals] and no length. A batch holds `batch_size` rows; the first `count` rows
+    are those of the bucket. `mesh`: the devices that rows and batches are dealt out to.
+    """
+
+    rows: dict[str, jax.Array]
+    batch_size: int = dataclasses.field(metadata={"static": True})
+    count: int = dataclasses.field(metadata={"static": True})
+    mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self) // self.batch_size)
+
+
+def batch_places(slot, batch_size: int, rows: int, mesh: Mesh | None):
+    """Where batch number `slot` of `rows` rows lies in their order, [lanes], and which lanes count, bool [lanes].
+
+    There may be more lanes than `batch_size` and fewer rows than lanes: those that are left repeat the last row and
+    do not count. Works on NumPy's and on JAX's numbers.
+    """
+    places = slot * batch_size + np.arange(devices.filled_up(batch_size, mesh))
+    numbers = jnp if isinstance(places, jax.Array) else np
+    return numbers.minimum(places, rows - 1), places < numbers.minimum(rows, (slot + 1) * batch_size)
+
+
+def even_batch(rows: int, batch_size: int) -> int:
+    """Size of equal batches instead of full ones and a small rest; the convolutions work in groups of rows."""
+    steps = -(-rows // batch_size)
+    return min(round_up(-(-rows // steps), BATCH_MULTIPLE), batch_size)
+
+
+def round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -1,0 +1,119 @@
+"""Best checkpoints -> predictions of every test clip -> scores with intervals."""
+
+import csv
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+from absl import logging
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from emoflax.configs import default
+from emoflax.data.clip import Corpus
+from emoflax.data.dataset import Features
+from emoflax.errors import UserError
+from emoflax.experiment import identity
+from emoflax.experiment import run as experiment
+from emoflax.parallel import mesh as devices
+from emoflax.reporting import metrics
+from emoflax.training import loop as train
+from emoflax.training.checkpoint import Checkpoints, open_existing
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Clips that one model has not seen: log-probabilities [clips, classes] and positions [clips] in the corpus."""
+
+    seed: int
+    fold: int
+    epoch: int
+    clips: np.ndarray
+    log_p: np.ndarray
+    parameters: int
+    seconds: float  # that the model was trained for
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model as its checkpoint describes it."""
+
+    config: ConfigDict
+    description: dict
+    model: nnx.GraphDef
+    state: train.TrainState
+
+    @property
+    def parameters(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+
+def restore(
+    folder: pathlib.Path, *, last: bool = False, views: ConfigDict | None = None, mesh: Mesh | None = None
+) -> Trained:
+    """Rebuilds the best model of a checkpoint folder, or that of its last epoch, from the folder alone.
+
+    Args:
+      views: config.evaluate, in the place of the one that it was trained with.
+      mesh: the devices that get the weights, whatever they were trained on; None: the first one alone.
+
+    Raises:
+      UserError: there is no checkpoint, or it does not fit the model that it describes.
+    """
+    checkpoints: Checkpoints = open_existing(folder)
+    epoch = checkpoints.latest() if last else checkpoints.best()
+    description = checkpoints.describe(epoch)
+    config = default.get_config()  # fields that came after the checkpoint change nothing at their defaults
+    config.update(description["config"])
+    config.evaluate = config.evaluate if views is None else views
+    model = experiment.build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
+    recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
+    state = checkpoints.restore(epoch, devices.like(jax.eval_shape(lambda: recipe.init(model, 0)), mesh))
+    checkpoints.close()
+    return Trained(config, description, recipe.model, state)
+
+
+def predict_member(
+    config: ConfigDict, features: Features, member: experiment.Member, part: str = "test", *, last: bool = False
+) -> Predictions:
+    """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
+    mesh = devices.all_devices()
+    trained = restore(member.checkpoints, last=last, views=config.evaluate, mesh=mesh)
+    here = identity.describe(config, features, member.split, member.seed, trained.description["vocabulary"])
+    if changed := identity.differences(trained.description, here):
+        raise UserError(
+            f"the checkpoint in {member.folder} was trained with other settings ({'; '.join(changed[:4])}); "
+            "evaluate it with the config that trained it"
+        )
+    clips = getattr(member.split, part)
+    dataset = experiment.dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
+    log_p = train.score(trained.model, trained.state, dataset)
+    epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
+    return Predictions(member.seed, member.split.fold, epoch, dataset.clips, log_p, trained.parameters, seconds)
+
+
+def confusions(predictions: list[Predictions], corpus: Corpus) -> np.ndarray:
+    """[seeds, speakers, classes, classes], each seed's folds pooled: a clip is scored by the fold that it is out of."""
+    per_seed = []
+    for seed in sorted({p.seed for p in predictions}):
+        clips = np.concatenate([p.clips for p in predictions if p.seed == seed])
+        predicted = np.concatenate([p.log_p.argmax(1) for p in predictions if p.seed == seed])
+        label = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
+        speaker = np.array([corpus.clips[i].speaker for i in clips])
+        per_seed.append(metrics.speaker_confusions(label, predicted, speaker, len(corpus.labels)))
+    return np.stack(per_seed)
+
+
+def write_predictions(path: pathlib.Path, predictions: list[Predictions], corpus: Corpus) -> None:
+    """One CSV line per clip and seed, with the probability of every class."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["corpus", "seed", "fold", "clip", "speaker", "label", "predicted", *corpus.labels])
+        for p in predictions:
+            for position, log_p in zip(p.clips, p.log_p, strict=True):
+                clip, guess = corpus.clips[position], corpus.labels[int(log_p.argmax())]
+                shown = [f"{value:.6f}" for value in np.exp(log_p)]
+                writer.writerow([corpus.name, p.seed, p.fold, clip.id, clip.speaker, clip.label, guess, *shown])
+    logging.info("predictions of every clip: %s", path)

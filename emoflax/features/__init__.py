@@ -1,0 +1,1 @@
+"""From a recording to features on the host: decoding, log-mels, contours, functionals, transcripts, tokens."""

@@ -1,0 +1,1 @@
+"""From a trained model and some recordings to predictions."""

@@ -1,0 +1,189 @@
+"""What a model with attention pooling looked at: a picture per input, over the spectrogram and over the words."""
+
+import functools
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from emoflax.audio.frontend import band_edges_hz
+from emoflax.data import dataset as data
+from emoflax.errors import UserError
+from emoflax.experiment import evaluate
+from emoflax.experiment import run as experiment
+from emoflax.reporting import report
+from emoflax.training import loop as train
+
+INCH = 0.42  # of the picture's width for each word
+TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a model whose pooling has no weights to draw."""
+    if config.model.pooling != "attention":
+        raise UserError(
+            f"--explain draws the weights of attention pooling, but {config.name!r} was trained with config.model."
+            f"pooling={config.model.pooling!r}; train configs/attention_cnn.py (sound), attention_gru.py (words) or "
+            "fusion_late.py (both), or any config with --config.model.pooling=attention"
+        )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def attention(model: nnx.GraphDef, params: Any, statistics: Any, bucket: data.Bucket) -> dict[str, jax.Array]:
+    """Modality -> attention weights [rows, steps, heads] of a bucket's rows, in their order."""
+
+    def look(slot):
+        batch = train.batch_at(bucket, jnp.arange(len(bucket)), slot)
+        return nnx.merge(model, params, statistics, copy=True).attention(batch)
+
+    stacked = jax.lax.map(look, jnp.arange(bucket.steps))
+    return jax.tree.map(lambda w: w.reshape(-1, *w.shape[2:])[: len(bucket)], stacked)
+
+
+def rows(trained: evaluate.Trained, dataset: data.Dataset) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(clip, modality -> weights [steps, heads]) of every row; the windows of a long clip come in their order."""
+    for bucket in dataset.buckets:
+        found = attention(trained.model, trained.state.evaluated, trained.state.statistics, bucket)
+        found = jax.device_get(found)
+        for row, clip in enumerate(np.asarray(bucket.rows["clip"])):
+            yield int(clip), {name: weights[row] for name, weights in found.items()}
+
+
+def over_time(
+    windows: Sequence[np.ndarray], centres: np.ndarray, starts: Sequence[int], frames: int, max_frames: int
+) -> np.ndarray:
+    """Attention at every frame relative to its mean over the clip, [frames, heads]: 1 is a frame like any other.
+
+    Args:
+      windows: weights [steps, heads] of each window.
+      centres: frame in the middle of each step, [steps]; several steps may share one, nan is a step without a place.
+      starts: first frame of each window.
+    """
+    moments, step = np.unique(centres[np.isfinite(centres)], return_inverse=True)
+    total, count = np.zeros((frames, windows[0].shape[1])), np.zeros((frames, 1))
+    for weights, start in zip(windows, starts, strict=True):
+        at_moment = np.zeros((len(moments), weights.shape[1]))
+        np.add.at(at_moment, step, weights[np.isfinite(centres)])
+        length = min(frames - start, max_frames)
+        place = np.arange(length) + 0.5
+        nearest = np.abs(place[:, None] - moments).argmin(1)
+        total[start : start + length] += at_moment[nearest]
+        count[start : start + length] += 1
+    curve = total / count
+    return curve / np.maximum(curve.mean(0, keepdims=True), 1e-12)
+
+
+def draw(
+    trained: evaluate.Trained, utterances: Sequence, dataset: data.Dataset, p: np.ndarray, folder: pathlib.Path
+) -> list[pathlib.Path]:
+    """Writes `<name of the input>-attention.png` into the folder for every utterance; returns the files.
+
+    Args:
+      utterances: of `predict`, whose rows `dataset` holds.
+      p: probabilities [clips, classes].
+    """
+    config, labels = trained.config, trained.description["labels"]
+    encoder = nnx.merge(trained.model, trained.state.evaluated, trained.state.statistics).audio
+    windows = [[] for _ in utterances]
+    for clip, weights in rows(trained, dataset):
+        windows[clip].append(weights)
+    written = []
+    for utterance, found, row in zip(utterances, windows, p, strict=True):
+        curve = words = None
+        if len(utterance.logmel):
+            curve = _curve(encoder, [weights["audio"] for weights in found], len(utterance.logmel), config)
+        if utterance.words:
+            words = found[0]["text"][: len(utterance.words)]
+        path = _free(folder / f"{utterance.path.stem}-attention.png", written)
+        title = f"{utterance.path.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %"
+        bands = utterance.logmel[:, : config.audio.mels]  # contours may follow
+        picture(path, title, config, bands, curve, utterance.words, words)
+        written.append(path)
+    return written
+
+
+def _curve(encoder: nnx.Module, windows: list[np.ndarray], frames: int, config: ConfigDict) -> np.ndarray:
+    if not hasattr(encoder, "centres"):
+        raise UserError(
+            f"--explain: the audio encoder {config.model.audio!r} does not say where in time its steps are "
+            "(a method `centres`, see emoflax/models/__init__.py)"
+        )
+    longest = experiment.max_frames(config)
+    centres = encoder.centres(len(windows[0]))
+    return over_time(windows, centres, data.window_starts(frames, longest), frames, longest)
+
+
+def _free(path: pathlib.Path, taken: Sequence[pathlib.Path]) -> pathlib.Path:
+    """The path, numbered where another input of this command has the same name."""
+    candidates = (path.with_stem(f"{path.stem}-{n}" if n > 1 else path.stem) for n in itertools.count(1))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def picture(
+    path: pathlib.Path,
+    title: str,
+    config: ConfigDict,
+    logmel: np.ndarray,
+    curve: np.ndarray | None,
+    words: Sequence[str],
+    weights: np.ndarray | None,
+) -> None:
+    """Spectrogram with attention over time above, words with their attention below; what is None is left out.
+
+    Args:
+      logmel: [frames, mels].
+      curve: of `over_time`, [frames, heads].
+      weights: of the words, [words, heads].
+    """
+    plt = report.pyplot()
+    heights = [] if curve is None else [3.0]
+    heights += [] if weights is None else [0.9 + 0.25 * weights.shape[1]]
+    width = 7.0 if weights is None else max(7.0, 2.0 + INCH * len(words))
+    figure, axes = plt.subplots(
+        len(heights), figsize=(width, 1.0 + sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    panels = list(axes[:, 0])
+    if curve is not None:
+        _draw_sound(panels.pop(0), config, logmel, curve)
+    if weights is not None:
+        _draw_words(panels.pop(0), words[: len(weights)], weights)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _draw_sound(axes, config: ConfigDict, logmel: np.ndarray, curve: np.ndarray) -> None:
+    hop_s = config.audio.hop_ms / 1000
+    seconds = len(logmel) * hop_s
+    axes.imshow(logmel.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, config.audio.mels))
+    centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1]
+    ticks_hz = [hz for hz in TICKS_HZ if centres_hz[0] <= hz <= centres_hz[-1]]
+    axes.set_yticks(np.interp(ticks_hz, centres_hz, np.arange(len(centres_hz)) + 0.5), ticks_hz)
+    axes.set(xlabel="seconds", ylabel="Hz")
+    over = axes.twinx()
+    times = (np.arange(len(curve)) + 0.5) * hop_s
+    for head in range(curve.shape[1]):
+        over.plot(times, curve[:, head], color=f"C{head}", linewidth=1, drawstyle="steps-mid", label=f"head {head + 1}")
+    over.plot(times, curve.mean(1), color="black", linewidth=2.5, drawstyle="steps-mid", label="mean")
+    over.set(ylabel="attention (1: a mean frame)", xlim=(0, seconds), ylim=(0, 1.2 * curve.max()))
+    over.legend(fontsize=7, ncols=5, loc="upper right")
+
+
+def _draw_words(axes, words: Sequence[str], weights: np.ndarray) -> None:
+    heads = weights.shape[1]
+    shares = np.concatenate([weights.mean(1, keepdims=True), weights], axis=1).T
+    darkest = max(shares.max(), 3 / len(words))  # so that equal attention looks pale
+    axes.imshow(shares, aspect="auto", cmap="Oranges", vmin=0, vmax=darkest)
+    for row, column in np.ndindex(shares.shape):
+        dark = shares[row, column] > 0.6 * darkest
+        text = f"{100 * shares[row, column]:.0f}"
+        axes.text(column, row, text, ha="center", va="center", size=7, color="white" if dark else "black")
+    axes.set_xticks(range(len(words)), words, rotation=40, ha="right")
+    axes.set_yticks(range(heads + 1), ["mean", *(f"head {head + 1}" for head in range(heads))])
+    axes.set_title("attention to each word, %", size=9)

@@ -1,0 +1,237 @@
+"""A checkpoint and some recordings -> probabilities, with the same features as in training."""
+
+import dataclasses
+import glob
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from emoflax import models
+from emoflax.data import dataset as data
+from emoflax.data import speakernorm, splits
+from emoflax.data.clip import channels
+from emoflax.errors import UserError, WeightsUnavailable
+from emoflax.experiment import closed_form as solved
+from emoflax.experiment import evaluate
+from emoflax.experiment import run as experiment
+from emoflax.inference import explain as explanation
+from emoflax.training import loop as train
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
+
+
+def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[pathlib.Path]:
+    """Files named by paths, folders (searched to the bottom) and glob patterns, sorted.
+
+    Raises:
+      UserError: a pattern that leads to no file.
+    """
+    found: dict[pathlib.Path, None] = {}
+    for pattern in patterns:
+        path = pathlib.Path(pattern)
+        if path.is_dir():
+            files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes]
+        elif path.is_file():
+            files = [path]
+        else:
+            files = [pathlib.Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+        if not files:
+            raise UserError(f"--inputs={pattern}: no {'/'.join(suffixes)} file there; name a file, a folder or a glob")
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """What one file gives: what `sound_of` makes of it, and words; either is empty where there is none or none is
+    wanted."""
+
+    path: pathlib.Path
+    logmel: np.ndarray | list[np.ndarray]
+    words: list[str]
+
+
+def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.ndarray]:
+    """Log-mel [frames, mels], or one per speed; no frames for a model that does not hear, and for a text file."""
+    from emoflax.features import audio
+
+    if config.model.functionals in models.HEAR_FRAMES:
+        return [audio.log_mel(str(path), **fields)[0] for fields in solved.audio_of_speeds(config).values()]
+    if config.model.functionals:
+        return functionals_of(config, path)
+    if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
+        return np.zeros((0, channels(config.audio)), np.float32)
+    if frontend := experiment.frontend_of(config):
+        kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
+        return frontend.alone(*audio.waveform(str(path), **kept)[:2])
+    return audio.log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
+
+
+def functionals_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
+    """Functionals [speeds, functionals] of a recording."""
+    from emoflax.features import functionals
+
+    kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
+    return functionals.of_recording(str(path), **kept, **config.functionals.to_dict())[0]
+
+
+def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
+    """Words of a text file, or those that Whisper hears in a recording."""
+    from emoflax.features import text
+
+    if not config.model.text:
+        return []
+    cut = text.cutter(config.text.to_dict())
+    if path.suffix.lower() not in TEXT_SUFFIXES:
+        return cut(text.transcribe_file(str(path), config.text.to_dict(), config.data.cache_dir))
+    try:
+        return cut(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no UTF-8 text file: {error}") from error
+
+
+def read_inputs(config: ConfigDict, paths: Sequence[pathlib.Path]) -> tuple[list[Utterance], list[str]]:
+    """Every file that can be read, and why the others cannot."""
+    utterances, failures, wordless = [], [], {}
+    for path in paths:
+        try:
+            utterances.append(read_input(config, path, wordless))
+        except WeightsUnavailable:  # the next file would fail the same way
+            raise
+        except UserError as error:
+            failures.append(str(error))
+    _tell_missing(config, utterances, {path: str(error) for path, error in wordless.items()})
+    return utterances, failures
+
+
+def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Path, UserError]) -> Utterance:
+    """One file; a model of sound and words makes do with one of them.
+
+    Args:
+      wordless: recordings whose words could not be had so far, and why; this one is added if it is another.
+    """
+    logmel = sound_of(config, path)
+    no_whisper = next((error for error in wordless.values() if isinstance(error, WeightsUnavailable)), None)
+    try:
+        if no_whisper and len(logmel):  # to look for it again takes seconds and finds the same
+            raise no_whisper
+        words = words_of(config, path)
+        if config.model.audio and config.model.text and not words:
+            raise UserError(f"{path} holds no words")
+    except UserError as error:
+        if not len(logmel):
+            raise
+        words, wordless[path] = [], error
+    return Utterance(path, logmel, words)
+
+
+def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Their sounds on the scale of all of them together, as in training under a protocol '...+speakernorm'.
+
+    Raises:
+      UserError: too few recordings to know a speaker by.
+    """
+    sounds = [utterance.logmel for utterance in utterances if len(utterance.logmel)]
+    if len(sounds) < 2:
+        raise UserError(
+            f"the model was trained with {speakernorm.SUFFIX}: it hears a recording against others of the same "
+            "speaker; give more of that speaker's recordings to --inputs, or train without"
+        )
+    logging.warning(
+        "the scale is that of the %d given recordings, taken for one speaker's: it fits if they are, and if they are "
+        "many, in many emotions", len(sounds),
+    )  # fmt: skip
+    level = speakernorm.level_of(sounds)
+    return [dataclasses.replace(one, logmel=level(one.logmel) if len(one.logmel) else one.logmel) for one in utterances]
+
+
+def _tell_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
+    """One line for every reason why files are judged by one modality of two."""
+    untrained = {name: "" if share else ", for which the model was not trained (config.model.modality_dropout)"
+                 for name, share in config.model.modality_dropout.items()}  # fmt: skip
+    for reason in dict.fromkeys(wordless.values()):
+        paths = [str(path) for path, why in wordless.items() if why == reason]
+        logging.warning("judged by the sound alone%s: %s: %s", untrained["text"], _few(paths), reason)
+    if config.model.audio and (soundless := [str(x.path) for x in utterances if not len(x.logmel)]):
+        logging.warning("judged by the words alone%s: %s", untrained["audio"], _few(soundless))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path | None, *, explain: bool) -> None:
+    """Prints a table and writes one JSON line per file; `explain` adds a picture of what the model looked at.
+
+    Files that cannot be read are listed at the end and do not keep the others from being predicted.
+
+    Raises:
+      UserError: no checkpoint, no input, files that cannot be read, or nothing to explain.
+    """
+    trained = evaluate.restore(folder)
+    config = trained.config
+    if explain:
+        explanation.check(config)
+    if trained.description["notice"]:
+        logging.warning("%s", trained.description["notice"])
+    suffixes = AUDIO_SUFFIXES + TEXT_SUFFIXES if config.model.text else AUDIO_SUFFIXES
+    paths = find_inputs(patterns, suffixes)
+    utterances, failures = read_inputs(config, paths)
+    if utterances and splits.by_speaker(trained.description["protocol"]):
+        utterances = of_one_speaker(utterances)
+    if utterances:
+        dataset = dataset_of(trained, utterances)
+        p = np.exp(train.score(trained.model, trained.state, dataset))
+        _show(trained, [utterance.path for utterance in utterances], p, output)
+        if explain:
+            pictures = explanation.draw(trained, utterances, dataset, p, output.parent if output else pathlib.Path())
+            print("\n".join(f"attention drawn: {picture}" for picture in pictures))
+    if failures:
+        raise UserError(f"{len(failures)} of {len(paths)} files could not be read: " + "; ".join(failures[:5]))
+
+
+def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> data.Dataset:
+    config, vocabulary = trained.config, trained.description["vocabulary"]
+    made, speeds = config.model.functionals, 1
+    sounds = [x.logmel for x in utterances]
+    if made in models.HEAR_FRAMES:
+        made, speeds, sounds = "", len(solved.audio_of_speeds(config)), [x for of_clip in sounds for x in of_clip]
+    return data.from_arrays(
+        None if made or config.model.text and not config.model.audio else sounds,
+        [data.token_ids(x.words, vocabulary) for x in utterances] if config.model.text else None,
+        np.zeros(len(utterances), np.int32),
+        max_frames=experiment.max_frames(config),
+        max_tokens=config.text.max_tokens,
+        batch_size=config.train.batch_size,
+        buckets=config.data.buckets,
+        speeds=speeds,
+        functionals=sounds if made else None,
+    )
+
+
+def _show(trained: evaluate.Trained, paths: list[pathlib.Path], p: np.ndarray, output: pathlib.Path | None) -> None:
+    labels = trained.description["labels"]
+    width = max(len(str(path)) for path in paths)
+    print(f"{'file':{width}}  {'emotion':10}  " + "  ".join(f"{label[:9]:>9}" for label in labels))
+    for path, row in zip(paths, p, strict=True):
+        print(f"{path!s:{width}}  {labels[int(row.argmax())]:10}  " + "  ".join(f"{value:9.3f}" for value in row))
+    lines = [
+        json.dumps({
+            "file": str(path),
+            "emotion": labels[int(row.argmax())],
+            "probabilities": {label: round(float(value), 6) for label, value in zip(labels, row, strict=True)},
+            "trained_on": trained.description["corpus"],
+        })
+        for path, row in zip(paths, p, strict=True)
+    ]
+    if output is None:
+        print("\n".join(lines))
+        return
+    output.write_text("\n".join(lines) + "\n")
+    print(f"as JSON lines: {output}", file=sys.stderr)

@@ -1,0 +1,153 @@
+"""Several processes that train one model: how they meet, and what one of them does for all.
+
+Every process runs the same command. All compute, and all write their share of a checkpoint; process 0 alone makes the
+features, writes reports and logs, and draws the progress bar.
+"""
+
+import errno
+import itertools
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from emoflax.errors import UserError
+from emoflax.training.checkpoint import wait_for_all_processes
+
+MODES = ("train", "eval", "precompute")
+_LAST_STEP_S = 30  # a process that is done waits so long for the others
+_PRECOMPUTE_S = 24 * 3600.0
+_numbers = itertools.count()  # of the times that all processes waited for each other
+T = TypeVar("T")
+
+
+def connect(
+    on: bool, mode: str, coordinator: str | None, processes: int | None, process: int | None, timeout_s: int
+) -> None:
+    """Makes this process one of several, before JAX looks for devices.
+
+    Args:
+      on: whether there are several.
+      coordinator: HOST:PORT of process 0; None, with the next two: the cluster says who takes part.
+      processes: how many there are.
+      process: number of this one.
+      timeout_s: how long to wait for the others.
+
+    Raises:
+      UserError: flags that do not go together, no cluster, a port that is taken. Where the others do not come, the
+        program ends here, with a sentence and status 2.
+    """
+    given = [value is not None for value in (coordinator, processes, process)]
+    if not on:
+        if any(given):
+            raise UserError("--coordinator, --processes and --process say how processes meet: they need --multihost")
+        return
+    if mode not in MODES:
+        raise UserError(f"--multihost goes with --mode={', '.join(MODES)}, not with --mode={mode}")
+    if any(given) and not all(given):
+        raise UserError(
+            "--multihost needs --coordinator=HOST:PORT, --processes=N and --process=I together, or none of them where "
+            "the cluster (SLURM, Open MPI, Kubernetes, Cloud TPU) says who takes part"
+        )
+    if all(given):
+        _check(coordinator, processes, process)
+        _go_past_proxies(coordinator)
+    where = f"process {process} of {processes} at {coordinator}" if all(given) else "what the cluster says"
+    # JAX ends the program with a C++ stack trace when its own time is up: be earlier.
+    watch = threading.Timer(timeout_s, _give_up, (where, timeout_s))
+    watch.daemon = True
+    watch.start()
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, process,
+            initialization_timeout=timeout_s + 60, shutdown_timeout_seconds=_LAST_STEP_S,
+        )  # fmt: skip
+    except (ValueError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if reason == "coordinator_address should be defined.":
+            reason = "no cluster was recognised (SLURM, Open MPI, Kubernetes, Cloud TPU)"
+        raise UserError(f"--multihost: {reason}; name --coordinator=HOST:PORT, --processes and --process") from error
+    finally:
+        watch.cancel()
+    if not is_first():
+        logging.set_verbosity(logging.WARNING)
+    logging.info("%d processes with %d devices together", jax.process_count(), jax.device_count())
+
+
+def _check(coordinator: str, processes: int, process: int) -> None:
+    if processes < 1 or not 0 <= process < processes:
+        raise UserError(f"--process={process} must be from 0 to --processes={processes} less 1")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator={coordinator} must be HOST:PORT of process 0, e.g. 10.0.0.1:1234")
+    if process:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(port)))
+        except OSError as error:
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+            raise UserError(f"--coordinator={coordinator}: port {port} {why} on this host; choose another") from error
+
+
+def _go_past_proxies(coordinator: str) -> None:
+    """A cluster's processes meet directly, though the way out to the Internet may lead through a proxy."""
+    known = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy")  # noqa: SIM112
+    os.environ["no_grpc_proxy"] = ",".join(filter(None, (known, coordinator.rpartition(":")[0])))  # noqa: SIM112
+    jax.config.update("jax_check_proxy_envs", False)  # it would warn of them
+
+
+def _give_up(where: str, timeout_s: int) -> None:
+    print(
+        f"\nerror: --multihost: the processes did not meet within {timeout_s} s ({where}); check that all of them run, "
+        "that --coordinator names the host of process 0, and that its port can be reached from the others",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    os._exit(2)  # the main thread is in a call that hears no exception
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def first_then_all(make: Callable[[], T]) -> T:
+    """`make()` of process 0 and then of the others, who find on disk what it has made.
+
+    Raises:
+      UserError: in every process, if process 0 raised one.
+    """
+    if jax.process_count() == 1:
+        return make()
+    made = failure = None
+    if is_first():
+        try:
+            made = make()
+        except UserError as error:
+            failure = error
+    wait_for_all_processes(f"emoflax-{next(_numbers)}", _PRECOMPUTE_S)
+    if multihost_utils.broadcast_one_to_all(np.array(failure is not None)):
+        raise failure or UserError("process 0 stopped; its own message says why")
+    return made if is_first() else make()
+
+
+def own_share(items: np.ndarray) -> np.ndarray:
+    """What this process is to look at where every process adds its part."""
+    return items[jax.process_index() :: jax.process_count()]
+
+
+def total(numbers: np.ndarray) -> np.ndarray:
+    """Sum of float64 arrays over the processes, the same in each."""
+    if jax.process_count() == 1:
+        return numbers
+    # As bytes: JAX would turn them into float32.
+    gathered = multihost_utils.process_allgather(np.ascontiguousarray(numbers, np.float64).view(np.uint8))
+    return np.ascontiguousarray(gathered).view(np.float64).reshape(-1, *numbers.shape).sum(0)

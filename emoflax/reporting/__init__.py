@@ -1,0 +1,1 @@
+"""Scores, intervals, reports, comparisons and the ledger of results."""

@@ -1,0 +1,168 @@
+"""Runs against each other, speaker by speaker: clips of one speaker are not independent of each other.
+
+    python main.py --mode=compare --runs=runs/cnn2-ravdess-emobox6-nested/one,runs/cnn3-ravdess-emobox6-nested/one
+
+The interval of a difference comes from a paired bootstrap: every resample draws the same speakers for both runs. The p
+value is that of Wilcoxon's signed-rank test over the speakers' UARs, corrected for the number of pairs (Holm 1979).
+"""
+
+import csv
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.stats
+
+from emoflax.errors import UserError
+from emoflax.reporting import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Test predictions of a run. `clips`: id -> (speaker, label); `confusions`: [seeds, speakers, true, predicted]."""
+
+    name: str
+    corpus: str
+    protocol: str
+    labels: tuple[str, ...]
+    clips: dict[str, tuple[str, str]]
+    confusions: np.ndarray
+
+    @property
+    def uar(self) -> float:
+        """Mean over seeds."""
+        return float(metrics.scores(self.confusions.sum(1))["uar"].mean())
+
+    @property
+    def speaker_uars(self) -> np.ndarray:
+        """[speakers], mean over seeds."""
+        return metrics.scores(self.confusions)["uar"].mean(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """UAR of run `a` less that of run `b`, as shares; `p` of Wilcoxon's test, `p_holm` corrected for all pairs."""
+
+    a: str
+    b: str
+    uar: float
+    low: float | None
+    high: float | None
+    speakers_better: int
+    speakers_worse: int
+    p: float
+    p_holm: float
+
+
+def read(folder: pathlib.Path) -> Run:
+    """Raises UserError where the folder holds no finished run."""
+    try:
+        with (folder / "predictions.csv").open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        facts = json.loads((folder / "report.json").read_text())
+        labels = tuple(facts["labels"])
+        clips = {line["clip"]: (line["speaker"], line["label"]) for line in lines}
+        per_seed = []
+        for seed in sorted({line["seed"] for line in lines}):
+            of_seed = [line for line in lines if line["seed"] == seed]
+            label, predicted = (
+                np.array([labels.index(line[column]) for line in of_seed]) for column in ("label", "predicted")
+            )
+            speaker = np.array([line["speaker"] for line in of_seed])
+            per_seed.append(metrics.speaker_confusions(label, predicted, speaker, len(labels)))
+        return Run(str(folder), facts["corpus"], facts["protocol"], labels, clips, np.stack(per_seed))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder} holds no finished run ({error}); --runs takes folders with predictions.csv and report.json: "
+            "a run of --mode=train, or one/ and ensemble/ of --mode=crossval"
+        ) from error
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Raises UserError unless all runs tested the same clips under the same protocol."""
+    if len({run.name for run in runs}) != len(runs) or len(runs) < 2:
+        raise UserError("--runs needs two or more different folders: --runs=A,B")
+    first = runs[0]
+    for run in runs[1:]:
+        for what in ("corpus", "protocol", "labels"):
+            if (here := getattr(run, what)) != (there := getattr(first, what)):
+                raise UserError(f"{run.name} has {what} {here}, {first.name} has {there}: they cannot be compared")
+        if run.clips != first.clips:
+            odd = sorted(set(run.clips.items()) ^ set(first.clips.items()))
+            raise UserError(
+                f"{first.name} and {run.name} did not test the same clips: {len({clip for clip, _ in odd})} differ, "
+                f"{odd[0][0]} first; compare runs over the same folds of the same corpus"
+            )
+
+
+def differences(runs: Sequence[Run]) -> list[Difference]:
+    """Every pair, in the order of `runs`."""
+    pairs = list(itertools.combinations(runs, 2))
+    p = [wilcoxon(a.speaker_uars - b.speaker_uars) for a, b in pairs]
+    return [_difference(a, b, *ps) for (a, b), *ps in zip(pairs, p, holm(p), strict=True)]
+
+
+def _difference(a: Run, b: Run, p: float, p_holm: float) -> Difference:
+    # The bootstrap draws from a seed of its own: the same speakers for both.
+    again = [metrics.bootstrap(run.confusions) for run in (a, b)]
+    low = high = None
+    if again[0] is not None:
+        ours, theirs = (metrics.scores(matrices)["uar"].mean(-1) for matrices in again)
+        low, high = map(float, metrics.intervals(ours - theirs))
+    better = a.speaker_uars - b.speaker_uars
+    return Difference(
+        a.name, b.name, a.uar - b.uar, low, high, int((better > 0).sum()), int((better < 0).sum()), p, p_holm
+    )
+
+
+def wilcoxon(difference: np.ndarray) -> float:
+    """Two-sided p value of paired differences; 1 where no pair differs."""
+    return float(scipy.stats.wilcoxon(difference).pvalue) if np.any(difference) else 1.0
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values corrected for their number, in the order given (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.asarray(p)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return corrected.tolist()
+
+
+def render(runs: Sequence[Run], found: Sequence[Difference]) -> str:
+    """The comparison as Markdown."""
+    first = runs[0]
+    lines = [f"# {first.corpus}, {first.protocol}: {len(runs)} runs compared", ""]
+    lines += [f"- {len(first.clips)} test clips of {first.confusions.shape[1]} speakers; means over each run's seeds"]
+    lines += ["- intervals: speakers resampled, the same for both; p: Wilcoxon's signed-rank test over speakers", ""]
+    lines += ["| run | UAR | seeds |", "|---|---|---|"]
+    lines += [f"| {run.name} | {100 * run.uar:.1f} % | {len(run.confusions)} |" for run in runs]
+    lines += ["", "| difference | UAR, points | 95 % interval | speakers better, worse | p | p (Holm) |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for d in found:
+        bounds = "none: one speaker" if d.low is None else f"{100 * d.low:+.1f} to {100 * d.high:+.1f}"
+        lines.append(
+            f"| {d.a} − {d.b} | {100 * d.uar:+.1f} | {bounds} | {d.speakers_better}, {d.speakers_worse} | {d.p:.3g} | "
+            f"{d.p_holm:.3g} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def run(folders: Sequence[pathlib.Path], workdir: pathlib.Path) -> str:
+    """Writes compare.md and compare.json into `workdir`, and returns the former's text."""
+    runs = [read(folder) for folder in folders]
+    check_comparable(runs)
+    found = differences(runs)
+    text = render(runs, found)
+    facts = {"corpus": runs[0].corpus, "protocol": runs[0].protocol, "uar": {run.name: run.uar for run in runs}}
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "compare.md").write_text(text)
+        content = facts | {"differences": [dataclasses.asdict(d) for d in found]}
+        (workdir / "compare.json").write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write into {workdir}: {error.strerror}; choose another --workdir") from error
+    return text

@@ -1,0 +1,161 @@
+"""Scores -> report.md, report.json and two pictures, all of which name the corpus and the protocol."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from emoflax.training import monitor
+
+NAMES = {"uar": "UAR", "accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What has to stand beside every number."""
+
+    config: str
+    corpus: str
+    notice: str
+    protocol: str
+    protocol_note: str
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    clips: int
+    speakers: int
+    parameters: int
+    seconds: float
+    command: str
+    commit: str
+    machine: str
+    date: str
+    text_check: str = ""
+    word_errors: tuple[int, int] | None = None  # in the transcripts of the test clips; words of their reference text
+    pretrained: bool = False  # whether an encoder began with published weights
+    ensemble: int = 1  # models in a pool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"{self.config} on {self.corpus}, {self.protocol}"
+
+
+def write(
+    folder: pathlib.Path, facts: Facts, labels: tuple[str, ...], confusions: np.ndarray, summary: dict[str, dict]
+) -> str:
+    """Writes report.json, report.md and confusion.png; returns the report's text.
+
+    Args:
+      confusions: [seeds, speakers, classes, classes].
+    """
+    total = confusions.sum((0, 1))
+    everything = {**dataclasses.asdict(facts), "labels": labels, "confusion": total.tolist(), "metrics": summary}
+    (folder / "report.json").write_text(json.dumps(everything, indent=2) + "\n")
+    text = render(facts, labels, total, summary)
+    (folder / "report.md").write_text(text)
+    draw_confusion(folder / "confusion.png", facts, labels, total, summary["confusion"])
+    return text
+
+
+def render(facts: Facts, labels: tuple[str, ...], total: np.ndarray, summary: dict[str, dict]) -> str:
+    """The report as Markdown."""
+    folds = ", ".join(map(str, facts.folds))
+    lines = [f"# {facts.title}", ""]
+    lines += [f"**{facts.notice}**", ""] if facts.notice else []
+    lines += [
+        f"- {facts.protocol_note}",
+        f"- folds {folds}; seeds {', '.join(map(str, facts.seeds))}; {facts.clips} test clips of {facts.speakers} "
+        f"speakers; {facts.parameters:,} parameters; chance {100 / len(labels):.1f} % UAR",
+        f"- `{facts.command}`",
+        f"- {facts.seconds:.0f} s on {facts.machine}; {facts.date}; commit {facts.commit or 'unknown'}",
+    ]
+    lines += [f"- a pool of up to {facts.ensemble} models"] if facts.ensemble > 1 else []
+    lines += [f"- {note}" for note in (facts.text_check, _word_error_rate(facts.word_errors), *facts.notes) if note]
+    lines += ["", "| | mean of seeds | 95 % interval (speakers resampled) | each seed |", "|---|---|---|---|"]
+    for key, name in NAMES.items():
+        each = ", ".join(f"{100 * value:.1f}" for value in summary[key]["seeds"])
+        values = summary[key]
+        lines.append(f"| {name} | {100 * values['mean']:.1f} % | {_bounds(values['low'], values['high'])} | {each} |")
+    lines += ["", "| recall of | % | 95 % interval | predicted as |", "|---|---|---|---|"]
+    recall = summary["recall"]
+    for i, label in enumerate(labels):
+        share = "no clips" if recall["mean"][i] is None else f"{100 * recall['mean'][i]:.1f}"
+        guesses = ", ".join(f"{labels[j]} {total[i, j]}" for j in np.argsort(-total[i], kind="stable") if total[i, j])
+        lines.append(f"| {label} | {share} | {_bounds(recall['low'][i], recall['high'][i])} | {guesses} |")
+    return "\n".join(lines) + "\n"
+
+
+def _word_error_rate(word_errors: tuple[int, int] | None) -> str:
+    if word_errors is None:
+        return ""
+    wrong, words = word_errors
+    return (
+        f"the test clips' transcripts have a word error rate of {100 * wrong / words:.1f} % ({wrong} errors, {words} "
+        "words of reference text)"
+    )
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    return "none: one speaker" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def draw_confusion(
+    path: pathlib.Path, facts: Facts, labels: tuple[str, ...], total: np.ndarray, shares: dict[str, list]
+) -> None:
+    """Row-normalised confusion matrix, with counts and 95 % intervals."""
+    plt = pyplot()
+    share = total / np.maximum(total.sum(1, keepdims=True), 1)
+    figure, axes = plt.subplots(figsize=(1.6 + 0.75 * len(labels), 1.2 + 0.7 * len(labels)), layout="constrained")
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for i in range(len(labels)):
+        for j in range(len(labels)):
+            colour = "white" if share[i, j] > 0.5 else "black"
+            low, high = shares["low"][i][j], shares["high"][i][j]
+            text = f"{100 * share[i, j]:.0f} %\n{total[i, j]}"
+            text += "" if low is None or not total[i, j] else f"\n[{100 * low:.0f}, {100 * high:.0f}]"
+            axes.text(j, i, text, ha="center", va="center", color=colour, size=7)
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"{facts.title}\nfolds {', '.join(map(str, facts.folds))}; {len(facts.seeds)} seed(s)", size=10)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> None:
+    """Training loss, dev loss and dev UAR against epochs, one line per model."""
+    plt = pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for colour, folder in enumerate(folders):
+        lines = monitor.read(folder)
+        style: dict[str, Any] = {"color": f"C{colour % 10}"}
+        left.plot([x["epoch"] for x in lines], [x["loss"] for x in lines], label=folder.name, **style)
+        scored = [x for x in lines if x["dev_uar"] is not None]
+        left.plot([x["epoch"] for x in scored], [x["dev_loss"] for x in scored], linestyle="--", **style)
+        right.plot([x["epoch"] for x in scored], [100 * x["dev_uar"] for x in scored], marker=".", **style)
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    left.set(xlabel="epoch", ylabel="cross-entropy", title="training (solid) and dev (dashed) loss", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="dev UAR, %", title="dev UAR", ylim=(0, 100))
+    if not right.lines:
+        right.text(0.5, 0.5, "no dev clips: the last epoch is taken", ha="center", transform=right.transAxes)
+    if len(folders) <= 10:
+        left.legend(fontsize=7)
+    else:
+        left.text(0.98, 0.98, f"{len(folders)} models", ha="right", va="top", transform=left.transAxes)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def pyplot():
+    import matplotlib  # a second of import time, paid once at the end
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

@@ -1,0 +1,1 @@
+"""What is chosen on training speakers: nested cross-validation, sweeps, probes, ensemble weights."""

@@ -1,0 +1,357 @@
+"""Nested evaluation: what is chosen is chosen on each fold's training speakers, then the fold is scored once.
+
+    inner   training speakers less those set aside -> every candidate with every seed, judged on the ones set aside
+    choice  the best candidate; its epoch, if asked for; the weights of all candidates in an ensemble
+    final   what was chosen, trained on all training speakers for every seed; one look at the test clips
+
+Where there is one candidate and its epochs are fixed, there is nothing to choose, and no inner model is trained.
+A candidate is a set of config fields; all that is asked of it is log-probabilities of clips (`learn`). Inner tasks are
+built from splits that hold no test clip.
+
+    runs/<name>-<corpus>-<protocol>-nested/fold1/inner-<candidate>-seed0/    checkpoints, logs, dev.npz
+    runs/<name>-<corpus>-<protocol>-nested/fold1/<candidate>-seed0/          checkpoints, logs, test.npz
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from emoflax import corpora
+from emoflax.data import dataset as data
+from emoflax.data import splits
+from emoflax.data.clip import Corpus
+from emoflax.data.dataset import Features
+from emoflax.data.splits import Split
+from emoflax.errors import UserError
+from emoflax.experiment import evaluate, identity, population
+from emoflax.experiment import run as experiment
+from emoflax.experiment.evaluate import Predictions
+from emoflax.experiment.run import Member
+from emoflax.parallel import workers
+from emoflax.reporting import metrics
+from emoflax.selection import pool
+
+FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "sweep", "precompute")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A model to train, and the part of its split, 'dev' or 'test', to predict."""
+
+    config: ConfigDict
+    member: Member
+    part: str
+
+    @property
+    def kept(self) -> pathlib.Path:
+        """Its predictions, once it is done."""
+        return self.member.folder / f"{self.part}.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a fold's training speakers chose.
+
+    By candidate: dev scores (means over seeds), epochs (None: all), and weights in the ensemble.
+    """
+
+    fold: int
+    why: str  # 'dev scores' | 'only candidate'
+    candidate: str
+    scores: dict[str, float]
+    epochs: dict[str, int | None]
+    weights: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Predictions, and the models that they come from.
+
+    Attributes:
+      inner_scored: of the clips set aside, by candidate, per fold and seed.
+      one: of the test clips by the chosen candidate, per seed and fold; empty without `config.crossval.final`.
+      ensemble: of the test clips, per fold.
+      models: most in an ensemble.
+    """
+
+    choices: list[Choice]
+    inner: list[Member]
+    final: list[Member]
+    inner_scored: dict[str, list[Predictions]]
+    one: list[Predictions]
+    ensemble: list[Predictions]
+    models: int
+
+
+def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
+    """Chooses, trains and predicts; what an earlier run of the same command finished is taken over."""
+    candidates = candidates_of(config)
+    nests = [splits.nest(split) for split in experiment.folds(config, corpus, config.crossval.inner_share)]
+    for candidate in candidates.values():
+        open_features(candidate)  # computes what is missing, before several processes would
+    inner_splits, outer_splits = zip(*nests, strict=True)
+    choosing = len(candidates) > 1 or any(candidate.crossval.choose_epoch for candidate in candidates.values())
+    if not (choosing or config.crossval.final):
+        raise UserError("config.crossval.final=False, but there is one candidate only, and nothing to choose: no model")
+    inner = inner_tasks(candidates, inner_splits, folder) if choosing else {}
+    dev = learn_all(list(inner.values()), config)
+    found = dict(zip(inner, dev, strict=True))
+    choices = [
+        choose(of_fold(found, candidates, split.fold), candidates, split.fold, corpus)
+        if choosing
+        else only(*candidates, split.fold)
+        for split in inner_splits
+    ]
+    (folder / "choices.json").write_text(json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n")
+    scored = {name: [p for (_, own, _), p in found.items() if own == name] for name in candidates if choosing}
+    final = final_tasks(candidates, outer_splits, choices, folder) if config.crossval.final else {}
+    members = ([task.member for task in tasks.values()] for tasks in (inner, final))
+    if not final:
+        return Result(choices, *members, scored, [], [], 1)
+    test = dict(zip(final, learn_all(list(final.values()), config), strict=True))
+    tested = [of_fold(test, (choice.candidate, *choice.weights), choice.fold) for choice in choices]
+    one = [
+        dataclasses.replace(predictions, seed=int(seed))
+        for choice, by_name in zip(choices, tested, strict=True)
+        for seed, predictions in zip(config.seeds, itertools.cycle(by_name[choice.candidate]), strict=False)
+    ]
+    ensemble = [mix(choice, by_name) for choice, by_name in zip(choices, tested, strict=True)]
+    models = max(sum(len(seeds_of(candidates[name])) for name in choice.weights) for choice in choices)
+    return Result(choices, *members, scored, one, ensemble, models)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one report is about. `suffix`: of the config's name; `final`: test clips are scored, not those set aside."""
+
+    folder: str
+    suffix: str
+    protocol: str
+    split: Split
+    predictions: list[Predictions]
+    seconds: float  # of training, what was trained to choose included
+    seeds: tuple[int, ...]
+    models: int
+    final: bool
+
+
+def parts(config: ConfigDict, result: Result) -> list[Part]:
+    """Of the inner models of each candidate, of the chosen one, and of the ensemble."""
+    spent = {name: sum(p.seconds for p in predictions) for name, predictions in result.inner_scored.items()}
+    seeds, candidates, found = tuple(int(seed) for seed in config.seeds), candidates_of(config), []
+    for name, predictions in result.inner_scored.items():
+        split = result.inner[0].split
+        inner = f"{split.protocol}-inner"
+        own = tuple(seeds_of(candidates[name]))
+        found.append(Part(f"inner/{name}", f"-{name}", inner, split, predictions, spent[name], own, 1, False))
+    both = (("one", "", result.one, 1), ("ensemble", "-ensemble", result.ensemble, result.models))
+    for name, suffix, predictions, models in both if result.final else ():
+        split, seconds = result.final[0].split, sum(spent.values()) + sum(p.seconds for p in predictions)
+        found.append(Part(name, suffix, split.protocol, split, predictions, seconds, seeds, models, True))
+    return found
+
+
+def notes(config: ConfigDict, result: Result) -> tuple[str, ...]:
+    """What a report says about how its numbers came about."""
+    folds: dict[str, list[str]] = {}
+    for choice in result.choices:
+        folds.setdefault(choice.candidate, []).append(str(choice.fold))
+    chosen = "; ".join(f"{name} (folds {', '.join(numbers)})" for name, numbers in folds.items())
+    seed = config.crossval.permute_labels
+    how = "candidate, epochs and ensemble weights are chosen on training speakers alone, fold by fold"
+    if not result.inner:
+        how = "there is one candidate, and nothing is chosen; test clips have no part in training"
+    return (
+        f"**guard run: training labels shuffled by seed {seed}; a UAR beyond chance would be a leak**" if seed else "",
+        f"nested: {how}; chosen: {chosen}; all choices in choices.json",
+        "the time is that of training all models, one after the other",
+    )
+
+
+def candidates_of(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Name -> config. Raises UserError for a name or a field that cannot be."""
+    changes = config.crossval.candidates or {config.name: {}}
+    return {name: override(config, name, fields) for name, fields in changes.items()}
+
+
+def override(config: ConfigDict, name: str, fields: Mapping) -> ConfigDict:
+    """A copy of the config in which the dotted fields have other values."""
+    if not re.fullmatch(r"[\w.+=-]+", name):
+        raise UserError(f"config.crossval.candidates: {name!r} names a folder; use letters, digits and . + = - _")
+    for field in fields:
+        if any(field == fixed or field.startswith(f"{fixed}.") for fixed in FIXED):
+            raise UserError(f"candidate {name}: {field} must be the same for all candidates; set it in the config")
+    changed = config.copy_and_resolve_references().lock()
+    try:
+        changed.update_from_flattened_dict(fields)
+        experiment.settle(changed)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split()).strip("\"'")[:160]
+        raise UserError(f"candidate {name}: {reason}; configs/default.py lists every field with its unit") from error
+    return changed
+
+
+def inner_tasks(candidates: Mapping[str, ConfigDict], inner: Sequence[Split], folder: pathlib.Path) -> dict:
+    """(fold, candidate, seed) -> task."""
+    return {
+        (split.fold, name, seed): Task(
+            candidate, Member(seed, split, folder / f"fold{split.fold}" / f"inner-{name}-seed{seed}"), "dev"
+        )
+        for split in inner
+        for name, candidate in candidates.items()
+        for seed in seeds_of(candidate)
+    }
+
+
+def final_tasks(
+    candidates: Mapping[str, ConfigDict], outer: Sequence[Split], choices: Sequence[Choice], folder: pathlib.Path
+) -> dict:
+    """(fold, candidate, seed) -> task, of every candidate that the fold's choice uses."""
+    return {
+        (split.fold, name, seed): Task(
+            candidates[name],
+            Member(seed, split, folder / f"fold{split.fold}" / f"{name}-seed{seed}", choice.epochs[name]),
+            "test",
+        )
+        for split, choice in zip(outer, choices, strict=True)
+        for name in dict.fromkeys([choice.candidate, *choice.weights])
+        for seed in seeds_of(candidates[name])
+    }
+
+
+def of_fold(found: Mapping, names: Iterable[str], fold: int) -> dict[str, list[Predictions]]:
+    """Candidate -> predictions of one fold, per seed."""
+    return {name: [p for (at, own, _), p in found.items() if (at, own) == (fold, name)] for name in names}
+
+
+def seeds_of(candidate: ConfigDict) -> list[int]:
+    """Those that make a difference: what is solved for, not descended to, is the same with each."""
+    seeds = [int(seed) for seed in candidate.seeds]
+    return seeds[:1] if candidate.model.functionals else seeds
+
+
+def learn_all(tasks: Sequence[Task], config: ConfigDict) -> list[Predictions]:
+    """Predictions of every task, in order; trained one by one, by several processes, or as populations."""
+    if (size := config.train.population) > 1:
+        missing = [task for task in tasks if not task.kept.exists()]
+        population.train_members([(t.config, training_features(t), t.member) for t in missing], size)
+    found: dict[int, Predictions] = {}
+    for place, predictions in workers.run(learn, tasks, config.crossval.workers):
+        found[place] = predictions
+        folder = tasks[place].member.folder
+        logging.info("model %d of %d: %s/%s", len(found), len(tasks), folder.parent.name, folder.name)
+        experiment.let_programs_go(len(found))
+    return [found[place] for place in range(len(tasks))]
+
+
+def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -> Predictions:
+    """Trains a model, or what is left of it, and predicts; the answer is kept beside the checkpoints."""
+    config, member = task.config, task.member
+    features = training_features(task)
+    key = json.dumps(identity.describe(config, features, member.split, member.seed, ()))
+    if (known := _read(task.kept, key)) is not None:
+        return known
+    experiment.train_member(config, features, member, watch)
+    last = not config.crossval.choose_epoch
+    predictions = evaluate.predict_member(config, features, member, task.part, last=last)
+    _write(task.kept, key, predictions)
+    return predictions
+
+
+def training_features(task: Task) -> Features:
+    """What the task's model learns from; with shuffled labels in a guard run."""
+    features, seed = open_features(task.config), task.config.crossval.permute_labels
+    return data.permute_labels(features, task.member.split.train, seed) if seed else features
+
+
+def open_features(config: ConfigDict) -> Features:
+    groups = ("data", "audio", "functionals", "text", "precompute", "model", "split")
+    own = {name: config[name].to_dict() for name in groups}
+    return _open_features(json.dumps(own, default=list), _Hidden(config))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hidden:
+    """A config that is no part of a cache's key."""
+
+    config: ConfigDict = dataclasses.field(compare=False, hash=False)
+
+
+@functools.lru_cache(maxsize=16)  # a process trains many models on the same shards
+def _open_features(_: str, hidden: _Hidden) -> Features:
+    config = hidden.config
+    corpus = corpora.load(config.data.corpus, config.data.dir, config.data.cache_dir)
+    return experiment.features_of(config, corpus)
+
+
+def choose(
+    dev: Mapping[str, Sequence[Predictions]], candidates: Mapping[str, ConfigDict], fold: int, corpus: Corpus
+) -> Choice:
+    """The choice of one fold, from predictions of the clips set aside, by candidate and seed."""
+    scores = {
+        name: float(np.mean([score_of(each, corpus, candidates[name].train.select) for each in seeds]))
+        for name, seeds in dev.items()
+    }
+    epochs = {
+        name: round(np.median([each.epoch for each in seeds])) if candidates[name].crossval.choose_epoch else None
+        for name, seeds in dev.items()
+    }
+    label = labels_of(next(iter(dev.values()))[0], corpus)
+    found = pool.weights(np.stack([mean_log_p(seeds) for seeds in dev.values()]), label)
+    weights = {name: float(weight) for name, weight in zip(dev, found, strict=True) if weight}
+    return Choice(fold, "dev scores", max(scores, key=scores.__getitem__), scores, epochs, weights)
+
+
+def only(name: str, fold: int) -> Choice:
+    """The choice of one fold where there is nothing to choose from."""
+    return Choice(fold, "only candidate", name, scores={}, epochs={name: None}, weights={name: 1.0})
+
+
+def score_of(predictions: Predictions, corpus: Corpus, metric: str) -> float:
+    label = labels_of(predictions, corpus)
+    matrix = metrics.confusion(label, predictions.log_p.argmax(1), len(corpus.labels))
+    return float(metrics.scores(matrix)[metric])
+
+
+def labels_of(predictions: Predictions, corpus: Corpus) -> np.ndarray:
+    return np.array([corpus.labels.index(corpus.clips[i].label) for i in predictions.clips])
+
+
+def mix(choice: Choice, members: Mapping[str, Sequence[Predictions]]) -> Predictions:
+    """The ensemble of one fold: log-probabilities averaged over seeds, then pooled by the candidates' weights."""
+    every = [member for name in choice.weights for member in members[name]]
+    return dataclasses.replace(
+        every[0],
+        log_p=pool.mix([mean_log_p(members[name]) for name in choice.weights], list(choice.weights.values())),
+        parameters=sum(m.parameters for m in every),
+        seconds=sum(m.seconds for m in every),
+    )
+
+
+def mean_log_p(seeds: Sequence[Predictions]) -> np.ndarray:
+    return np.mean([each.log_p for each in seeds], axis=0)
+
+
+def _write(path: pathlib.Path, key: str, predictions: Predictions) -> None:
+    new = path.with_suffix(".new.npz")
+    np.savez(new, key=key, **dataclasses.asdict(predictions))
+    new.replace(path)  # whole or not at all
+
+
+def _read(path: pathlib.Path, key: str) -> Predictions | None:
+    """What `_write` kept, unless settings or data have changed since (`train_member` then says which)."""
+    if not path.exists():
+        return None
+    with np.load(path) as kept:
+        if str(kept["key"]) != key:
+            return None
+        fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions)}
+    return Predictions(**{name: value if value.ndim else value.item() for name, value in fields.items()})

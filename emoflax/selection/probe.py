@@ -1,0 +1,260 @@
+"""Linear probe: how well one layer's states tell the emotion, everything chosen inside the training speakers.
+
+For each fold, layer and strength of regularisation are those with the best UAR on training speakers who are left out
+one at a time; the test clips are scored once, by a classifier fitted to all training clips with that choice.
+
+The classifier is ridge regression of every class against the rest on targets of -1 and 1, with an intercept that is
+not penalised, standardised features and balanced class weights: scikit-learn's `RidgeClassifier`. Logistic regression
+would have to be fitted anew for every fold, layer, strength and left-out speaker, 109,000 times for 24 folds of 33
+layers; least squares gives all of these answers from one inverse per layer and strength. With kernel matrix K,
+weights W, and M the inverse of [[K + ridge / W, 1], [1', 0]] without its last row and column, the prediction for a
+set S of clips by the fit without S is  y_S - inverse(M_SS) (M y)_S  (block inversion; Cook & Weisberg 1982, section
+2.2, for one row). Algebra removes S exactly: neither features nor labels of S are in the answer but for rounding.
+
+What that needs is one scale of the features for all folds, yet a test speaker must not have a say in it. So the folds
+are dealt into two halves, and each half is standardised and weighted by the clips that all of its folds train on.
+
+Shape letters: N clips, L layers, D width, R strengths, C classes, G inner speakers, S clips of one of them, T clips
+outside a fold's training set.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import threadpoolctl
+
+from emoflax.data.dataset import Features
+from emoflax.data.splits import Split
+from emoflax.errors import UserError
+from emoflax.experiment.evaluate import Predictions
+from emoflax.reporting import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """Positions of the clips that are trained on and of those that are scored; other clips play no part."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What one fold came to: which layer (0: before the first block), which ridge, and why.
+
+    `inner_uar` [layers, ridges] on left-out training speakers; `scores` [test clips, classes], one against the rest.
+    """
+
+    layer: int
+    ridge: float
+    inner_uar: np.ndarray
+    scores: np.ndarray
+
+
+def predict(
+    features: Features, splits: Sequence[Split], ridges: Sequence[float]
+) -> tuple[list[Predictions], list[Choice]]:
+    """Probes what `precompute.states.layer_states` made.
+
+    The softmax of scores stands for probabilities, but nobody calibrated it.
+    Dev clips, where a split has any, are trained on: what they would choose is chosen on left-out speakers.
+    """
+    corpus, shards = features.corpus, features.shards["states"]
+    clips = features.readable(np.arange(len(corpus.clips)))
+    label_N = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
+    speaker_N = np.array([corpus.clips[i].speaker for i in clips])
+    parts = [(np.union1d(split.train, split.dev), split.test) for split in splits]
+    folds = [Fold(*(np.flatnonzero(np.isin(clips, part)) for part in both)) for both in parts]
+
+    def states_of(layer: int) -> np.ndarray:
+        return np.stack([features.get("states", i)[layer] for i in clips])
+
+    choices = probe(states_of, int(shards.lengths[0]), label_N, len(corpus.labels), speaker_N, folds, ridges)
+    parameters = len(corpus.labels) * (1 + states_of(0).shape[1])
+    predictions = [
+        Predictions(0, split.fold, 0, clips[fold.test], _log_softmax(choice.scores), parameters, 0.0)
+        for split, fold, choice in zip(splits, folds, choices, strict=True)
+    ]
+    return predictions, choices
+
+
+def note(choices: Sequence[Choice]) -> str:
+    """Which layers and ridges were chosen, for the report."""
+    counts = Counter((choice.layer, choice.ridge) for choice in choices)
+    told = ", ".join(f"layer {layer} with ridge {ridge:g} ({n} folds)" for (layer, ridge), n in counts.most_common())
+    layers, ridges = choices[0].inner_uar.shape
+    return f"chosen among {layers} layers x {ridges} ridges on left-out training speakers, fold by fold: {told}"
+
+
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    return scores - np.log(np.exp(scores).sum(1, keepdims=True))
+
+
+def probe(
+    states_of: Callable[[int], np.ndarray],
+    layers: int,
+    label_N: np.ndarray,
+    classes: int,
+    speaker_N: np.ndarray,
+    folds: Sequence[Fold],
+    ridges: Sequence[float],
+) -> list[Choice]:
+    """Chooses and scores, for every fold.
+
+    Args:
+      states_of: layer -> states [clips, width].
+      label_N: class of each clip, 0 to classes - 1.
+      classes: C.
+      speaker_N: name of each clip's speaker.
+      folds: which clips are trained on and which are scored.
+      ridges: penalties to choose from, as multiples of the width; of equals, the largest ridge, then the lowest layer.
+
+    Raises:
+      UserError: no positive penalty, or a fold that trains on a single speaker.
+    """
+    ridges = sorted(ridges, reverse=True)
+    if not ridges or ridges[-1] <= 0:
+        raise UserError("config.probe.ridges must hold one or more numbers above 0")
+    for fold in folds:
+        if len(np.unique(speaker_N[fold.train])) < 2:
+            raise UserError("a probe is chosen on left-out training speakers, so every fold needs two of them or more")
+
+    target_NxC = np.where(label_N[:, None] == np.arange(classes)[None], 1.0, -1.0)
+    blocks = [_blocks(fold, speaker_N) for fold in folds]
+
+    def of_layer(layer: int) -> list[list[tuple[float, np.ndarray]]]:
+        return _probe_layer(states_of(layer), target_NxC, folds, blocks, ridges)
+
+    # One thread per layer beats threads inside of LAPACK, whose matrices are small here.
+    with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
+        found = list(pool.map(of_layer, range(layers)))
+    return [_choose([of[number] for of in found], ridges) for number in range(len(folds))]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _choose(found: list[list[tuple[float, np.ndarray]]], ridges: Sequence[float]) -> Choice:
+    """found: [layers][ridges] of (inner UAR, test scores)."""
+    inner_LxR = np.array([[uar for uar, _ in of_layer] for of_layer in found])
+    ridge, layer = np.unravel_index(inner_LxR.T.argmax(), inner_LxR.T.shape)
+    return Choice(int(layer), float(ridges[ridge]), inner_LxR, found[layer][ridge][1])
+
+
+def halves(folds: Sequence[Fold]) -> list[tuple[range, np.ndarray]]:
+    """(numbers of the folds, clips that all of them train on) of each half; a single fold is a half of its own."""
+    middle = -(-len(folds) // 2)
+    parts = [part for part in (range(middle), range(middle, len(folds))) if part]
+    return [(part, _shared([folds[number].train for number in part])) for part in parts]
+
+
+def _shared(trains: Sequence[np.ndarray]) -> np.ndarray:
+    shared = trains[0]
+    for train in trains[1:]:
+        shared = np.intersect1d(shared, train)
+    if not len(shared):
+        raise UserError("the folds share no training clip, so their features cannot be standardised together")
+    return shared
+
+
+def standardise(states_NxD: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """(states - mean) / deviation, float64, by mean and deviation of those clips; a constant is only shifted."""
+    states = np.asarray(states_NxD, np.float64)
+    mean, std = states[clips].mean(0), states[clips].std(0)
+    return (states - mean[None]) / np.where(std > 0, std, 1.0)[None]
+
+
+def balance(label_N: np.ndarray, classes: int, clips: np.ndarray) -> np.ndarray:
+    """Weight of each clip: the inverse of its class's share among those clips, so that every class weighs the same."""
+    counts = np.bincount(label_N[clips], minlength=classes)
+    weight = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return weight[label_N]
+
+
+def _probe_layer(
+    states_NxD: np.ndarray,
+    target_NxC: np.ndarray,
+    folds: Sequence[Fold],
+    blocks: Sequence["_Blocks"],
+    ridges: Sequence[float],
+) -> list[list[tuple[float, np.ndarray]]]:
+    """[folds][ridges] of (inner UAR, test scores)."""
+    found: list[list[tuple[float, np.ndarray]]] = [[] for _ in folds]
+    for numbers, shared in halves(folds):
+        features = standardise(states_NxD, shared)
+        kernel_NxN = features @ features.T / features.shape[1]
+        weight_N = balance(target_NxC.argmax(1), target_NxC.shape[1], shared)
+        for ridge in ridges:
+            m_NxN = _projected_inverse(kernel_NxN, ridge / weight_N)
+            my_NxC = m_NxN @ target_NxC
+            for number in numbers:
+                found[number].append(_left_out(m_NxN, my_NxC, target_NxC, blocks[number]))
+    return found
+
+
+def _projected_inverse(kernel_NxN: np.ndarray, penalty_N: np.ndarray) -> np.ndarray:
+    """M of the module's docstring."""
+    from scipy.linalg import lapack
+
+    system = kernel_NxN.copy()
+    np.fill_diagonal(system, system.diagonal() + penalty_N)
+    factor, failed = lapack.dpotrf(system.T, lower=0, overwrite_a=1)  # .T: LAPACK's order, without a copy
+    inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
+    if failed:
+        raise UserError("config.probe.ridges: the smallest is too small for these states; take it out")
+    inverse = np.add(inverse, inverse.T, order="C")  # only one triangle was filled, the other is zero
+    np.fill_diagonal(inverse, inverse.diagonal() / 2)
+    sums_N = inverse.sum(1)
+    inverse -= np.outer(sums_N, sums_N / sums_N.sum())
+    return inverse
+
+
+def _left_out(
+    m_NxN: np.ndarray, my_NxC: np.ndarray, target_NxC: np.ndarray, blocks: "_Blocks"
+) -> tuple[float, np.ndarray]:
+    """(UAR on the training speakers, each predicted without itself; scores [test, classes]), for one fold."""
+    outside, place_GxS, there_GxS = blocks.outside, blocks.place_GxS, blocks.there_GxS
+    rows_TxN = m_NxN[outside]
+    solved = np.linalg.solve(rows_TxN[:, outside], np.concatenate([rows_TxN, my_NxC[outside]], axis=1))
+    b_TxN, bmy_TxC = solved[:, : len(m_NxN)], solved[:, len(m_NxN) :]
+    scores = (target_NxC[outside] - bmy_TxC)[blocks.test]
+
+    both_GxSxS = there_GxS[:, :, None] & there_GxS[:, None]
+    rows_GxSxT = rows_TxN.T[place_GxS]
+    # M and M y once the test clips are out; a speaker with fewer clips than others is filled up with a unit matrix.
+    m_GxSxS = m_NxN[place_GxS[:, :, None], place_GxS[:, None]] - rows_GxSxT @ b_TxN.T[place_GxS].swapaxes(1, 2)
+    my_GxSxC = my_NxC[place_GxS] - rows_GxSxT @ bmy_TxC
+    m_GxSxS = np.where(both_GxSxS, m_GxSxS, np.eye(m_GxSxS.shape[1])[None])
+    predicted = (target_NxC[place_GxS] - np.linalg.solve(m_GxSxS, my_GxSxC * there_GxS[..., None])).argmax(-1)
+    label = target_NxC[place_GxS[there_GxS]].argmax(1)
+    matrix = metrics.confusion(label, predicted[there_GxS], target_NxC.shape[1])
+    return float(metrics.scores(matrix)["uar"]), scores
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+    """Which clips of a fold are left out together.
+
+    `outside` [T] are the clips that are not trained on, `test` the places of the scored ones among them; `place_GxS`
+    are the training clips of each speaker, as far as `there_GxS` holds.
+    """
+
+    outside: np.ndarray
+    test: np.ndarray
+    place_GxS: np.ndarray
+    there_GxS: np.ndarray
+
+
+def _blocks(fold: Fold, speaker_N: np.ndarray) -> _Blocks:
+    outside = np.setdiff1d(np.arange(len(speaker_N)), fold.train)
+    own = speaker_N[fold.train]
+    groups = [fold.train[own == speaker] for speaker in np.unique(own)]
+    there_GxS = np.arange(max(map(len, groups)))[None] < np.array([len(group) for group in groups])[:, None]
+    place_GxS = np.zeros(there_GxS.shape, int)
+    place_GxS[there_GxS] = np.concatenate(groups)
+    return _Blocks(outside, np.searchsorted(outside, fold.test), place_GxS, there_GxS)

@@ -1,0 +1,237 @@
+"""A search for settings, by Optuna, on the training speakers of the folds that the config asks for.
+
+A trial changes the fields of config.sweep.space; what counts is its mean score on the speakers that each fold's inner
+split sets aside (`crossval`). Test speakers are in no split that a trial sees, and a trial that falls behind is pruned.
+With more than one fold, the test speakers of one are training speakers of another: a recipe that was found so is
+developed on all of them, and an honest number needs the search to be done fold by fold.
+
+    runs/<name>-<corpus>-<protocol>-sweep/journal.log       every trial: the search goes on from it after a kill
+    runs/<name>-<corpus>-<protocol>-sweep/trial0003/fold1/  checkpoints and logs of one model
+    best.json, trials.csv, history.png, importance.png
+"""
+
+import csv
+import dataclasses
+import json
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from absl import logging
+from ml_collections import ConfigDict
+from optuna.trial import TrialState
+
+from emoflax.data import splits
+from emoflax.data.clip import Corpus
+from emoflax.errors import DivergedError, UserError
+from emoflax.experiment import identity
+from emoflax.experiment import run as experiment
+from emoflax.experiment.run import Member
+from emoflax.parallel import workers
+from emoflax.reporting import report
+from emoflax.selection import crossval
+
+KINDS = "('log', low, high), ('uniform', low, high), ('int', low, high) or ('choice', a, b, ...)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """A trial for a worker: its number, its config, one member per fold, and the folder of the search."""
+
+    number: int
+    config: ConfigDict
+    members: tuple[Member, ...]
+    folder: pathlib.Path
+
+
+def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> str:
+    """Searches until config.sweep.trials trials have ended, killed ones of an earlier run first; says what was best."""
+    if not config.sweep.space:
+        raise UserError("config.sweep.space is empty; configs/sweep.py shows how it is written")
+    distributions = {field: distribution(field, what) for field, what in config.sweep.space.items()}
+    nests = [splits.nest(split) for split in experiment.folds(config, corpus, config.crossval.inner_share)]
+    crossval.open_features(config)  # computes what is missing, before several processes would
+    study = open_study(folder, config)
+    claim(study, config)
+    while left := config.sweep.trials - sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
+        trials = begun(study) or ask(study, distributions, config, min(left, max(1, config.sweep.batch)))
+        attempts = [attempt_of(trial, config, [inner for inner, _ in nests], folder) for trial in trials]
+        for place, value in workers.run(work, attempts, config.crossval.workers):
+            tell(study, attempts[place].number, value)
+            shown = "pruned or diverged" if value is None else f"{100 * value:.1f} %"
+            logging.info("trial %d of %d: %s", attempts[place].number + 1, config.sweep.trials, shown)
+        write(study, config, folder)
+    return write(study, config, folder)
+
+
+def distribution(field: str, what: Sequence) -> optuna.distributions.BaseDistribution:
+    """Raises UserError for a kind or a range that does not exist."""
+    try:
+        kind, *values = what
+        if kind == "choice" and values:
+            return optuna.distributions.CategoricalDistribution([str(value) for value in values])
+        low, high = values
+        if kind in ("log", "uniform"):
+            return optuna.distributions.FloatDistribution(float(low), float(high), log=kind == "log")
+        if kind == "int":
+            return optuna.distributions.IntDistribution(int(low), int(high))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.sweep.space[{field!r}] = {what!r}: {error}; write {KINDS}") from error
+    raise UserError(f"config.sweep.space[{field!r}] = {what!r}: there is no {kind!r}; write {KINDS}")
+
+
+def overrides_of(params: Mapping[str, Any], space: Mapping[str, Sequence]) -> dict[str, Any]:
+    """Optuna's parameters -> config fields: choices are kept there as text, whatever they are."""
+    choices = {field: {str(value): value for value in what[1:]} for field, what in space.items() if what[0] == "choice"}
+    return {field: choices[field][value] if field in choices else value for field, value in params.items()}
+
+
+def open_study(folder: pathlib.Path, config: ConfigDict) -> optuna.Study:
+    """The search that the folder holds, or a new one; several processes may have it open."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
+    return optuna.create_study(
+        storage=optuna.storages.JournalStorage(backend),
+        study_name="sweep",
+        load_if_exists=True,
+        direction="maximize",
+        pruner=optuna.pruners.MedianPruner(config.sweep.startup_trials, config.sweep.prune_after_epochs),
+    )
+
+
+def claim(study: optuna.Study, config: ConfigDict) -> None:
+    """Writes what is searched into a new study. Raises UserError where it was begun for something else."""
+    mine = json.loads(config.to_json_best_effort())
+    del mine["sweep"]["trials"], mine["sweep"]["batch"]
+    if not study.user_attrs:
+        study.set_user_attr("config", mine)
+    elif changed := identity.differences({"config": study.user_attrs["config"]}, {"config": mine}):
+        raise UserError(
+            f"this folder holds a search with other settings ({'; '.join(changed[:4])}); choose another --workdir or "
+            "config.name, or delete that folder"
+        )
+
+
+def begun(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that a kill cut short: their models resume from their checkpoints."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def ask(study: optuna.Study, distributions: Mapping, config: ConfigDict, count: int) -> list[optuna.trial.FrozenTrial]:
+    """New trials. What is drawn follows from the trials before it, so that an interrupted search goes the same way."""
+    before = len(study.get_trials(deepcopy=False))
+    study.sampler = optuna.samplers.TPESampler(
+        seed=[int(config.seeds[0]), before], n_startup_trials=config.sweep.startup_trials
+    )
+    for _ in range(count):
+        study.ask(dict(distributions))
+    return begun(study)
+
+
+def attempt_of(trial: optuna.trial.FrozenTrial, config: ConfigDict, inner: Sequence, folder: pathlib.Path) -> Attempt:
+    name = f"trial{trial.number:04d}"
+    changed = crossval.override(config, name, overrides_of(trial.params, config.sweep.space))
+    seed = int(config.seeds[0])
+    members = tuple(Member(seed, split, folder / name / f"fold{split.fold}") for split in inner)
+    return Attempt(trial.number, changed, members, folder)
+
+
+def work(attempt: Attempt) -> float | None:
+    """Mean score over the folds; None for a trial that was pruned or whose training diverged."""
+    study = open_study(attempt.folder, attempt.config)
+    frozen = study.get_trials(deepcopy=False)[attempt.number]
+    trial = optuna.trial.Trial(study, frozen._trial_id)
+    corpus = crossval.open_features(attempt.config).corpus
+    select, scores = attempt.config.train.select, []
+
+    def watch(numbers: Mapping[str, Any]) -> None:
+        score = numbers[f"dev_{select}"]
+        step = len(scores) * attempt.config.train.epochs + numbers["epoch"]
+        if score is None or step in frozen.intermediate_values:  # told before a kill
+            return
+        trial.report(float(np.mean([*scores, score])), step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    try:
+        for member in attempt.members:
+            predictions = crossval.learn(crossval.Task(attempt.config, member, "dev"), watch)
+            scores.append(crossval.score_of(predictions, corpus, select))
+    except optuna.TrialPruned:
+        return None
+    except DivergedError as error:
+        logging.warning("trial %d: %s", attempt.number + 1, error)
+        return None
+    return float(np.mean(scores))
+
+
+def tell(study: optuna.Study, number: int, value: float | None) -> None:
+    study.tell(number, value, state=TrialState.PRUNED if value is None else TrialState.COMPLETE)
+
+
+def write(study: optuna.Study, config: ConfigDict, folder: pathlib.Path) -> str:
+    """Writes best.json, trials.csv and the pictures; returns a few lines about the best trial."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    write_table(folder / "trials.csv", trials, list(config.sweep.space))
+    if not done:
+        return f"no trial came to its end; look at {folder}/trials.csv, and at config.sweep.space"
+    best = max(done, key=lambda trial: trial.value)
+    overrides = overrides_of(best.params, config.sweep.space)
+    flags = " ".join(f"--config.{field}={_flag(value)}" for field, value in overrides.items())
+    found = {"trial": best.number, f"dev_{config.train.select}": best.value, "overrides": overrides, "flags": flags}
+    (folder / "best.json").write_text(json.dumps(found, indent=2) + "\n")
+    draw_history(folder / "history.png", done, config.train.select)
+    draw_importance(folder / "importance.png", study)
+    return (
+        f"{len(trials)} trials, {len(trials) - len(done)} of them pruned or diverged; best: trial {best.number + 1}, "
+        f"dev {report.NAMES[config.train.select]} {100 * best.value:.1f} %, mean over folds\n{flags}"
+    )
+
+
+def _flag(value: Any) -> str:
+    text = str(value)
+    return f"'{text}'" if any(c in text for c in " ()[]'*\"") else text
+
+
+def write_table(path: pathlib.Path, trials: Sequence[optuna.trial.FrozenTrial], fields: Sequence[str]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "state", "score", "steps", *fields])
+        for trial in trials:
+            score = "" if trial.value is None else f"{trial.value:.6f}"
+            values = [trial.params.get(field, "") for field in fields]
+            writer.writerow([trial.number, trial.state.name.lower(), score, len(trial.intermediate_values), *values])
+
+
+def draw_history(path: pathlib.Path, done: Sequence[optuna.trial.FrozenTrial], select: str) -> None:
+    """Score of every finished trial, and the best so far."""
+    plt = report.pyplot()
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    number, score = ([getattr(trial, name) for trial in done] for name in ("number", "value"))
+    axes.plot(number, 100 * np.array(score), ".", label="trial")
+    axes.step(number, 100 * np.maximum.accumulate(score), where="post", label="best so far")
+    axes.set(xlabel="trial", ylabel=f"dev {report.NAMES[select]}, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw_importance(path: pathlib.Path, study: optuna.Study) -> None:
+    """How much of the score's differences each field explains (PED-ANOVA, Watanabe et al. 2023)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            shares = optuna.importance.get_param_importances(study)
+    except (RuntimeError, ValueError):  # fewer than two scores that differ
+        return
+    plt = report.pyplot()
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.4 * len(shares)), layout="constrained")
+    axes.barh(list(shares)[::-1], list(shares.values())[::-1])
+    axes.set(xlabel="importance", xlim=(0, 1))
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,126 @@
+"""Rows, buckets and the statistics that come from training clips alone."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emoflax.data import dataset as data
+from emoflax.data.clip import Clip, Corpus
+
+OPTIONS = {"max_tokens": 50, "batch_size": 4, "buckets": 3}
+
+
+class Shards:
+    """What Features needs of a ShardSet, in memory."""
+
+    def __init__(self, ids, sequences, lexicon=None):
+        self.ids, self._sequences, self.digests = tuple(ids), sequences, tuple(ids)
+        self.manifest = {"settings": {}} | ({"lexicon": lexicon} if lexicon else {})
+
+    def __getitem__(self, row):
+        return self._sequences[row]
+
+
+def features_of(logmels, labels="ab"):
+    clips = [Clip(str(i), labels[i % 2], f"s{i % 3}") for i in range(len(logmels))]
+    return data.Features(Corpus("c", tuple(labels), tuple(clips)), {"logmel": Shards([c.id for c in clips], logmels)})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 7))
+def test_every_frame_of_every_clip_is_in_some_row_and_padding_is_zero(lengths, buckets, batch_size):
+    logmels = [np.full((n, 3), i + 1, np.float32) + np.arange(n)[:, None] / 128 for i, n in enumerate(lengths)]
+    dataset = data.from_arrays(
+        logmels, None, np.zeros(len(lengths), np.int32),
+        max_frames=37, max_tokens=5, batch_size=batch_size, buckets=buckets,
+    )  # fmt: skip
+    seen = [set() for _ in lengths]
+    weight = np.zeros(len(lengths))
+    for bucket in dataset.buckets:
+        rows = jax.tree.map(np.asarray, bucket.rows)
+        assert bucket.batch_size <= batch_size
+        for logmel, frames, clip, w in zip(rows["logmel"], rows["frames"], rows["clip"], rows["weight"], strict=True):
+            assert not logmel[frames:].any()
+            seen[clip] |= {round((float(v) - clip - 1) * 128) for v in logmel[:frames, 0]}
+            weight[clip] += w
+    assert all(seen[i] == set(range(n)) for i, n in enumerate(lengths))
+    np.testing.assert_allclose(weight, 1, rtol=1e-6)
+
+
+def test_buckets_compute_less_padding_than_one_block():
+    rng = np.random.default_rng(0)
+    logmels = [np.ones((n, 2), np.float32) for n in rng.integers(10, 200, 64)]
+    padded = [
+        sum(
+            bucket.rows["logmel"].shape[0] * bucket.rows["logmel"].shape[1]
+            for bucket in data.from_arrays(
+                logmels, None, np.zeros(64, np.int32), max_frames=500, max_tokens=5, batch_size=8, buckets=buckets
+            ).buckets
+        )
+        for buckets in (1, 4)
+    ]
+    assert padded[1] < 0.75 * padded[0]
+
+
+def test_statistics_come_from_the_training_clips_alone():
+    rng = np.random.default_rng(1)
+    logmels = [rng.normal(i, 2, (11, 3)).astype(np.float32) for i in range(6)]
+    train = np.array([0, 2, 3])
+    mean, std = data.logmel_statistics(features_of(logmels), train)
+    poisoned = [x if i in train else x * np.nan for i, x in enumerate(logmels)]
+    again = data.logmel_statistics(features_of(poisoned), train)
+    np.testing.assert_array_equal((mean, std), again)
+    frames = np.concatenate([logmels[i] for i in train])
+    np.testing.assert_allclose(mean, frames.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(std, frames.std(0), rtol=1e-4)
+
+
+def test_the_vocabulary_is_built_on_training_clips_and_the_rest_is_unknown():
+    lexicon = ["a", "b", "c"]
+    ids = ["0", "1", "2"]
+    tokens = [np.array([0, 0, 1], np.int32), np.array([0, 1, 1], np.int32), np.array([2, 2, 2, 1], np.int32)]
+    corpus = Corpus("c", ("x",), tuple(Clip(i, "x", "s") for i in ids))
+    features = data.Features(corpus, {"tokens": Shards(ids, tokens, lexicon)})
+    vocabulary = data.build_vocabulary(features, np.array([0, 1]), min_count=2)
+    assert vocabulary == ("a", "b")
+    dataset = data.load(features, np.array([2]), max_frames=9, vocabulary=vocabulary, **OPTIONS)
+    row = jax.tree.map(np.asarray, dataset.buckets[0].rows)
+    assert row["tokens"][0, :4].tolist() == [data.UNK, data.UNK, data.UNK, 3] and row["n_tokens"][0] == 4
+
+
+def test_a_clip_without_a_transcript_stays_with_a_sound_beside_it_as_a_row_without_words():
+    corpus = Corpus("c", ("x",), tuple(Clip(i, "x", "s") for i in "012"))
+    sounds = Shards("012", [np.full((n, 2), n, np.float32) for n in (3, 4, 5)])
+    words = Shards("02", [np.array([1, 0], np.int32), np.array([1], np.int32)], ["a", "b"])
+    both, alone = data.Features(corpus, {"logmel": sounds, "tokens": words}), data.Features(corpus, {"tokens": words})
+    everyone = np.arange(3)
+    assert both.readable(everyone).tolist() == [0, 1, 2] and alone.readable(everyone).tolist() == [0, 2]
+    assert data.build_vocabulary(both, everyone, min_count=1) == ("a", "b")
+    dataset = data.load(both, everyone, max_frames=9, vocabulary=("a", "b"), **OPTIONS)
+    rows = jax.tree.map(np.asarray, dataset.buckets[0].rows)
+    assert rows["frames"].tolist() == [3, 4, 5] and rows["n_tokens"].tolist() == [2, 0, 1]
+    silent = data.Features(corpus, {"logmel": Shards("02", [np.ones((3, 2), np.float32)] * 2), "tokens": sounds})
+    assert silent.readable(everyone).tolist() == [0, 2]  # a sound that cannot be read is missed in training
+
+
+def test_a_clip_without_words_is_one_unknown_word():
+    dataset = data.from_arrays(None, [np.array([], np.int32)], np.zeros(1, np.int32), max_frames=9, **OPTIONS)
+    row = jax.tree.map(np.asarray, dataset.buckets[0].rows)
+    assert row["tokens"][0, 0] == data.UNK and row["n_tokens"][0] == 1
+
+
+def test_class_weights_make_every_class_count_the_same():
+    labels = np.array([0] * 10 + [1] * 5 + [3])
+    weights = data.class_weights(labels, 4, power=1.0)
+    totals = np.bincount(labels, weights[labels], 4)
+    assert totals[0] == pytest.approx(totals[1]) == pytest.approx(totals[3])
+    assert weights[labels].mean() == pytest.approx(1)
+    assert data.class_weights(labels, 4, power=0.0)[labels].tolist() == [1.0] * len(labels)
+
+
+def test_clips_that_precompute_could_not_read_are_left_out():
+    features = features_of([np.ones((5, 2), np.float32)] * 4)
+    features = data.Features(features.corpus, {"logmel": Shards(["0", "2", "3"], [np.ones((5, 2), np.float32)] * 3)})
+    assert features.readable(np.array([0, 1, 3])).tolist() == [0, 3]

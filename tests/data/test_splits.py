@@ -1,0 +1,121 @@
+"""Protocols keep their promises, whatever the corpus."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emoflax.data import splits
+from emoflax.data.clip import Clip, Corpus
+from emoflax.errors import UserError
+
+NO_LISTS = {"train": (), "dev": (), "test": ()}
+LABELS = ("angry", "calm", "sad")
+
+
+def corpus_of(speakers, clips_each=6, name="voices", **fields):
+    clips = [
+        Clip(f"{speaker}/{i}", LABELS[i % 3], speaker, **fields) for speaker in speakers for i in range(clips_each)
+    ]
+    return Corpus(name, LABELS, tuple(clips))
+
+
+def ravdess():
+    return corpus_of([f"{actor:02d}" for actor in range(1, 25)], name="ravdess")
+
+
+@pytest.mark.parametrize("protocol", ["emobox6", "luna5", "loso24", "speakers5", "random_split", "random5"])
+@pytest.mark.parametrize("dev_share", [0.0, 0.15])
+def test_a_fold_divides_all_clips_and_folds_test_each_clip_at_most_once(protocol, dev_share):
+    corpus = ravdess()
+    folds = splits.count_folds(protocol, corpus)
+    tested = np.zeros(len(corpus.clips), int)
+    for fold in range(1, folds + 1):
+        split = splits.make_split(corpus, protocol, fold, dev_share, NO_LISTS)
+        together = np.sort(np.concatenate([split.train, split.dev, split.test]))
+        assert np.array_equal(together, np.arange(len(corpus.clips)))
+        assert (len(split.dev) > 0) == (dev_share > 0)
+        assert split.shares_speakers == protocol.startswith("random")
+        tested[split.test] += 1
+    assert tested.max() == 1
+    assert tested.min() == (0 if protocol == "random_split" else 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(5, 30), st.integers(1, 5), st.floats(0.01, 0.5))
+def test_speaker_protocols_never_share_a_speaker_between_any_two_parts(count, fold, dev_share):
+    corpus = corpus_of([f"s{i}" for i in range(count)], clips_each=3)
+    split = splits.make_split(corpus, "speakers5", fold, dev_share, NO_LISTS)
+    sides = [{corpus.clips[i].speaker for i in part} for part in (split.train, split.dev, split.test)]
+    assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+
+
+def test_random_split_keeps_the_share_of_every_label():
+    corpus = ravdess()
+    split = splits.make_split(corpus, "random_split", 1, 0.0, NO_LISTS)
+    assert len(split.test) == pytest.approx(len(corpus.clips) / 5, abs=3)
+    for label in LABELS:
+        share = np.mean([corpus.clips[i].label == label for i in split.test])
+        assert share == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_emobox6_has_the_published_actors():
+    corpus = ravdess()
+    split = splits.make_split(corpus, "emobox6", 2, 0.15, NO_LISTS)
+    assert {corpus.clips[i].speaker for i in split.test} == {"04", "10", "12", "14"}
+
+
+def test_auto_takes_the_corpus_own_split_where_it_has_one():
+    assert splits.resolve_protocol("auto", ravdess()) == "emobox6"
+    assert splits.resolve_protocol("auto", corpus_of("ab", split="train")) == "given"
+    assert splits.resolve_protocol("auto", corpus_of("abcdef")) == "speakers5"
+    assert splits.resolve_protocol("auto", corpus_of("abc")) == "loso"
+
+
+def test_an_identical_recording_on_both_sides_is_refused_and_named():
+    corpus = corpus_of("abcdef")
+    split = splits.make_split(corpus, "speakers5", 1, 0.0, NO_LISTS)
+    digests = {clip.id: clip.id for clip in corpus.clips}
+    splits.check_leakage(split, corpus, digests)
+    heard, tested = corpus.clips[split.train[0]].id, corpus.clips[split.test[0]].id
+    with pytest.raises(UserError, match=f"(?s){tested}.*{heard}"):
+        splits.check_leakage(split, corpus, digests | {tested: heard})
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ({"train": (), "dev": (), "test": ()}, "test_speakers is empty"),
+        ({"train": (), "dev": (), "test": ("zoe",)}, "no speaker zoe"),
+        ({"train": ("a",), "dev": (), "test": ("a",)}, "both train and test"),
+        ({"train": (), "dev": ("b",), "test": ("b",)}, "both dev and test"),
+    ],
+)
+def test_wrong_speaker_lists_are_explained(lists, words):
+    with pytest.raises(UserError, match=words):
+        splits.make_split(corpus_of("abcdef"), "lists", 1, 0.15, lists)
+
+
+def test_listed_speakers_are_obeyed():
+    corpus = corpus_of("abcdef")
+    lists = {"train": ("a", "b"), "dev": ("c",), "test": ("d",)}
+    split = splits.make_split(corpus, "lists", 1, 0.15, lists)
+    sides = [{corpus.clips[i].speaker for i in part} for part in (split.train, split.dev, split.test)]
+    assert sides == [{"a", "b"}, {"c"}, {"d"}]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "speakers", "words"),
+    [("speakers5", "abc", "at least 5 speakers"), ("emobox6", "abcdef", "24 actors"), ("given", "abc", "split column")],
+)
+def test_a_corpus_that_does_not_fit_the_protocol_is_refused(protocol, speakers, words):
+    with pytest.raises(UserError, match=words):
+        splits.make_split(corpus_of(speakers), protocol, 1, 0.15, NO_LISTS)
+
+
+def test_misspelt_protocols_and_folds_are_refused_with_what_exists():
+    with pytest.raises(UserError, match="emobox6"):
+        splits.resolve_protocol("emobox", ravdess())
+    with pytest.raises(UserError, match="folds 1 to 6"):
+        splits.parse_folds("7", "emobox6", ravdess())
+    assert splits.parse_folds("all", "luna5", ravdess()) == (1, 2, 3, 4, 5)

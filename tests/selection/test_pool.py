@@ -1,0 +1,61 @@
+"""Weights of an ensemble are the likeliest ones, and what is pooled are probabilities."""
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from emoflax.selection import pool
+
+CLASSES = 4
+
+
+def answers(rng, models, clips, sureness=1.5):
+    """Log-probabilities [models, clips, classes] and labels that they know something of."""
+    label = rng.integers(0, CLASSES, clips)
+    logits = sureness * np.eye(CLASSES)[label] + rng.normal(size=(models, clips, CLASSES))
+    return logits - np.logaddexp.reduce(logits, axis=2, keepdims=True), label
+
+
+def likelihood(log_p, label, weights):
+    return pool.mix(log_p, weights)[np.arange(len(label)), label].mean()
+
+
+@hypothesis.given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+@hypothesis.settings(max_examples=20, deadline=None)
+def test_no_other_weights_make_the_labels_likelier(seed, models):
+    rng = np.random.default_rng(seed)
+    log_p, label = answers(rng, models, 60)
+    found = pool.weights(log_p, label)
+    assert found.shape == (models,) and (found >= 0).all()
+    best = max(likelihood(log_p, label, weights) for weights in rng.gamma(1.0, 0.7, (300, models)))
+    assert likelihood(log_p, label, found) >= best - 0.005  # weights under 1 % are left out
+
+
+def test_the_pool_of_copies_of_one_model_is_that_model_and_rows_are_probabilities():
+    log_p, _ = answers(np.random.default_rng(0), 1, 9)
+    np.testing.assert_allclose(pool.mix([log_p[0]] * 3, [0.2, 0.3, 0.5]), log_p[0], atol=1e-12)
+    np.testing.assert_allclose(np.exp(pool.mix([log_p[0], 2 * log_p[0]], [0.7, 0.6])).sum(1), 1)
+
+
+def test_a_model_that_knows_nothing_gets_no_weight():
+    rng = np.random.default_rng(1)
+    log_p, label = answers(rng, 1, 4000)
+    noise = rng.normal(size=log_p.shape)
+    noise -= np.logaddexp.reduce(noise, axis=2, keepdims=True)
+    noise[0, np.arange(4000), label] -= 0.2  # if anything, the wrong thing
+    assert pool.weights(np.concatenate([log_p, noise]), label)[1] == 0
+
+
+def test_models_that_are_too_unsure_are_made_surer():
+    log_p, label = answers(np.random.default_rng(2), 1, 4000, sureness=4.0)
+    timid = 0.5 * log_p
+    timid -= np.logaddexp.reduce(timid, axis=2, keepdims=True)
+    right, made = pool.weights(log_p, label)[0], pool.weights(timid, label)[0]
+    assert made == pytest.approx(2 * right, rel=1e-3)
+
+
+def test_where_no_model_tells_anything_all_count_alike():
+    log_p = np.full((2, 10, CLASSES), -np.log(CLASSES))
+    worse = log_p + 0.1 * np.eye(CLASSES)[np.arange(10) % CLASSES]
+    assert pool.weights(worse, (np.arange(10) + 1) % CLASSES).tolist() == [0.5, 0.5]

@@ -1,0 +1,133 @@
+"""One step, one epoch, and what the compiled program promises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from emoflax.configs import tiny
+from emoflax.data import dataset as data
+from emoflax.errors import UserError
+from emoflax.experiment import run as experiment
+from emoflax.training import loop as train
+from emoflax.training import losses
+
+CLASSES = 3
+
+
+def setup(ema=0.0, epochs=40, seed=0, fields=(), **changes):
+    config = tiny.get_config()
+    config.audio.mels, config.train.epochs, config.train.ema = 8, epochs, ema
+    for field, value in changes.items():
+        config.optimizer[field] = value
+    config.update_from_flattened_dict(dict(fields))
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, CLASSES, 37).astype(np.int32)
+    # Class k is loud in band k.
+    logmels = [rng.normal(0, 1, (n, 8)).astype(np.float32) for n in rng.integers(9, 40, 37)]
+    for logmel, label in zip(logmels, labels, strict=True):
+        logmel[:, label] += 2
+    dataset = data.from_arrays(logmels, None, labels, max_frames=99, max_tokens=1, batch_size=5, buckets=2)
+    model = experiment.build_model(config, 0, CLASSES, seed)
+    recipe = experiment.recipe_of(config, model, sum(bucket.steps for bucket in dataset.buckets))
+    return recipe, recipe.init(model, seed), dataset, labels
+
+
+def run(recipe, state, dataset, epochs):
+    return train.fit(recipe, state, dataset, epochs=epochs, after_epoch=lambda *_: None)
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_separable_problem_is_learnt(ema):
+    recipe, state, dataset, labels = setup(ema, epochs=25, learning_rate=1e-2)
+    state = run(recipe, state, dataset, 25)
+    assert (train.score(recipe.model, state, dataset).argmax(1) == labels).mean() > 0.9
+
+
+def test_an_epoch_moves_no_data_between_host_and_device():
+    recipe, state, dataset, _ = setup()
+    state, _ = train.train_epoch(recipe, state, dataset.buckets)  # compiled: constants are placed
+    with jax.transfer_guard("disallow"):
+        state, metrics = train.train_epoch(recipe, state, dataset.buckets)
+        jax.block_until_ready(state)
+    assert np.isfinite(metrics["loss"]).all()
+
+
+def test_an_epoch_visits_every_row_exactly_once_in_an_order_of_its_own():
+    _, state, dataset, _ = setup()
+    seen = []
+
+    def visit(bucket, order):
+        for slot in range(bucket.steps):
+            batch = train.batch_at(bucket, order, jnp.int32(slot))
+            seen.extend(np.asarray(batch["clip"])[np.asarray(batch["weight"]) > 0].tolist())
+
+    for bucket in dataset.buckets:
+        visit(bucket, jax.random.permutation(jax.random.key(1), len(bucket)))
+    assert sorted(seen) == list(range(37))
+
+
+def test_two_runs_of_one_seed_are_equal_and_two_seeds_are_not():
+    recipe, state, dataset, _ = setup()
+    first = run(recipe, state, dataset, 3)
+    _, state, _, _ = setup()
+    assert equal(first, run(recipe, state, dataset, 3))
+    _, state, _, _ = setup(seed=1)
+    assert not equal(first.params, run(recipe, state, dataset, 3).params)
+
+
+def test_stopped_after_any_epoch_and_continued_equals_uninterrupted():
+    recipe, state, dataset, _ = setup(ema=0.99)
+    whole = run(recipe, state, dataset, 4)
+    for stop in (1, 3):
+        _, state, _, _ = setup(ema=0.99)
+        assert equal(whole, run(recipe, run(recipe, state, dataset, stop), dataset, 4))
+
+
+def test_rows_of_weight_zero_change_neither_loss_nor_gradient():
+    rng = np.random.default_rng(0)
+    logits, label = jnp.asarray(rng.normal(size=(7, 4)), jnp.float32), jnp.asarray(rng.integers(0, 4, 7))
+    weight = jnp.asarray([1, 2, 0, 1, 0, 3, 1], jnp.float32)
+    keep, target = weight > 0, losses.targets(label, 4)
+    loss, gradient = jax.value_and_grad(losses.cross_entropy)(logits, target, weight)
+    alone = losses.cross_entropy(logits[keep], target[keep], weight[keep])
+    assert float(loss) == pytest.approx(float(alone), rel=1e-6)
+    assert not np.asarray(gradient)[~np.asarray(keep)].any()
+
+
+def test_label_smoothing_is_the_mixture_of_the_label_and_the_uniform_loss():
+    logits, label, one = jnp.asarray([[1.0, -2.0, 0.5]]), jnp.asarray([1]), jnp.ones(1)
+    plain = losses.cross_entropy(logits, losses.targets(label, 3), one)
+    uniform = -jnp.mean(jax.nn.log_softmax(logits))
+    smooth = losses.cross_entropy(logits, losses.targets(label, 3, 0.3), one)
+    assert float(smooth) == pytest.approx(float(0.7 * plain + 0.3 * uniform), rel=1e-5)
+
+
+def test_nan_stops_with_the_step_and_the_metric_named():
+    recipe, state, dataset, _ = setup()
+    dataset.buckets[0].rows["logmel"] = dataset.buckets[0].rows["logmel"].at[0, 0, 0].set(jnp.nan)
+    with pytest.raises(UserError, match=r"loss is nan at step \d+.*learning_rate"):
+        run(recipe, state, dataset, 2)
+
+
+def test_only_matrices_and_kernels_decay():
+    from emoflax.training import optimizer
+
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    chain = optimizer.build(optax.constant_schedule(0.1), weight_decay=0.5, clip_norm=0.0)
+    updates, _ = chain.update(jax.tree.map(jnp.zeros_like, params), chain.init(params), params)
+    assert np.all(np.asarray(updates["kernel"]) < 0) and not np.asarray(updates["bias"]).any()
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    from emoflax.training import optimizer
+
+    rate = optimizer.learning_rate(peak=3.0, schedule="cosine", warmup_epochs=1, epochs=5, steps_per_epoch=10)
+    assert float(rate(0)) == 0 and float(rate(10)) == pytest.approx(3) and float(rate(50)) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(UserError, match="cosine, constant"):
+        optimizer.learning_rate(peak=3.0, schedule="step", warmup_epochs=1, epochs=5, steps_per_epoch=10)
