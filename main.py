@@ -1,15 +1,15 @@
 """EmoFlax's single entry point: flags and dispatch, nothing else.
 
-    python main.py --config=configs/cnn2.py                                   train, evaluate, report
-    python main.py --config=configs/cnn2.py --mode=precompute                 fill the cache only
-    python main.py --config=configs/cnn2.py --mode=eval                       report again, from the checkpoints
-    python main.py --config=configs/cnn2.py --mode=crossval                   choose on training speakers, fold by fold
-    python main.py --config=configs/probe.py --mode=probe                     score Whisper's layers, fold by fold
-    python main.py --config=configs/sweep.py --mode=sweep                     search settings on training speakers
-    python main.py --mode=compare --runs=RUN_A,RUN_B                          differences, with intervals and p values
-    python main.py --config=configs/cnn2.py --mode=benchmark                  our speed beside PyTorch's
-    python main.py --config=configs/cnn2.py --multihost                       one of several processes on a cluster
-    python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
+python main.py --config=configs/cnn2.py                                   train, evaluate, report
+python main.py --config=configs/cnn2.py --mode=precompute                 fill the cache only
+python main.py --config=configs/cnn2.py --mode=eval                       report again, from the checkpoints
+python main.py --config=configs/cnn2.py --mode=crossval                   choose on training speakers, fold by fold
+python main.py --config=configs/probe.py --mode=probe                     score Whisper's layers, fold by fold
+python main.py --config=configs/sweep.py --mode=sweep                     search settings on training speakers
+python main.py --mode=compare --runs=RUN_A,RUN_B                          differences, with intervals and p values
+python main.py --config=configs/cnn2.py --mode=benchmark                  our speed beside PyTorch's
+python main.py --config=configs/cnn2.py --multihost                       one of several processes on a cluster
+python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
 """
 
 import errno
@@ -22,6 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from emoflax.errors import UserError
+from emoflax.experiment.model import resolve
 
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -53,7 +54,6 @@ def main(argv: list[str]) -> None:
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(ours)
     from emoflax import job
-    from emoflax.experiment import run as experiment  # jax comes with it; --help and misspelt flags answer without
     from emoflax.parallel import mesh, multihost
 
     if MODE.value != "predict":  # which may be of one clip
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--config is missing; try python main.py --config=configs/cnn2.py")
     if RUNNER.value:
         CONFIG.value.precompute.update(runner=RUNNER.value, runner_options=tuple(argv[1:]))
-    experiment.settle(CONFIG.value)
+    resolve(CONFIG.value)
     if MODE.value == "precompute":
         job.precompute(CONFIG.value)
     elif MODE.value == "crossval":
@@ -120,8 +120,11 @@ def run() -> int:
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
-        print(f"\nerror: {error.filename or 'a file'}: {error.strerror}; make room or choose another folder "
-              "(--workdir, --config.data.cache_dir); what was finished is kept", file=sys.stderr)
+        print(
+            f"\nerror: {error.filename or 'a file'}: {error.strerror}; make room or choose another folder "
+            "(--workdir, --config.data.cache_dir); what was finished is kept",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where this one stopped", file=sys.stderr)

@@ -1,7 +1,7 @@
 """attention_gru: the words through the GRU of configs/gru.py, pooled by attention, which can be drawn over them.
 
-    python main.py --config=configs/attention_gru.py --config.data.corpus=meld --config.data.dir=MELD_FOLDER
-    python main.py --mode=predict --explain --checkpoint=runs/attention_gru-meld-meld/seed0-fold1 --inputs=said.txt
+python main.py --config=configs/attention_gru.py --config.data.corpus=meld --config.data.dir=MELD_FOLDER
+python main.py --mode=predict --explain --checkpoint=runs/attention_gru-meld-meld/seed0-fold1 --inputs=said.txt
 """
 
 from ml_collections import ConfigDict

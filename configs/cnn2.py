@@ -1,6 +1,6 @@
 """cnn2: the older work's model, two convolutional layers on the log-mel spectrogram.
 
-    python main.py --config=configs/cnn2.py
+python main.py --config=configs/cnn2.py
 """
 
 from ml_collections import ConfigDict

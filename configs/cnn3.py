@@ -1,6 +1,6 @@
 """cnn3: three convolutional layers on the log-mel spectrogram.
 
-    python main.py --config=configs/cnn3.py
+python main.py --config=configs/cnn3.py
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """fusion_early: frames and tokens as one sequence in front of a common Transformer trunk.
 
-    python main.py --config=configs/fusion_early.py
+python main.py --config=configs/fusion_early.py
 """
 
 from ml_collections import ConfigDict

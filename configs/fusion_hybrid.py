@@ -1,6 +1,6 @@
 """fusion_hybrid: cross-attention between frames and tokens, joined with what each modality says alone.
 
-    python main.py --config=configs/fusion_hybrid.py
+python main.py --config=configs/fusion_hybrid.py
 """
 
 from ml_collections import ConfigDict

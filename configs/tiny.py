@@ -1,6 +1,6 @@
 """tiny: a model of seconds on the built-in corpus, for tests and for trying things out.
 
-    python main.py --config=configs/tiny.py
+python main.py --config=configs/tiny.py
 """
 
 from ml_collections import ConfigDict

@@ -16,12 +16,13 @@ from ml_collections import ConfigDict
 from emoflax import corpora
 from emoflax.data import splits
 from emoflax.data.clip import Corpus
-from emoflax.data.dataset import Features
+from emoflax.data.features import Features
 from emoflax.data.shards import ShardSet
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate, population
 from emoflax.experiment import run as experiment
+from emoflax.experiment.features import features_of
 from emoflax.inference import predict as prediction
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
@@ -43,7 +44,7 @@ def precompute(config: ConfigDict) -> None:
 
     def fill() -> None:
         corpus = open_corpus(config)
-        experiment.features_of(config, corpus)
+        features_of(config, corpus)
         if config.states.weights:
             states_of(config, corpus)
 
@@ -66,7 +67,7 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     folder = experiment.run_folder(workdir, config, corpus)
     members = experiment.members(config, corpus, folder)
     _make(folder)
-    features = multihost.first_then_all(lambda: experiment.features_of(config, corpus))
+    features = multihost.first_then_all(lambda: features_of(config, corpus))
     if train:
         population.train_members([(config, features, member) for member in members], config.train.population)
     predictions = [evaluate.predict_member(config, features, member) for member in members]

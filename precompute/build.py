@@ -24,8 +24,9 @@ import threadpoolctl
 from absl import logging
 from tqdm import tqdm
 
+from emoflax.audio.channels import channels, functionals_count
 from emoflax.data import shards
-from emoflax.data.clip import Clip, Corpus, channels, functionals_count
+from emoflax.data.clip import Clip, Corpus
 from emoflax.data.shards import Failure, Row, ShardSet
 from emoflax.errors import UserError
 from emoflax.precompute import beam

@@ -61,9 +61,7 @@ class Augmentation:
     def __post_init__(self):
         check_strengths(self, "config.augment", _MOST)
 
-    def __call__(
-        self, key: jax.Array, batch: Batch, mean_F: jax.Array | None, std_F: jax.Array | None = None
-    ) -> Batch:
+    def __call__(self, key: jax.Array, batch: Batch, mean_F: jax.Array | None, std_F: jax.Array | None = None) -> Batch:
         """A batch as `Bucket.rows` describes it, with 'target' [batch, classes] -> the same, augmented.
 
         Switching one augmentation on leaves the draws of the others as they were.
@@ -109,7 +107,6 @@ class Augmentation:
             filled = jnp.where(hidden[:, None], mean_F[None, None], batch["logmel"])
             batch |= {"logmel": inside(filled, batch["frames"])}
         return batch
-
 
     def _disturb(self, key: jax.Array, contours_BxTxC: jax.Array, mean_F: jax.Array, std_F: jax.Array) -> jax.Array:
         """Shifts each contour of a clip by normal draws of `contour_shift` deviations; sets a share to the mean."""

@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from emoflax.data.clip import TYPICAL, TYPICAL_MEL_DB
+from emoflax.audio.channels import TYPICAL, TYPICAL_MEL_DB
 
 TAPS, DILATIONS = 9, (1, 1, 2, 3, 4)  # each kernel draws one of the latter
 FAR = 5.0  # typical deviations of a channel; what is further off says no more than that

@@ -15,7 +15,7 @@ _WIDTH_MULTIPLE = 8  # frames
 
 
 @dataclasses.dataclass(frozen=True)
-class Views:
+class TestTimeAugmentation:
     """Every speed with every band shift: the fields of config.evaluate.
 
     Attributes:
@@ -38,7 +38,7 @@ class Views:
     def on(self) -> bool:
         return self.speeds != (1.0,) or self.band_shifts != (0.0,)
 
-    def judge(
+    def log_probabilities(
         self, batch: Mapping[str, jax.Array], logits_of: Callable[[Mapping[str, jax.Array]], jax.Array]
     ) -> jax.Array:
         """Mean of the variants' log-probabilities [batch, classes]; `logits_of` judges one batch."""
@@ -46,14 +46,14 @@ class Views:
         width = -(-batch["logmel"].shape[1] // min(*self.speeds, 1.0))
         width = int(-(-width // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
 
-        def of_view(view: tuple[jax.Array, jax.Array]) -> jax.Array:
-            return jax.nn.log_softmax(logits_of(self._view(batch, *view, width)))
+        def of_variant(variant: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return jax.nn.log_softmax(logits_of(self._variant(batch, *variant, width)))
 
         # One after the other: one compiled program, and the memory of one.
-        views = np.array(list(itertools.product(self.speeds, self.band_shifts)), np.float32)
-        return jax.lax.map(of_view, (views[:, 0], views[:, 1])).mean(0)
+        variants = np.array(list(itertools.product(self.speeds, self.band_shifts)), np.float32)
+        return jax.lax.map(of_variant, (variants[:, 0], variants[:, 1])).mean(0)
 
-    def _view(self, batch: Mapping[str, jax.Array], speed: jax.Array, shift: jax.Array, width: int) -> dict:
+    def _variant(self, batch: Mapping[str, jax.Array], speed: jax.Array, shift: jax.Array, width: int) -> dict:
         x, frames = batch["logmel"], batch["frames"]
         whole = frames.astype(jnp.float32)
         x, frames = augment.resample_time(x, frames, 0 * whole, whole, jnp.broadcast_to(speed, frames.shape), width)

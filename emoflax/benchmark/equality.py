@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from emoflax.benchmark import setup
 from emoflax.benchmark.train_step import TorchTrainer
-from emoflax.training import loop as train
+from emoflax.training.step import apply, train_step
 
 TOLERANCE = 1e-4
 ROWS = 8  # half-filled ones among them
@@ -24,9 +24,9 @@ def check(config: ConfigDict) -> dict[str, float]:
     config.train.dtype = "float32"
     start = setup.prepare(config, dropout=False)
     batch = setup.first_batch(start.bucket(ROWS, ROWS))
-    state, recipe = start.state(), start.recipe
-    logits = jax.jit(train.apply, static_argnums=0)(recipe.model, state.params, state.statistics, batch, None)
-    _, numbers = jax.jit(train.train_step, static_argnums=0)(recipe, state, batch)
+    state, train_config = start.state(), start.train_config
+    logits = jax.jit(apply, static_argnums=0)(train_config.model, state.params, state.statistics, batch, None)
+    _, numbers = jax.jit(train_step, static_argnums=0)(train_config, state, batch)
 
     trainer = TorchTrainer(start, batch, "eager")
     trainer.module.eval()

@@ -7,7 +7,7 @@ XLA's own count would take a loop's body for a single step.
 
 from ml_collections import ConfigDict
 
-from emoflax.data.clip import channels as heard
+from emoflax.audio.channels import channels as heard
 
 
 def train_flops_per_clip(config: ConfigDict, frames: int, tokens: int, classes: int) -> float:

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from emoflax.audio.channels import channels
 from emoflax.benchmark import script, setup, timing
 from emoflax.data import dataset as data
-from emoflax.data.clip import channels
 from emoflax.data.dataset import Dataset
 from emoflax.errors import UserError
 from emoflax.training import loop as train
@@ -26,10 +26,10 @@ class Epochs:
     """Training on one size; its program is compiled before anything is timed."""
 
     def __init__(self, start: setup.Setup, dataset: Dataset):
-        self.recipe, self.state, self.buckets = start.recipe, start.state(), dataset.buckets
+        self.train_config, self.state, self.buckets = start.train_config, start.state(), dataset.buckets
 
     def turn(self) -> None:
-        self.state, _ = train.train_epoch(self.recipe, self.state, self.buckets)
+        self.state, _ = train.train_epoch(self.train_config, self.state, self.buckets)
         jax.block_until_ready(self.state)
 
 

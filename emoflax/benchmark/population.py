@@ -1,6 +1,6 @@
 """A population's epoch beside the same models' epochs one after the other: what config.train.population is worth here.
 
-    python -m emoflax.benchmark.population configs/cnn2.py 4
+python -m emoflax.benchmark.population configs/cnn2.py 4
 """
 
 import functools
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from emoflax.benchmark import script, setup, timing
 from emoflax.experiment import population
-from emoflax.experiment import run as experiment
+from emoflax.experiment.train_config import train_config_of
 from emoflax.reporting import ledger
 from emoflax.training import loop as train
 
@@ -25,7 +25,7 @@ def measure(config: ConfigDict, members: int, budget_s: float = 30.0) -> dict[st
     """Seconds of wall clock and of processor per member and step: 'alone' and 'together'."""
     start = setup.prepare(config)
     bucket = start.bucket(STEPS * config.train.batch_size, config.train.batch_size)
-    build = functools.partial(experiment.recipe_of, start.config, start.model, STEPS)
+    build = functools.partial(train_config_of, start.config, start.model, STEPS)
     varied = {field: np.full(members, population.value(start.config, field), np.float32) for field in population.VARIED}
     lone = [start.state() for _ in range(members)]
     stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *(start.state() for _ in range(members)))]
@@ -33,7 +33,7 @@ def measure(config: ConfigDict, members: int, budget_s: float = 30.0) -> dict[st
 
     def alone() -> None:
         for number in range(members):
-            lone[number], _ = train.train_epoch(start.recipe, lone[number], (bucket,))
+            lone[number], _ = train.train_epoch(start.train_config, lone[number], (bucket,))
         jax.block_until_ready(lone)
 
     def together() -> None:

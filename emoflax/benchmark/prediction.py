@@ -10,7 +10,8 @@ import torch
 from emoflax.benchmark import timing
 from emoflax.benchmark.setup import Setup, torch_device
 from emoflax.benchmark.train_step import autocast, not_runnable
-from emoflax.training import loop as train
+from emoflax.training import scoring
+from emoflax.training.step import apply
 
 CALLS = {"one_clip": 20, "batch": 4}  # of one turn
 
@@ -37,24 +38,24 @@ def measure(start: Setup, modes: Sequence[str], budget_s: float) -> dict:
 
 
 def our_call(start: Setup, batch: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
-    state, model = start.state(), start.recipe.model
+    state, model = start.state(), start.train_config.model
     inputs = _inputs(batch)
 
     @jax.jit
     def probabilities(params, statistics, inputs):
-        return jax.nn.softmax(train.apply(model, params, statistics, inputs, None))
+        return jax.nn.softmax(apply(model, params, statistics, inputs, None))
 
     return lambda: np.asarray(probabilities(state.params, state.statistics, inputs))
 
 
 def our_api(start: Setup, batch: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
     """`data.from_arrays` and `train.score`, as `predict.probabilities` calls them."""
-    state, model, labels = start.state(), start.recipe.model, batch["label"]
+    state, model, labels = start.state(), start.train_config.model, batch["label"]
     logmels, tokens = (
         [row[:length] for row, length in zip(batch.get(rows, ()), batch.get(lengths, ()), strict=True)]
         for rows, lengths in (("logmel", "frames"), ("tokens", "n_tokens"))
     )
-    return lambda: np.exp(train.score(model, state, start.dataset(logmels, tokens, labels, len(labels))))
+    return lambda: np.exp(scoring.score(model, state, start.dataset(logmels, tokens, labels, len(labels))))
 
 
 def torch_call(start: Setup, batch: dict[str, np.ndarray], mode: str) -> Callable[[], np.ndarray]:

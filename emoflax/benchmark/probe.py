@@ -15,7 +15,7 @@ import numpy as np
 from emoflax.configs.default import get_config
 from emoflax.data import shards, splits
 from emoflax.data.clip import Clip, Corpus
-from emoflax.data.dataset import Features
+from emoflax.data.features import Features
 from emoflax.experiment import evaluate
 from emoflax.reporting import ledger, metrics
 from emoflax.selection import probe

@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from emoflax.audio.augment import Augmentation
+from emoflax.audio.channels import channels
 from emoflax.benchmark import torch_models
 from emoflax.data import dataset as data
-from emoflax.data.clip import channels
 from emoflax.data.dataset import Bucket
-from emoflax.experiment import run as experiment
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
-from emoflax.training import loop as train
+from emoflax.training.step import TrainConfig, TrainState
 
 CLASSES = 8
 WORDS = 2_000
@@ -36,12 +37,12 @@ class Setup:
 
     config: ConfigDict
     model: nnx.Module
-    recipe: train.Recipe
+    train_config: TrainConfig
     mesh: Mesh | None
 
-    def state(self) -> train.TrainState:
+    def state(self) -> TrainState:
         """A copy: programs that donate it would take the model's own arrays with them."""
-        return devices.everywhere(jax.tree.map(jnp.copy, self.recipe.init(self.model, 0)), self.mesh)
+        return devices.replicate(jax.tree.map(jnp.copy, self.train_config.init(self.model, 0)), self.mesh)
 
     def bucket(self, rows: int, batch_size: int) -> Bucket:
         """Random clips, the longest ROW_S or ROW_TOKENS long, the shortest half of that."""
@@ -84,13 +85,13 @@ def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
     if not dropout:
         config.model.dropout = config.model.gru.dropout = config.model.gru.token_dropout = 0.0
         config.model.attention_cnn.dropout = 0.0
-    model = experiment.build_model(config, WORDS, CLASSES, seed=0)
+    model = build_model(config, WORDS, CLASSES, seed=0)
     if config.model.audio:
         model.normalise.mean[...] = jnp.full(channels(config.audio), MEAN_DB)
         model.normalise.std[...] = jnp.full(channels(config.audio), STD_DB)
-    recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
+    train_config = train_config_of(config, model, steps_per_epoch=1)
     mesh = devices.all_devices() if jax.default_backend() == "cpu" else None
-    return Setup(config, model, dataclasses.replace(recipe, augmentation=Augmentation()), mesh)
+    return Setup(config, model, dataclasses.replace(train_config, augmentation=Augmentation()), mesh)
 
 
 def torch_device() -> str:

@@ -24,12 +24,16 @@ from ml_collections import ConfigDict
 from emoflax.benchmark import script
 from emoflax.data import shards, stream
 from emoflax.data.clip import Clip, Corpus
-from emoflax.data.dataset import Dataset, Features
+from emoflax.data.dataset import Dataset
+from emoflax.data.features import Features
 from emoflax.data.shards import ShardSet
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.features import dataset_of, max_frames
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
 from emoflax.training import loop as train
+from emoflax.training.step import TrainConfig
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g", "h")
 SHARD_CLIPS = 4096
@@ -66,7 +70,7 @@ def corpus_of(clips: int) -> Corpus:
 
 def random_lengths(config: ConfigDict, nbytes: float) -> np.ndarray:
     """Frames of clips between half of config.data.max_s and all of it, until they come to so many bytes."""
-    longest, frame_bytes = experiment.max_frames(config), 4 * config.audio.mels
+    longest, frame_bytes = max_frames(config), 4 * config.audio.mels
     count = max(config.data.buckets * config.train.batch_size, round(nbytes / (0.75 * longest * frame_bytes)))
     return np.random.default_rng(0).integers(longest // 2, longest + 1, count)
 
@@ -74,9 +78,11 @@ def random_lengths(config: ConfigDict, nbytes: float) -> np.ndarray:
 class Epochs:
     """Training without end, a chunk of the epoch at a time, on streamed rows."""
 
-    def __init__(self, recipe: train.Recipe, model, dataset: Dataset):
-        self.recipe, self.dataset = recipe, dataset
-        self.state = devices.everywhere(jax.tree.map(lambda leaf: leaf.copy(), recipe.init(model, 0)), dataset.mesh)
+    def __init__(self, train_config: TrainConfig, model, dataset: Dataset):
+        self.train_config, self.dataset = train_config, dataset
+        self.state = devices.replicate(
+            jax.tree.map(lambda leaf: leaf.copy(), train_config.init(model, 0)), dataset.mesh
+        )
         self.longest = stream.steps_of_a_chunk(dataset.buckets)
 
     def chunks(self) -> Iterator[stream.Chunk]:
@@ -89,7 +95,7 @@ class Epochs:
         """Steps per second; what the first chunk takes is not counted: those after it are being made meanwhile."""
         done = begin = 0.0
         for number, chunk in enumerate(chunks):
-            self.state, metrics = train.train_chunk(self.recipe, self.state, chunk)
+            self.state, metrics = train.train_chunk(self.train_config, self.state, chunk)
             jax.block_until_ready(metrics)
             now = time.perf_counter()
             if number == stream.AHEAD:  # from here on a chunk is trained on no sooner than it is made
@@ -111,11 +117,11 @@ def measure(config: ConfigDict, gigabytes: float, seconds: float, folder: pathli
     corpus = corpus_of(len(lengths))
     features = Features(corpus, {"logmel": ShardSet.open(folder)})
     config.data.resident = "no"
-    dataset = experiment.dataset_of(config, features, np.arange(len(lengths)), (), mesh=devices.all_devices())
+    dataset = dataset_of(config, features, np.arange(len(lengths)), (), mesh=devices.all_devices())
     found["opened_mib"] = peak_memory_mib()
-    model = experiment.build_model(config, 0, len(LABELS), seed=0)
-    recipe = experiment.recipe_of(config, model, dataset.steps)
-    epochs = Epochs(recipe, model, dataset)
+    model = build_model(config, 0, len(LABELS), seed=0)
+    train_config = train_config_of(config, model, dataset.steps)
+    epochs = Epochs(train_config, model, dataset)
 
     begin = time.perf_counter()
     for chunk in epochs.chunks():
@@ -146,13 +152,15 @@ class Resident:
         config = config.copy_and_resolve_references()
         config.data.resident = "yes"
         clips = np.arange(min(len(features.corpus.clips), epochs.longest * config.train.batch_size))
-        self.epochs, self.dataset = epochs, experiment.dataset_of(config, features, clips, (), mesh=epochs.dataset.mesh)
+        self.epochs, self.dataset = epochs, dataset_of(config, features, clips, (), mesh=epochs.dataset.mesh)
 
     def train(self, seconds: float) -> float:
         """Steps per second."""
         done, begin = 0, time.perf_counter()
         while not done or time.perf_counter() - begin < seconds:
-            self.epochs.state, metrics = train.train_epoch(self.epochs.recipe, self.epochs.state, self.dataset.buckets)
+            self.epochs.state, metrics = train.train_epoch(
+                self.epochs.train_config, self.epochs.state, self.dataset.buckets
+            )
             jax.block_until_ready(metrics)
             done += self.dataset.steps
         return done / (time.perf_counter() - begin)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from torch import nn
 from torch.nn import functional as F
 
-from emoflax.data.clip import channels
+from emoflax.audio.channels import channels
 from emoflax.errors import UserError
 from emoflax.models.gru import UNKNOWN
 from emoflax.models.pooling import SMALLEST_VARIANCE

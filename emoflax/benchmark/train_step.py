@@ -13,6 +13,7 @@ from emoflax.benchmark.setup import Setup, first_batch, torch_batch, torch_devic
 from emoflax.benchmark.torch_models import Classifier
 from emoflax.data.dataset import Bucket
 from emoflax.training import loop as train
+from emoflax.training.step import train_step
 
 STEPS = 8  # of one turn, and of the epoch that is compiled as one program
 
@@ -23,7 +24,7 @@ class OurEpoch:
     def __init__(self, start: Setup, bucket: Bucket):
         self.buckets, self.state = (bucket,), start.state()
         begin = time.perf_counter()
-        self.program = train.train_epoch.lower(start.recipe, self.state, self.buckets).compile()
+        self.program = train.train_epoch.lower(start.train_config, self.state, self.buckets).compile()
         self.compile_s = time.perf_counter() - begin
 
     def turn(self) -> None:
@@ -37,8 +38,8 @@ class OurStep:
     def __init__(self, start: Setup, bucket: Bucket):
         self.batch, self.state = first_batch(bucket), start.state()
         begin = time.perf_counter()
-        step = jax.jit(train.train_step, static_argnums=0, donate_argnums=1)
-        self.program = step.lower(start.recipe, self.state, self.batch).compile()
+        step = jax.jit(train_step, static_argnums=0, donate_argnums=1)
+        self.program = step.lower(start.train_config, self.state, self.batch).compile()
         self.compile_s = time.perf_counter() - begin
 
     def turn(self) -> None:

@@ -83,11 +83,11 @@ class Rows:
     def placed(self) -> "Bucket":
         """All rows on the devices; each process makes those of its own."""
         # Rows that fill up to a multiple of the devices: no order ever names them.
-        held = np.minimum(np.arange(devices.filled_up(len(self), self.mesh)), len(self) - 1)
+        held = np.minimum(np.arange(devices.pad_to_multiple(len(self), self.mesh)), len(self) - 1)
 
         def place(name: str) -> jax.Array:
             shape = (len(held), *self.shapes[name])
-            return devices.deal_out(shape, 0, lambda part: self.array(name, held[part]), self.mesh)
+            return devices.shard(shape, 0, lambda part: self.array(name, held[part]), self.mesh)
 
         return Bucket({name: place(name) for name in self.shapes}, self.batch_size, len(self), self.mesh)
 
@@ -124,7 +124,7 @@ def batch_places(slot, batch_size: int, rows: int, mesh: Mesh | None):
     There may be more lanes than `batch_size` and fewer rows than lanes: those that are left repeat the last row and
     do not count. Works on NumPy's and on JAX's numbers.
     """
-    places = slot * batch_size + np.arange(devices.filled_up(batch_size, mesh))
+    places = slot * batch_size + np.arange(devices.pad_to_multiple(batch_size, mesh))
     numbers = jnp if isinstance(places, jax.Array) else np
     return numbers.minimum(places, rows - 1), places < numbers.minimum(rows, (slot + 1) * batch_size)
 

@@ -36,8 +36,8 @@ class Chunk:
 
     Attributes:
       bucket: int32 [steps], of each batch.
-      flat: name -> [steps, lanes, numbers]: the rows of each batch, laid flat, filled up to those of the widest bucket.
-      layouts: of each bucket, lanes of a batch, and name -> shape of a row.
+      flat: name -> [steps, padded_batch, numbers]: the rows of each batch, laid flat, filled up to those of the widest bucket.
+      layouts: of each bucket, padded_batch of a batch, and name -> shape of a row.
     """
 
     bucket: jax.Array
@@ -46,10 +46,10 @@ class Chunk:
     mesh: Mesh | None = dataclasses.field(metadata={"static": True})
 
     def batch(self, bucket: int, flat: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """One batch of that bucket, as `Bucket.rows` describes it; flat: name -> [lanes, numbers]."""
-        lanes, shapes = self.layouts[bucket]
-        batch = {name: flat[name][:lanes, : math.prod(shape)].reshape(lanes, *shape) for name, shape in shapes}
-        return devices.keep_dealt_out(batch, self.mesh)
+        """One batch of that bucket, as `Bucket.rows` describes it; flat: name -> [padded_batch, numbers]."""
+        padded_batch, shapes = self.layouts[bucket]
+        batch = {name: flat[name][:padded_batch, : math.prod(shape)].reshape(padded_batch, *shape) for name, shape in shapes}
+        return devices.constrain_sharded(batch, self.mesh)
 
 
 def fits(nbytes: int, mesh: Mesh | None) -> bool:
@@ -95,12 +95,12 @@ def _chunk(buckets: Sequence[Rows], orders: Sequence[np.ndarray], visits: np.nda
     found = [batch_places(slot, buckets[b].batch_size, len(buckets[b]), mesh) for b, slot in visits]
     batches = [(buckets[b], orders[b][places], counts) for (b, _), (places, counts) in zip(visits, found, strict=True)]
     layouts = tuple(
-        (devices.filled_up(rows.batch_size, mesh), tuple(sorted(rows.shapes.items()))) for rows in buckets
+        (devices.pad_to_multiple(rows.batch_size, mesh), tuple(sorted(rows.shapes.items()))) for rows in buckets
     )
-    lanes = max(lanes for lanes, _ in layouts)
+    padded_batch = max(padded_batch for padded_batch, _ in layouts)
 
     def fill(name: str, part: slice) -> np.ndarray:
-        own = range(lanes)[part]
+        own = range(padded_batch)[part]
         numbers = max(math.prod(rows.shapes[name]) for rows in buckets)
         flat = np.zeros((len(batches), len(own), numbers), buckets[0].dtypes[name])
         for into, (rows, places, counts) in zip(flat, batches, strict=True):
@@ -112,10 +112,10 @@ def _chunk(buckets: Sequence[Rows], orders: Sequence[np.ndarray], visits: np.nda
 
     def place(name: str) -> jax.Array:
         numbers = max(math.prod(rows.shapes[name]) for rows in buckets)
-        return devices.deal_out((len(batches), lanes, numbers), 1, functools.partial(fill, name), mesh)
+        return devices.shard((len(batches), padded_batch, numbers), 1, functools.partial(fill, name), mesh)
 
     flat = {name: place(name) for name in buckets[0].shapes}
-    return Chunk(devices.everywhere(visits[:, 0].astype(np.int32), mesh), flat, layouts, mesh)
+    return Chunk(devices.replicate(visits[:, 0].astype(np.int32), mesh), flat, layouts, mesh)
 
 
 def _ahead(make: Callable[[Any], Chunk], tasks: Iterable) -> Iterator[Chunk]:

@@ -13,14 +13,18 @@ from ml_collections import ConfigDict
 
 from emoflax.configs import default
 from emoflax.data.clip import Corpus
-from emoflax.data.dataset import Features
+from emoflax.data.features import Features
 from emoflax.errors import UserError
 from emoflax.experiment import identity
 from emoflax.experiment import run as experiment
+from emoflax.experiment.features import dataset_of
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import metrics
-from emoflax.training import loop as train
+from emoflax.training import scoring
 from emoflax.training.checkpoint import Checkpoints, open_existing
+from emoflax.training.step import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Trained:
     config: ConfigDict
     description: dict
     model: nnx.GraphDef
-    state: train.TrainState
+    state: TrainState
 
     @property
     def parameters(self) -> int:
@@ -51,12 +55,12 @@ class Trained:
 
 
 def restore(
-    folder: pathlib.Path, *, last: bool = False, views: ConfigDict | None = None, mesh: Mesh | None = None
+    folder: pathlib.Path, *, last: bool = False, test_time: ConfigDict | None = None, mesh: Mesh | None = None
 ) -> Trained:
     """Rebuilds the best model of a checkpoint folder, or that of its last epoch, from the folder alone.
 
     Args:
-      views: config.evaluate, in the place of the one that it was trained with.
+      test_time: config.evaluate, in the place of the one that it was trained with.
       mesh: the devices that get the weights, whatever they were trained on; None: the first one alone.
 
     Raises:
@@ -67,12 +71,12 @@ def restore(
     description = checkpoints.describe(epoch)
     config = default.get_config()  # fields that came after the checkpoint change nothing at their defaults
     config.update(description["config"])
-    config.evaluate = config.evaluate if views is None else views
-    model = experiment.build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
-    recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
-    state = checkpoints.restore(epoch, devices.like(jax.eval_shape(lambda: recipe.init(model, 0)), mesh))
+    config.evaluate = config.evaluate if test_time is None else test_time
+    model = build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
+    train_config = train_config_of(config, model, steps_per_epoch=1)
+    state = checkpoints.restore(epoch, devices.like(jax.eval_shape(lambda: train_config.init(model, 0)), mesh))
     checkpoints.close()
-    return Trained(config, description, recipe.model, state)
+    return Trained(config, description, train_config.model, state)
 
 
 def predict_member(
@@ -80,7 +84,7 @@ def predict_member(
 ) -> Predictions:
     """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
     mesh = devices.all_devices()
-    trained = restore(member.checkpoints, last=last, views=config.evaluate, mesh=mesh)
+    trained = restore(member.checkpoints, last=last, test_time=config.evaluate, mesh=mesh)
     here = identity.describe(config, features, member.split, member.seed, trained.description["vocabulary"])
     if changed := identity.differences(trained.description, here):
         raise UserError(
@@ -88,8 +92,8 @@ def predict_member(
             "evaluate it with the config that trained it"
         )
     clips = getattr(member.split, part)
-    dataset = experiment.dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
-    log_p = train.score(trained.model, trained.state, dataset)
+    dataset = dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
+    log_p = scoring.score(trained.model, trained.state, dataset)
     epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
     return Predictions(member.seed, member.split.fold, epoch, dataset.clips, log_p, trained.parameters, seconds)
 

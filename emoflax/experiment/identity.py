@@ -7,11 +7,11 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from emoflax.configs import default
-from emoflax.data.dataset import Features
+from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.training.checkpoint import Checkpoints
-from emoflax.training.loop import TrainState
+from emoflax.training.step import TrainState
 
 # May change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (

@@ -21,11 +21,14 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from emoflax.data.dataset import Bucket, Features
+from emoflax.data.dataset import Bucket
+from emoflax.data.features import Features
 from emoflax.errors import UserError
 from emoflax.experiment import run as experiment
 from emoflax.experiment.run import Member, Training
+from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
+from emoflax.training.step import TrainConfig, TrainState, batch_at, train_step
 
 VARIED = ("optimizer.learning_rate", "optimizer.weight_decay", "train.label_smoothing")
 
@@ -83,7 +86,7 @@ def fit(runs: Sequence[Training]) -> None:
     """
     first, folds = runs[0], {run.member.split.fold: run for run in runs}
     rows = tuple(len(bucket) for bucket in first.train_set.buckets)
-    build = functools.partial(experiment.recipe_of, first.config, first.model, first.train_set.steps)
+    build = functools.partial(train_config_of, first.config, first.model, first.train_set.steps)
     place = np.array([list(folds).index(run.member.split.fold) for run in runs], np.int32)
     varied = {field: np.array([value(run.config, field) for run in runs], np.float32) for field in VARIED}
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run.state for run in runs))
@@ -132,14 +135,14 @@ def joined(folds: Sequence[tuple[Bucket, ...]]) -> tuple[Bucket, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def train_epoch(
-    build: Callable[[Mapping], train.Recipe],
+    build: Callable[[Mapping], TrainConfig],
     rows: tuple[int, ...],
-    states: train.TrainState,
+    states: TrainState,
     buckets: tuple[Bucket, ...],
     place: jax.Array,
     varied: Mapping[str, jax.Array],
     epoch: jax.Array,
-) -> tuple[train.TrainState, dict]:
+) -> tuple[TrainState, dict]:
     """`train.train_epoch` of every member.
 
     Args:
@@ -156,10 +159,10 @@ def train_epoch(
     orders = jax.vmap(lambda seed: train.row_orders(rows, seed, epoch))(states.seed)
     orders = [order + count * place[:, None] for order, count in zip(orders, rows, strict=True)]
 
-    def step(bucket: Bucket, slot: jax.Array, state: train.TrainState, own: Mapping, order: jax.Array):
-        return train.train_step(build(own), state, train.batch_at(bucket, order, slot))
+    def step(bucket: Bucket, slot: jax.Array, state: TrainState, own: Mapping, order: jax.Array):
+        return train_step(build(own), state, batch_at(bucket, order, slot))
 
-    def take(bucket: Bucket, order: jax.Array, states: train.TrainState, slot: jax.Array):
+    def take(bucket: Bucket, order: jax.Array, states: TrainState, slot: jax.Array):
         return jax.vmap(functools.partial(step, bucket, slot))(states, varied, order)
 
     branches = [functools.partial(take, bucket, order) for bucket, order in zip(buckets, orders, strict=True)]

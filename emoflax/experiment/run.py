@@ -1,12 +1,11 @@
 """A config becomes a run: features, one model per seed and fold, and where each of them keeps its files.
 
-    runs/<name>-<corpus>-<protocol>/seed0-fold1/   checkpoints, metrics.jsonl, tensorboard of one model
-    runs/<name>-<corpus>-<protocol>/               report over the seeds and folds of one command
+runs/<name>-<corpus>-<protocol>/seed0-fold1/   checkpoints, metrics.jsonl, tensorboard of one model
+runs/<name>-<corpus>-<protocol>/               report over the seeds and folds of one command
 """
 
 import dataclasses
 import functools
-import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -14,31 +13,29 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 from absl import logging
-from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from emoflax import models, pretrained
-from emoflax.audio.augment import Augmentation
-from emoflax.audio.augment_wave import WaveAugmentation
-from emoflax.audio.frontend import UNIT_DB, LogMel, band_edges_hz
-from emoflax.audio.pcen import Pcen
-from emoflax.audio.test_time import Views
+from emoflax import pretrained
 from emoflax.data import dataset as data
-from emoflax.data import splits, subwords
-from emoflax.data.clip import Corpus, channels, functionals_count
-from emoflax.data.dataset import Dataset, Features
+from emoflax.data import splits
+from emoflax.data.clip import Corpus
+from emoflax.data.dataset import Dataset
+from emoflax.data.features import Features, logmel_statistics
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.experiment import closed_form as solved
-from emoflax.experiment import identity
+from emoflax.experiment import closed_form, identity
+from emoflax.experiment.features import dataset_of, vocabulary_of
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
 from emoflax.reporting import metrics
 from emoflax.training import loop as train
-from emoflax.training import optimizer
+from emoflax.training import scoring
 from emoflax.training.checkpoint import Checkpoints
 from emoflax.training.monitor import Monitor, Profile
+from emoflax.training.step import TrainConfig, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,204 +74,6 @@ def folds(config: ConfigDict, corpus: Corpus, dev_share: float) -> list[Split]:
     ]
 
 
-def features_of(config: ConfigDict, corpus: Corpus) -> Features:
-    """Opens the shards that the model needs, computing what is missing."""
-    from emoflax.precompute import (
-        build,  # audio libraries come with it; a session that never gets here does not pay for them
-    )
-
-    precompute, cache_dir = config.precompute.to_dict(), config.data.cache_dir
-    by_speaker, shards = splits.by_speaker(config.split.protocol), {}
-    if by_speaker:
-        check_by_speaker(config)
-    if config.model.audio:
-        if not corpus.has_audio:
-            raise UserError(f"config.model.audio={config.model.audio!r}, but corpus {corpus.name} has no recordings")
-        if config.data.store not in ("logmel", "wave"):
-            raise UserError(f"config.data.store={config.data.store!r}; choose 'logmel' or 'wave'")
-        compute = build.waves if config.data.store == "wave" else build.log_mels
-        shards[config.data.store] = compute(corpus, config.audio.to_dict(), cache_dir, precompute)
-    if config.model.functionals:
-        solved.check(config)
-    if config.model.functionals in models.HEAR_FRAMES:
-        for speed, audio in solved.audio_of_speeds(config).items():
-            kind = f"logmel@{speed:g}" if shards else "logmel"
-            shards[kind] = build.log_mels(corpus, audio, cache_dir, precompute)
-    elif config.model.functionals:
-        shards["functionals"] = build.functionals(
-            corpus, config.audio.to_dict(), config.functionals.to_dict(), cache_dir, precompute
-        )
-    if config.model.text:
-        shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
-    return Features(corpus, shards, by_speaker)
-
-
-def check_by_speaker(config: ConfigDict) -> None:
-    if not (config.model.audio or config.model.functionals):
-        raise UserError(f"config.split.protocol={config.split.protocol!r} normalises sounds; this model hears none")
-    if config.model.audio and (config.data.store != "logmel" or config.audio.frontend != "librosa"):
-        raise UserError(
-            f"config.split.protocol={config.split.protocol!r} needs config.data.store='logmel' and "
-            "config.audio.frontend='librosa': it changes the scale that others expect"
-        )
-
-
-def settle(config: ConfigDict) -> None:
-    """Sets the fields that weights and tokenizers from elsewhere decide, so that a checkpoint describes itself."""
-    for kind, path in config.model.pretrained.items():
-        if path and not config.model[kind]:
-            raise UserError(f"config.model.pretrained.{kind} is set, but config.model.{kind} names no encoder")
-        decided = pretrained.fields(config.model[kind], path) if path else {}
-        for field, value in decided.items():
-            logging.info("%s decides: config.%s=%s", path, field, value)
-        config.update_from_flattened_dict(decided)
-    if config.text.tokenizer:
-        config.text.tokenizer = subwords.read(config.text.tokenizer)
-
-
-def max_frames(config: ConfigDict) -> int:
-    return math.ceil(config.data.max_s * 1000 / config.audio.hop_ms)
-
-
-def vocabulary_of(config: ConfigDict, features: Features, train: np.ndarray) -> tuple[str, ...]:
-    """All tokens of the tokenizer, where there is one; else the words of the training clips."""
-    if not config.model.text:
-        return ()
-    if config.text.tokenizer:
-        return subwords.vocabulary(config.text.tokenizer)
-    return data.build_vocabulary(features, train, config.text.min_count)
-
-
-def dataset_of(
-    config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None, mesh: Mesh | None = None
-) -> Dataset:
-    return data.load(
-        features,
-        positions,
-        max_frames=max_frames(config),
-        max_tokens=config.text.max_tokens,
-        vocabulary=vocabulary,
-        batch_size=config.train.batch_size,
-        buckets=config.data.buckets,
-        weights=weights,
-        frontend=frontend_of(config),
-        mesh=mesh,
-        resident=config.data.resident,
-    )
-
-
-def frontend_of(config: ConfigDict) -> LogMel | None:
-    """What makes log-mels in the compiled step; None where precompute has made them."""
-    if config.data.store != "wave" or not config.model.audio:
-        return None
-    audio = config.audio.to_dict()
-    if audio.pop("frontend") != "librosa":
-        raise UserError("config.data.store='wave' needs config.audio.frontend='librosa'")
-    if audio.pop("contours"):
-        raise UserError("config.data.store='wave' keeps no contours; set config.audio.contours=False or store='logmel'")
-    del audio["trim_db"]
-    return LogMel(**audio)
-
-
-def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: int) -> nnx.Module:
-    hears = models.HEAR_CONTOURS + models.HEAR_FRAMES
-    if config.audio.contours and (config.model.audio or config.model.functionals) not in hears:
-        raise UserError(
-            f"config.audio.contours=True: encoder {config.model.audio!r} takes neighbouring channels for neighbouring "
-            f"frequencies; choose config.model.audio from: {', '.join(models.HEAR_CONTOURS)}"
-        )
-    return models.build(
-        config.model.to_dict(),
-        mels=channels(config.audio),
-        vocabulary=vocabulary_size + 2,
-        classes=classes,
-        dtype=config.train.dtype,
-        seed=seed,
-        frontend=frontend_of(config),
-        pcen=pcen_of(config),
-        projection=config.train.projection if config.train.contrastive else 0,
-        views=views_of(config),
-        functionals=functionals_count(config.functionals.statistics, config.functionals.kernels),
-    )
-
-
-def pcen_of(config: ConfigDict) -> Pcen | None:
-    if not config.model.pcen.time_s or not config.model.audio:
-        return None
-    if config.audio.frontend != "librosa":
-        raise UserError("config.model.pcen is made of dB: it needs config.audio.frontend='librosa'")
-    bands, hop_ms = config.audio.mels, config.audio.hop_ms
-    return Pcen(bands=bands, hop_ms=hop_ms, **config.model.pcen.to_dict())
-
-
-def views_of(config: ConfigDict) -> Views | None:
-    views = Views(tuple(config.evaluate.speeds), tuple(config.evaluate.band_shifts), config.audio.mels)
-    return views if views.on else None
-
-
-def recipe_of(
-    config: ConfigDict, model: nnx.Module, steps_per_epoch: int, own: Mapping[str, jax.Array] | None = None
-) -> train.Recipe:
-    """`own`: field -> array, in the place of the config's number, where a population trains (`population.VARIED`)."""
-    own = own or {}
-    if config.train.contrastive and config.augment.mixup:
-        raise UserError("config.train.contrastive compares clips of one emotion; set config.augment.mixup to 0 with it")
-    if config.train.contrastive < 0 or config.train.temperature <= 0 or config.train.projection < 1:
-        raise UserError("config.train.contrastive must be 0 (off) or more, .temperature above 0, .projection 1 or more")
-    rate = optimizer.learning_rate(
-        peak=own.get("optimizer.learning_rate", config.optimizer.learning_rate),
-        schedule=config.optimizer.schedule,
-        warmup_epochs=config.optimizer.warmup_epochs,
-        epochs=config.train.epochs,
-        steps_per_epoch=steps_per_epoch,
-    )
-    tuning = {name: config.optimizer[name] for name in ("freeze", "layer_decay", "unfreeze_epochs")}
-    optimizer.check(nnx.state(model, nnx.Param), **tuning)
-    chain = optimizer.build(
-        rate,
-        weight_decay=own.get("optimizer.weight_decay", config.optimizer.weight_decay),
-        clip_norm=config.optimizer.clip_norm,
-        freeze=config.optimizer.freeze,
-        layer_decay=config.optimizer.layer_decay,
-        # At least one step, however few an epoch has: the optimizer's state must have the same shape in evaluation.
-        unfreeze_steps=math.ceil(config.optimizer.unfreeze_epochs * steps_per_epoch),
-    )
-    return train.Recipe(
-        nnx.graphdef(model),
-        chain,
-        classes=model.classes,
-        label_smoothing=own.get("train.label_smoothing", config.train.label_smoothing),
-        ema=config.train.ema,
-        augmentation=Augmentation() if config.model.functionals else augmentation_of(config),
-        wave_augmentation=wave_augmentation_of(config),
-        freeze=config.optimizer.freeze,
-        contrastive=0.0 if config.model.functionals else config.train.contrastive,
-        temperature=config.train.temperature,
-    )
-
-
-def augmentation_of(config: ConfigDict) -> Augmentation:
-    if config.augment.mixup and config.model.audio and config.model.text:
-        raise UserError("config.augment.mixup mixes sounds and cannot mix words; set it to 0 for a model of both")
-    centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1].tolist()
-    unit_db = UNIT_DB[config.audio.frontend]
-    bands = {"bands": config.audio.mels, "band_hz": tuple(centres_hz)}
-    return Augmentation(**_strengths(config.augment), **bands, unit_db=unit_db)
-
-
-def wave_augmentation_of(config: ConfigDict) -> WaveAugmentation:
-    found = WaveAugmentation(**_strengths(config.augment.wave), sample_rate_hz=config.audio.sample_rate_hz)
-    if found.on and config.data.store != "wave":
-        raise UserError("config.augment.wave acts on waveforms; set config.data.store='wave' to keep those")
-    return found
-
-
-def _strengths(fields: ConfigDict) -> dict:
-    """Fields as an augmentation takes them: ranges are tuples, whatever JSON made of them."""
-    fields = {name: value for name, value in fields.items() if not isinstance(value, ConfigDict)}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
 def train_member(
     config: ConfigDict, features: Features, member: Member, watch: Callable[[Mapping], None] = lambda numbers: None
 ) -> None:
@@ -284,12 +83,13 @@ def train_member(
       watch: called with the numbers of every epoch; what it raises ends the training.
     """
     with Training(config, features, member, devices.all_devices()) as run:
-        def after_epoch(epoch: int, state: train.TrainState, numbers: dict) -> None:
+
+        def after_epoch(epoch: int, state: TrainState, numbers: dict) -> None:
             run.keep(epoch, state, numbers)
             watch(numbers)
 
         train.fit(
-            run.recipe, run.state, run.train_set, epochs=run.epochs, after_epoch=after_epoch, profile=run.profile
+            run.train_config, run.state, run.train_set, epochs=run.epochs, after_epoch=after_epoch, profile=run.profile
         )
 
 
@@ -330,15 +130,15 @@ class Training:
             if path:
                 pretrained.load(getattr(self.model, kind), config.model[kind], path)
         if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
-            statistics = functools.partial(data.logmel_statistics, features, clips, self.model.frontend)
+            statistics = functools.partial(logmel_statistics, features, clips, self.model.frontend)
             self.model.normalise.set(*statistics())
             if pcen := self.model.pcen:
                 self.model.normalise_pcen.set(*statistics(pcen.alone))
         if config.model.functionals:
-            fit = solved.fit(config, self.model, features, clips, label)
+            fit = closed_form.fit(config, self.model, features, clips, label)
             logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, fit.ridge, fit.uar)
-        self.recipe = recipe_of(config, self.model, self.train_set.steps)
-        fresh = devices.everywhere(self.recipe.init(self.model, member.seed), mesh)
+        self.train_config = train_config_of(config, self.model, self.train_set.steps)
+        fresh = devices.replicate(self.train_config.init(self.model, member.seed), mesh)
 
         self._checkpoints = Checkpoints(member.checkpoints)
         self._description = identity.describe(config, features, member.split, member.seed, vocabulary)
@@ -360,13 +160,13 @@ class Training:
             self._monitor.close()
         self._checkpoints.close()
 
-    def keep(self, epoch: int, state: train.TrainState, numbers: dict) -> None:
+    def keep(self, epoch: int, state: TrainState, numbers: dict) -> None:
         """Evaluates, saves and logs an epoch; its dev scores are added to `numbers`."""
         config, last = self.config, epoch == self.epochs
         numbers |= dict.fromkeys(("dev_loss", *(f"dev_{name}" for name in metrics.METRICS)))
         if epoch % config.train.save_epochs == 0 or last:
             if self.dev_set:
-                numbers |= dev_scores(self.recipe, state, self.dev_set, self._corpus)
+                numbers |= dev_scores(self.train_config, state, self.dev_set, self._corpus)
             clock = self._clock_s + time.perf_counter() - self._begin
             # Without dev clips the last epoch is the best one.
             chosen_by = numbers[f"dev_{config.train.select}"] if self.dev_set else epoch / config.train.epochs
@@ -375,8 +175,8 @@ class Training:
             self._monitor.epoch(numbers)
 
 
-def dev_scores(recipe: train.Recipe, state: train.TrainState, dev_set: Dataset, corpus: Corpus) -> dict[str, float]:
-    log_p = train.score(recipe.model, state, dev_set)
+def dev_scores(train_config: TrainConfig, state: TrainState, dev_set: Dataset, corpus: Corpus) -> dict[str, float]:
+    log_p = scoring.score(train_config.model, state, dev_set)
     label = np.array([corpus.labels.index(corpus.clips[i].label) for i in dev_set.clips])
     matrix = metrics.confusion(label, log_p.argmax(1), len(corpus.labels))
     found = {f"dev_{name}": float(value) for name, value in metrics.scores(matrix).items()}

@@ -7,7 +7,7 @@ says what share of the frame they were measured in.
 
 import numpy as np
 
-from emoflax.data.clip import CONTOURS
+from emoflax.audio.channels import CONTOURS
 from emoflax.features.descriptors import HOP_S, Contours, describe
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
-from emoflax.data.clip import FRAME_MS
+from emoflax.audio.channels import FRAME_MS
 
 HOP_S = FRAME_MS / 1000
 _SPECTRUM_S, _PITCH_S = 0.025, 0.060  # the longer window holds three periods of the lowest voice

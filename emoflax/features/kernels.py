@@ -1,7 +1,7 @@
 """Statistics of random convolutions over a clip's log-mels and contours: functionals that nobody thought of.
 
-Of each kernel's responses (`emoflax.audio.random_kernels`) over the clip: mean, deviation, and the share of time above three levels.
-About 8 ms for 2,000 kernels on a clip of 2 s.
+Of each kernel's responses (`emoflax.audio.random_kernels`) over the clip: mean, deviation, and the share of time above
+three levels. About 8 ms for 2,000 kernels on a clip of 2 s.
 """
 
 import numpy as np

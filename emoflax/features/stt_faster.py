@@ -43,8 +43,10 @@ def locate_weights(model: str) -> None:
     faster_whisper = _import()
     if Path(model).is_dir():
         if missing := [name for name in FILES if not (Path(model) / name).is_file()]:
-            raise UserError(f"text.whisper_model={model} lacks {', '.join(missing)}: it is no folder of a CTranslate2 "
-                            "model with its tokenizer (ct2-transformers-converter --copy_files tokenizer.json).")
+            raise UserError(
+                f"text.whisper_model={model} lacks {', '.join(missing)}: it is no folder of a CTranslate2 "
+                "model with its tokenizer (ct2-transformers-converter --copy_files tokenizer.json)."
+            )
         return
     if model not in faster_whisper.available_models():
         raise UserError(

@@ -16,9 +16,9 @@ from emoflax.audio.frontend import band_edges_hz
 from emoflax.data import dataset as data
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
-from emoflax.experiment import run as experiment
+from emoflax.experiment.features import max_frames
 from emoflax.reporting import report
-from emoflax.training import loop as train
+from emoflax.training.step import batch_at
 
 INCH = 0.42  # of the picture's width for each word
 TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
@@ -39,7 +39,7 @@ def attention(model: nnx.GraphDef, params: Any, statistics: Any, bucket: data.Bu
     """Modality -> attention weights [rows, steps, heads] of a bucket's rows, in their order."""
 
     def look(slot):
-        batch = train.batch_at(bucket, jnp.arange(len(bucket)), slot)
+        batch = batch_at(bucket, jnp.arange(len(bucket)), slot)
         return nnx.merge(model, params, statistics, copy=True).attention(batch)
 
     stacked = jax.lax.map(look, jnp.arange(bucket.steps))
@@ -114,7 +114,7 @@ def _curve(encoder: nnx.Module, windows: list[np.ndarray], frames: int, config: 
             f"--explain: the audio encoder {config.model.audio!r} does not say where in time its steps are "
             "(a method `centres`, see emoflax/models/__init__.py)"
         )
-    longest = experiment.max_frames(config)
+    longest = max_frames(config)
     centres = encoder.centres(len(windows[0]))
     return over_time(windows, centres, data.window_starts(frames, longest), frames, longest)
 

@@ -12,15 +12,15 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from emoflax import models
+from emoflax.audio.channels import channels
 from emoflax.data import dataset as data
 from emoflax.data import speakernorm, splits
-from emoflax.data.clip import channels
 from emoflax.errors import UserError, WeightsUnavailable
-from emoflax.experiment import closed_form as solved
-from emoflax.experiment import evaluate
-from emoflax.experiment import run as experiment
+from emoflax.experiment import closed_form, evaluate
+from emoflax.experiment.features import max_frames
+from emoflax.experiment.model import frontend_of
 from emoflax.inference import explain as explanation
-from emoflax.training import loop as train
+from emoflax.training import scoring
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
@@ -61,13 +61,13 @@ def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.nda
     """Log-mel [frames, mels], or one per speed; no frames for a model that does not hear, and for a text file."""
     from emoflax.features import audio
 
-    if config.model.functionals in models.HEAR_FRAMES:
-        return [audio.log_mel(str(path), **fields)[0] for fields in solved.audio_of_speeds(config).values()]
+    if config.model.functionals in models.FRAME_LEVEL_MODELS:
+        return [audio.log_mel(str(path), **fields)[0] for fields in closed_form.audio_of_speeds(config).values()]
     if config.model.functionals:
         return functionals_of(config, path)
     if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
         return np.zeros((0, channels(config.audio)), np.float32)
-    if frontend := experiment.frontend_of(config):
+    if frontend := frontend_of(config):
         kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
         return frontend.alone(*audio.waveform(str(path), **kept)[:2])
     return audio.log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
@@ -187,7 +187,7 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
         utterances = of_one_speaker(utterances)
     if utterances:
         dataset = dataset_of(trained, utterances)
-        p = np.exp(train.score(trained.model, trained.state, dataset))
+        p = np.exp(scoring.score(trained.model, trained.state, dataset))
         _show(trained, [utterance.path for utterance in utterances], p, output)
         if explain:
             pictures = explanation.draw(trained, utterances, dataset, p, output.parent if output else pathlib.Path())
@@ -200,13 +200,13 @@ def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> da
     config, vocabulary = trained.config, trained.description["vocabulary"]
     made, speeds = config.model.functionals, 1
     sounds = [x.logmel for x in utterances]
-    if made in models.HEAR_FRAMES:
-        made, speeds, sounds = "", len(solved.audio_of_speeds(config)), [x for of_clip in sounds for x in of_clip]
+    if made in models.FRAME_LEVEL_MODELS:
+        made, speeds, sounds = "", len(closed_form.audio_of_speeds(config)), [x for of_clip in sounds for x in of_clip]
     return data.from_arrays(
         None if made or config.model.text and not config.model.audio else sounds,
         [data.token_ids(x.words, vocabulary) for x in utterances] if config.model.text else None,
         np.zeros(len(utterances), np.int32),
-        max_frames=experiment.max_frames(config),
+        max_frames=max_frames(config),
         max_tokens=config.text.max_tokens,
         batch_size=config.train.batch_size,
         buckets=config.data.buckets,
@@ -222,12 +222,14 @@ def _show(trained: evaluate.Trained, paths: list[pathlib.Path], p: np.ndarray, o
     for path, row in zip(paths, p, strict=True):
         print(f"{path!s:{width}}  {labels[int(row.argmax())]:10}  " + "  ".join(f"{value:9.3f}" for value in row))
     lines = [
-        json.dumps({
-            "file": str(path),
-            "emotion": labels[int(row.argmax())],
-            "probabilities": {label: round(float(value), 6) for label, value in zip(labels, row, strict=True)},
-            "trained_on": trained.description["corpus"],
-        })
+        json.dumps(
+            {
+                "file": str(path),
+                "emotion": labels[int(row.argmax())],
+                "probabilities": {label: round(float(value), 6) for label, value in zip(labels, row, strict=True)},
+                "trained_on": trained.description["corpus"],
+            }
+        )
         for path, row in zip(paths, p, strict=True)
     ]
     if output is None:

@@ -22,7 +22,7 @@ from flax import nnx
 
 from emoflax.audio.frontend import LogMel
 from emoflax.audio.pcen import Pcen
-from emoflax.audio.test_time import Views
+from emoflax.audio.test_time import TestTimeAugmentation
 from emoflax.errors import UserError
 from emoflax.models.aligned import Aligned
 from emoflax.models.ast import Ast
@@ -37,10 +37,10 @@ from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 from emoflax.models.whisper import Whisper
 
 AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper}
-HEAR_CONTOURS = ("attention_cnn",)  # audio encoders to which a channel is just that: contours may follow the mels
+CONTOUR_ENCODERS = ("attention_cnn",)  # audio encoders to which a channel is just that: contours may follow the mels
 TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
 FUNCTIONALS_MODELS = {"ridge": Ridge, "aligned": Aligned}
-HEAR_FRAMES = ("aligned",)  # of these, the ones that make functionals themselves, of log-mels with contours
+FRAME_LEVEL_MODELS = ("aligned",)  # of these, the ones that make functionals themselves, of log-mels with contours
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
 FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")
@@ -48,7 +48,7 @@ DTYPES = ("float32", "bfloat16")
 
 def build(
     model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int, frontend: LogMel | None = None,
-    pcen: Pcen | None = None, projection: int = 0, views: Views | None = None, functionals: int = 0,
+    pcen: Pcen | None = None, projection: int = 0, test_time: TestTimeAugmentation | None = None, functionals: int = 0,
 ) -> Classifier | Ridge:  # fmt: skip
     """A freshly initialised classifier.
 
@@ -61,7 +61,7 @@ def build(
       pcen: compresses log-mels in dB before they are normalised; None: nothing does.
       functionals: how many a model of them will see.
       projection: width of the vectors that a contrastive loss compares; 0: no such loss. Functionals have none.
-      views: of each clip, in evaluation; None: the clip alone.
+      test_time: of each clip, in evaluation; None: the clip alone.
 
     Raises:
       UserError: a name that the registry does not have, or no encoder at all.
@@ -85,7 +85,7 @@ def build(
                 "config.model.functionals is a model of its own: set config.model.audio and .text to ''; to join it "
                 "with others, make each a candidate of --mode=crossval, whose ensemble weighs their probabilities"
             )
-        size = mels if model["functionals"] in HEAR_FRAMES else functionals
+        size = mels if model["functionals"] in FRAME_LEVEL_MODELS else functionals
         return make("functionals", FUNCTIONALS_MODELS, size, classes=classes)
     audio = make("audio", AUDIO_ENCODERS, mels) if model["audio"] else None
     text = make("text", TEXT_ENCODERS, vocabulary) if model["text"] else None
@@ -109,5 +109,5 @@ def build(
         frontend=frontend,
         pcen=pcen,
         projection=Head(fusion.pooled_width, **compared, **options) if projection else None,
-        views=views,
+        test_time=test_time,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from emoflax.audio import random_kernels
-from emoflax.data.clip import CONTOURS
+from emoflax.audio.channels import CONTOURS
 from emoflax.errors import UserError
 from emoflax.masks import valid
 from emoflax.models import alignment, ridge
@@ -65,8 +65,8 @@ class Aligned(nnx.Module):
         numbers_BxD = self.describe(batch["logmel"], batch["frames"])
         return self.ridge({"functionals": jax.lax.stop_gradient(numbers_BxD)})  # they have no weights
 
-    def hear(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-        """As `Classifier.hear`: there is nothing to be made of waveforms."""
+    def to_log_mel(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+        """As `Classifier.to_log_mel`: there is nothing to be made of waveforms."""
         return batch
 
     def describe(self, x_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:

@@ -68,9 +68,7 @@ class Bert(nnx.Module):
         self.dropout, self.token_dropout = dropout, token_dropout
         self.stem = Embedding(vocabulary, positions, width, dtype=dtype, rngs=rngs)
         options = {"heads": heads, "hidden": hidden, "dropout": dropout, "epsilon": EPSILON}
-        self.layers = nnx.List(
-            Layer(width, norm_first=False, **options, dtype=dtype, rngs=rngs) for _ in range(layers)
-        )
+        self.layers = nnx.List(Layer(width, norm_first=False, **options, dtype=dtype, rngs=rngs) for _ in range(layers))
 
     def __call__(
         self, tokens_BxT: jax.Array, lengths_B: jax.Array, key: jax.Array | None = None

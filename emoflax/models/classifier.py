@@ -60,19 +60,19 @@ class Classifier(nnx.Module):
       frontend: makes log-mels of batches that bring waveforms; None: none will.
       pcen: compresses log-mels before they are normalised; None: they stay in dB.
       projection: from the pooled vectors to those that a contrastive loss compares; None: there is no such loss.
-      views: variants of each clip that are judged in evaluation (`emoflax.audio.test_time`); None: the clip alone.
+      test_time: variants of each clip that are judged in evaluation (`emoflax.audio.test_time`); None: the clip alone.
     """
 
     def __init__(
         self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], dtype, frontend,
-        pcen=None, projection=None, views=None,
+        pcen=None, projection=None, test_time=None,
     ):  # fmt: skip
         if not 0 <= sum(modality_dropout.values()) <= 1:
             raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
         self.classes, self.dtype, self.frontend = classes, dtype, frontend
         # Of dB, whatever comes after: augmentation fills with this mean what it hides.
         self.normalise = Normalise(mels) if audio else None
-        self.views = views if audio else None
+        self.test_time = test_time if audio else None
         self.pcen, self.normalise_pcen = pcen, Normalise(mels) if audio and pcen else None
         self.audio, self.text, self.fusion, self.projection = audio, text, fusion, projection
         self.audio_missing, self.text_missing = modality_dropout["audio"], modality_dropout["text"]
@@ -85,8 +85,8 @@ class Classifier(nnx.Module):
             'n_tokens' [batch]. A length of 0: the clip lacks that modality. What no encoder asks for may be missing.
           key: randomness of training; None, in evaluation, switches it off.
         """
-        if key is None and self.views:
-            return self.views.judge(self.hear(batch), lambda view: self._read(view, None)[0])
+        if key is None and self.test_time:
+            return self.test_time.log_probabilities(self.to_log_mel(batch), lambda view: self._read(view, None)[0])
         return self._read(batch, key)[0]
 
     def compared(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -103,7 +103,7 @@ class Classifier(nnx.Module):
         return self.fusion.attention(self._encode(batch, None))
 
     def _encode(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> Streams:
-        batch = self.hear(batch)
+        batch = self.to_log_mel(batch)
         drop_key, audio_key, text_key = split(key, 3)
         if self.audio and self.text and key is not None:
             batch = batch | self._drop_modalities(batch["frames"], batch["n_tokens"], drop_key)
@@ -115,7 +115,7 @@ class Classifier(nnx.Module):
         # Here, once and for all encoders: what stands beyond a clip's end counts for nothing.
         return {name: (jnp.where(mask[..., None], h, 0), mask) for name, (h, mask) in streams.items()}
 
-    def hear(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    def to_log_mel(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
         """The batch with log-mels; they are made here if it brings waveforms, as `LogMel` describes them."""
         return self.frontend(batch) if "wave" in batch else batch
 

@@ -39,8 +39,8 @@ class Ridge(nnx.Module):
         z_BxD = (batch["functionals"] - self.mean[...][None]) / self.std[...][None]
         return self.logits(jnp.clip(z_BxD, -_FAR, _FAR)).astype(jnp.float32)
 
-    def hear(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-        """As `Classifier.hear`: there is nothing to be made of waveforms."""
+    def to_log_mel(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+        """As `Classifier.to_log_mel`: there is nothing to be made of waveforms."""
         return batch
 
     def fit(self, functionals_NxD: np.ndarray, label_N: np.ndarray, speaker_N: np.ndarray) -> ridge.Solution:

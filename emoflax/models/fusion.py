@@ -114,9 +114,7 @@ class Early(Fusion):
         self.project = nnx.Dict({name: nnx.Linear(into, width, **options) for name, into in widths.items()})
         self.embedding = nnx.Param(0.02 * jax.random.normal(rngs.params(), (len(widths), width)))
         self.layers = nnx.List(
-            Layer(
-                width, heads=heads, hidden=4 * width, norm_first=True, dropout=dropout, epsilon=EPSILON, **options
-            )
+            Layer(width, heads=heads, hidden=4 * width, norm_first=True, dropout=dropout, epsilon=EPSILON, **options)
             for _ in range(layers)
         )
         self.norm = layer_norm(width, EPSILON, **options)

@@ -39,12 +39,12 @@ def all_devices() -> Mesh | None:
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,)) if count > 1 else None
 
 
-def filled_up(rows: int, mesh: Mesh | None) -> int:
+def pad_to_multiple(rows: int, mesh: Mesh | None) -> int:
     """The least number from `rows` on that can be dealt out evenly."""
     return rows if mesh is None else -(-rows // mesh.size) * mesh.size
 
 
-def deal_out(shape: tuple[int, ...], axis: int, make: Callable[[slice], np.ndarray], mesh: Mesh | None) -> jax.Array:
+def shard(shape: tuple[int, ...], axis: int, make: Callable[[slice], np.ndarray], mesh: Mesh | None) -> jax.Array:
     """An array whose `axis` is dealt out to the devices; `make(part of it)` is asked for this process's parts."""
     if mesh is None:
         return jax.device_put(make(slice(0, shape[axis])))
@@ -52,7 +52,7 @@ def deal_out(shape: tuple[int, ...], axis: int, make: Callable[[slice], np.ndarr
     return jax.make_array_from_callback(shape, sharding, lambda index: make(index[axis]))
 
 
-def everywhere(tree: Any, mesh: Mesh | None) -> Any:
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Arrays of this process, the same in every process, as arrays that every device holds."""
     if mesh is None:
         return tree
@@ -71,12 +71,12 @@ def like(tree: Any, mesh: Mesh | None) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
 
-def keep_dealt_out(tree: Any, mesh: Mesh | None) -> Any:
+def constrain_sharded(tree: Any, mesh: Mesh | None) -> Any:
     """Inside a compiled program: the first axis of every array is dealt out from here on."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def keep_everywhere(tree: Any, mesh: Mesh | None) -> Any:
+def constrain_replicated(tree: Any, mesh: Mesh | None) -> Any:
     """Inside a compiled program: every device has all of every array from here on."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 

@@ -15,11 +15,11 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
 from emoflax.errors import UserError
-from emoflax.training.checkpoint import wait_for_all_processes
 
 MODES = ("train", "eval", "precompute")
 _LAST_STEP_S = 30  # a process that is done waits so long for the others
@@ -151,3 +151,11 @@ def total(numbers: np.ndarray) -> np.ndarray:
     # As bytes: JAX would turn them into float32.
     gathered = multihost_utils.process_allgather(np.ascontiguousarray(numbers, np.float64).view(np.uint8))
     return np.ascontiguousarray(gathered).view(np.float64).reshape(-1, *numbers.shape).sum(0)
+
+
+def wait_for_all_processes(name: str, timeout_s: float) -> None:
+    """Returns when every process has called it with that name, which must be new.
+
+    Their hosts wait, not their devices: those would not wait for hours.
+    """
+    ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=round(timeout_s * 1000))

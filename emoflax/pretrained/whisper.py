@@ -33,8 +33,7 @@ def tensors(model: pathlib.Path) -> Tensors:
     found = {name.removeprefix("encoder."): array for name, array in found.items()}
     positions = found.pop("positional_embedding", None)
     if positions is not None and (
-        len(positions) != WINDOW // 2
-        or np.abs(positions - sinusoids(*positions.shape)).max() > POSITIONS_TOLERANCE
+        len(positions) != WINDOW // 2 or np.abs(positions - sinusoids(*positions.shape)).max() > POSITIONS_TOLERANCE
     ):
         raise UserError(f"the weights in {model} mark positions by other numbers than Whisper's sinusoids over 30 s")
     return found

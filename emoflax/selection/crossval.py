@@ -25,15 +25,16 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from emoflax import corpora
-from emoflax.data import dataset as data
 from emoflax.data import splits
 from emoflax.data.clip import Corpus
-from emoflax.data.dataset import Features
+from emoflax.data.features import Features, permute_labels
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate, identity, population
 from emoflax.experiment import run as experiment
 from emoflax.experiment.evaluate import Predictions
+from emoflax.experiment.features import features_of
+from emoflax.experiment.model import resolve
 from emoflax.experiment.run import Member
 from emoflax.parallel import workers
 from emoflax.reporting import metrics
@@ -192,7 +193,7 @@ def override(config: ConfigDict, name: str, fields: Mapping) -> ConfigDict:
     changed = config.copy_and_resolve_references().lock()
     try:
         changed.update_from_flattened_dict(fields)
-        experiment.settle(changed)
+        resolve(changed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split()).strip("\"'")[:160]
         raise UserError(f"candidate {name}: {reason}; configs/default.py lists every field with its unit") from error
@@ -269,7 +270,7 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
 def training_features(task: Task) -> Features:
     """What the task's model learns from; with shuffled labels in a guard run."""
     features, seed = open_features(task.config), task.config.crossval.permute_labels
-    return data.permute_labels(features, task.member.split.train, seed) if seed else features
+    return permute_labels(features, task.member.split.train, seed) if seed else features
 
 
 def open_features(config: ConfigDict) -> Features:
@@ -289,7 +290,7 @@ class _Hidden:
 def _open_features(_: str, hidden: _Hidden) -> Features:
     config = hidden.config
     corpus = corpora.load(config.data.corpus, config.data.dir, config.data.cache_dir)
-    return experiment.features_of(config, corpus)
+    return features_of(config, corpus)
 
 
 def choose(

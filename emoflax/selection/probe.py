@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import threadpoolctl
 
-from emoflax.data.dataset import Features
+from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment.evaluate import Predictions

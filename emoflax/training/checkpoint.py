@@ -94,14 +94,6 @@ class Checkpoints:
             ) from error
 
 
-def wait_for_all_processes(name: str, timeout_s: float) -> None:
-    """Returns when every process has called it with that name, which must be new.
-
-    Their hosts wait, not their devices: those would not wait for hours.
-    """
-    ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=round(timeout_s * 1000))
-
-
 def open_existing(folder: pathlib.Path) -> Checkpoints:
     """Checkpoints to read. Raises UserError where there are none."""
     if not folder.is_dir() or not any(child.name.isdigit() for child in folder.iterdir()):

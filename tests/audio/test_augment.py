@@ -12,7 +12,7 @@ from emoflax.audio import augment
 from emoflax.audio.augment import Augmentation
 from emoflax.audio.frontend import band_edges_hz
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.train_config import augmentation_of
 from emoflax.training import loop as train
 from emoflax.training import losses
 
@@ -195,7 +195,7 @@ def test_mixup_of_a_model_of_sound_and_words_is_refused():
     config = tiny.get_config()
     config.model.text, config.augment.mixup = "gru", 0.2
     with pytest.raises(UserError, match=r"augment\.mixup"):
-        experiment.augmentation_of(config)
+        augmentation_of(config)
 
 
 def test_a_strength_that_makes_no_sense_is_refused():
@@ -205,11 +205,11 @@ def test_a_strength_that_makes_no_sense_is_refused():
 
 def test_training_with_everything_on_is_finite_and_stopped_and_continued_equals_uninterrupted():
     hz = tuple(band_edges_hz(8, 50, 8000)[1:-1].tolist())
-    recipe, state, dataset, _ = setup()
-    recipe = dataclasses.replace(recipe, augmentation=Augmentation(**STRENGTHS, band_hz=hz))
+    train_config, state, dataset, _ = setup()
+    train_config = dataclasses.replace(train_config, augmentation=Augmentation(**STRENGTHS, band_hz=hz))
 
     def run(state, epochs):
-        return train.fit(recipe, state, dataset, epochs=epochs, after_epoch=lambda *_: None)
+        return train.fit(train_config, state, dataset, epochs=epochs, after_epoch=lambda *_: None)
 
     whole = jax.tree.leaves(run(state, 3).params)
     _, state, _, _ = setup()

@@ -12,7 +12,8 @@ from emoflax.audio.frontend import LogMel
 from emoflax.configs import tiny
 from emoflax.data import dataset as data
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of, wave_augmentation_of
 from emoflax.training import loop as train
 
 RATE_HZ, WIDTH = 16_000, 12_288
@@ -150,7 +151,7 @@ def test_waveform_augmentation_of_stored_log_mels_is_refused():
     config = tiny.get_config()
     config.augment.wave.noise = 0.5
     with pytest.raises(UserError, match=r"data\.store='wave'"):
-        experiment.wave_augmentation_of(config)
+        wave_augmentation_of(config)
     with pytest.raises(UserError, match=r"wave\.noise_snr_db=.* lower one first"):
         WaveAugmentation(noise_snr_db=(9.0, 3.0))
 
@@ -162,16 +163,16 @@ def test_training_on_waveforms_with_everything_on_is_finite_and_resumes_exactly(
     config.augment.wave.update(STRENGTHS)
     rng = np.random.default_rng(5)
     waves = [rng.normal(0, 3000, n).astype(np.int16) for n in rng.integers(3000, 9000, 12)]
-    model = experiment.build_model(config, 0, 2, seed=0)
+    model = build_model(config, 0, 2, seed=0)
     labels = np.arange(12, dtype=np.int32) % 2
     options = {"max_frames": 99, "max_tokens": 1, "batch_size": 4, "buckets": 1, "frontend": model.frontend}
     dataset = data.from_arrays(waves, None, labels, scales=np.full(12, 1e-4, np.float32), **options)
-    recipe = experiment.recipe_of(config, model, 3)
+    train_config = train_config_of(config, model, 3)
 
     def run(*parts):
-        state = recipe.init(experiment.build_model(config, 0, 2, seed=0), 0)
+        state = train_config.init(build_model(config, 0, 2, seed=0), 0)
         for epochs in parts:
-            state = train.fit(recipe, state, dataset, epochs=epochs, after_epoch=lambda *_: None)
+            state = train.fit(train_config, state, dataset, epochs=epochs, after_epoch=lambda *_: None)
         return jax.tree.leaves(state.params)
 
     whole, halves = run(2), run(1, 2)

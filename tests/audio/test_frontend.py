@@ -10,13 +10,15 @@ import soundfile
 
 from emoflax.audio.frontend import LogMel
 from emoflax.configs import tiny
-from emoflax.data import dataset as data
 from emoflax.data.clip import Clip, Corpus
+from emoflax.data.features import logmel_statistics
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.features import dataset_of, features_of
+from emoflax.experiment.model import build_model, frontend_of
+from emoflax.experiment.train_config import train_config_of
 from emoflax.features import audio
 from emoflax.inference import predict
-from emoflax.training import loop as train
+from emoflax.training import scoring
 
 RATE_HZ = 16_000
 SETTINGS = {"window_ms": 64.0, "hop_ms": 32.0, "mels": 16, "fmin_hz": 50.0, "fmax_hz": 8000.0}
@@ -94,17 +96,17 @@ def stored(tmp_path_factory):
     features = {}
     for store in ("logmel", "wave"):
         config.data.store = store
-        features[store] = experiment.features_of(config, corpus)
+        features[store] = features_of(config, corpus)
     return config, features
 
 
 def trained_parts(config, features, store, positions):
     config.data.store = store
-    model = experiment.build_model(config, 0, 2, seed=0)
-    mean, std = data.logmel_statistics(features[store], positions, model.frontend)
+    model = build_model(config, 0, 2, seed=0)
+    mean, std = logmel_statistics(features[store], positions, model.frontend)
     model.normalise.mean[...], model.normalise.std[...] = mean, std
-    recipe = experiment.recipe_of(config, model, 3)
-    return recipe, recipe.init(model, 0), experiment.dataset_of(config, features[store], positions, ())
+    train_config = train_config_of(config, model, 3)
+    return train_config, train_config.init(model, 0), dataset_of(config, features[store], positions, ())
 
 
 def test_waveform_shards_hold_the_trimmed_recording_in_16_bits(stored):
@@ -121,26 +123,26 @@ def test_waveform_shards_hold_the_trimmed_recording_in_16_bits(stored):
 def test_waveforms_and_log_mels_give_the_same_log_probabilities(stored):
     config, features = stored
     short = np.arange(8)
-    (recipe, state, waves), (_, same, logmels) = (trained_parts(config, features, store, short)
+    (train_config, state, waves), (_, same, logmels) = (trained_parts(config, features, store, short)
                                                   for store in ("wave", "logmel"))  # fmt: skip
-    np.testing.assert_allclose(train.score(recipe.model, state, waves), train.score(recipe.model, same, logmels),
+    np.testing.assert_allclose(scoring.score(train_config.model, state, waves), scoring.score(train_config.model, same, logmels),
                                atol=1e-3)  # fmt: skip
 
 
 def test_a_long_clip_becomes_windows_that_cover_it(stored):
     config, features = stored
-    recipe, state, dataset = trained_parts(config, features, "wave", np.arange(9))
+    train_config, state, dataset = trained_parts(config, features, "wave", np.arange(9))
     rows = np.concatenate([bucket.rows["clip"] for bucket in dataset.buckets])
     samples = np.concatenate([bucket.rows["samples"] for bucket in dataset.buckets])
     whole = len(features["wave"].get("wave", 8))
     assert (rows == 8).sum() == 2 and samples[rows == 8].sum() >= whole > samples.max()
-    assert np.isfinite(train.score(recipe.model, state, dataset)).all()
+    assert np.isfinite(scoring.score(train_config.model, state, dataset)).all()
 
 
 def test_one_waveform_alone_gives_what_it_gives_in_a_batch(stored):
     config, features = stored
     config.data.store = "wave"
-    frontend, wave, scale = experiment.frontend_of(config), features["wave"].get("wave", 2), features["wave"].scale(2)
+    frontend, wave, scale = frontend_of(config), features["wave"].get("wave", 2), features["wave"].scale(2)
     batch = batch_of(frontend, [wave, np.repeat(wave, 2)]) | {"scale": np.float32([scale, scale])}
     found = heard(frontend, batch)
     np.testing.assert_allclose(np.asarray(found["logmel"])[0, : found["frames"][0]], frontend.alone(wave, scale),
@@ -154,14 +156,14 @@ def test_what_cannot_be_stored_or_heard_is_refused(stored, field, value):
     config.data.store = "wave"
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=r"data\.store"):
-        experiment.features_of(config, features["wave"].corpus)
-        experiment.frontend_of(config)
+        features_of(config, features["wave"].corpus)
+        frontend_of(config)
 
 
 def test_prediction_hears_what_evaluation_hears(stored):
     config, features = stored
     config.data.store = "wave"
-    there = experiment.frontend_of(config).alone(features["wave"].get("wave", 3), features["wave"].scale(3))
+    there = frontend_of(config).alone(features["wave"].get("wave", 3), features["wave"].scale(3))
     here = predict.sound_of(config, pathlib.Path(features["wave"].corpus.clips[3].path))
     np.testing.assert_allclose(here, there, atol=1e-4)
 

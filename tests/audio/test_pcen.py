@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import scipy.signal
 
+from emoflax.audio.channels import CONTOURS
 from emoflax.audio.pcen import Pcen
 from emoflax.configs import default
-from emoflax.data import dataset as data
-from emoflax.data.clip import CONTOURS
+from emoflax.data.features import logmel_statistics
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.model import build_model
 
 BANDS = 6
 PCEN = Pcen(bands=BANDS, hop_ms=16.0, time_s=0.3, gain=0.9, bias=2.0, root=0.4)
@@ -52,7 +52,7 @@ def small():
 
 
 def test_a_padded_batch_gives_the_same_logits_as_each_clip_alone_and_contours_are_normalised_as_ever():
-    model = experiment.build_model(small(), 0, 3, seed=0)
+    model = build_model(small(), 0, 3, seed=0)
     channels = BANDS + len(CONTOURS)
     clips = log_mels([5, 24, 13, 24], channels)
     mean, std = np.full(channels, -20, np.float32), np.full(channels, 9, np.float32)
@@ -78,7 +78,7 @@ def test_its_scale_is_that_of_what_came_out_over_the_given_clips():
         def get(self, kind, position):
             return clips[position]
 
-    mean, std = data.logmel_statistics(Features(), [0, 2], compress=PCEN.alone)
+    mean, std = logmel_statistics(Features(), [0, 2], compress=PCEN.alone)
     out = np.concatenate([PCEN.alone(clips[0]), PCEN.alone(clips[2])])
     np.testing.assert_allclose([mean, std], [out.mean(0), out.std(0)], rtol=1e-4)
 
@@ -88,4 +88,4 @@ def test_settings_that_make_no_sense_are_refused(fields):
     config = small()
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=r"config\.model\.pcen"):
-        experiment.build_model(config, 0, 3, seed=0)
+        build_model(config, 0, 3, seed=0)

@@ -1,5 +1,8 @@
 """Rows, buckets and the statistics that come from training clips alone."""
 
+from emoflax.data.features import Features
+from emoflax.data.features import build_vocabulary
+from emoflax.data.features import logmel_statistics
 import jax
 import numpy as np
 import pytest
@@ -25,7 +28,7 @@ class Shards:
 
 def features_of(logmels, labels="ab"):
     clips = [Clip(str(i), labels[i % 2], f"s{i % 3}") for i in range(len(logmels))]
-    return data.Features(Corpus("c", tuple(labels), tuple(clips)), {"logmel": Shards([c.id for c in clips], logmels)})
+    return Features(Corpus("c", tuple(labels), tuple(clips)), {"logmel": Shards([c.id for c in clips], logmels)})
 
 
 @settings(max_examples=30, deadline=None)
@@ -68,9 +71,9 @@ def test_statistics_come_from_the_training_clips_alone():
     rng = np.random.default_rng(1)
     logmels = [rng.normal(i, 2, (11, 3)).astype(np.float32) for i in range(6)]
     train = np.array([0, 2, 3])
-    mean, std = data.logmel_statistics(features_of(logmels), train)
+    mean, std = logmel_statistics(features_of(logmels), train)
     poisoned = [x if i in train else x * np.nan for i, x in enumerate(logmels)]
-    again = data.logmel_statistics(features_of(poisoned), train)
+    again = logmel_statistics(features_of(poisoned), train)
     np.testing.assert_array_equal((mean, std), again)
     frames = np.concatenate([logmels[i] for i in train])
     np.testing.assert_allclose(mean, frames.mean(0), rtol=1e-5)
@@ -82,8 +85,8 @@ def test_the_vocabulary_is_built_on_training_clips_and_the_rest_is_unknown():
     ids = ["0", "1", "2"]
     tokens = [np.array([0, 0, 1], np.int32), np.array([0, 1, 1], np.int32), np.array([2, 2, 2, 1], np.int32)]
     corpus = Corpus("c", ("x",), tuple(Clip(i, "x", "s") for i in ids))
-    features = data.Features(corpus, {"tokens": Shards(ids, tokens, lexicon)})
-    vocabulary = data.build_vocabulary(features, np.array([0, 1]), min_count=2)
+    features = Features(corpus, {"tokens": Shards(ids, tokens, lexicon)})
+    vocabulary = build_vocabulary(features, np.array([0, 1]), min_count=2)
     assert vocabulary == ("a", "b")
     dataset = data.load(features, np.array([2]), max_frames=9, vocabulary=vocabulary, **OPTIONS)
     row = jax.tree.map(np.asarray, dataset.buckets[0].rows)
@@ -94,14 +97,14 @@ def test_a_clip_without_a_transcript_stays_with_a_sound_beside_it_as_a_row_witho
     corpus = Corpus("c", ("x",), tuple(Clip(i, "x", "s") for i in "012"))
     sounds = Shards("012", [np.full((n, 2), n, np.float32) for n in (3, 4, 5)])
     words = Shards("02", [np.array([1, 0], np.int32), np.array([1], np.int32)], ["a", "b"])
-    both, alone = data.Features(corpus, {"logmel": sounds, "tokens": words}), data.Features(corpus, {"tokens": words})
+    both, alone = Features(corpus, {"logmel": sounds, "tokens": words}), Features(corpus, {"tokens": words})
     everyone = np.arange(3)
     assert both.readable(everyone).tolist() == [0, 1, 2] and alone.readable(everyone).tolist() == [0, 2]
-    assert data.build_vocabulary(both, everyone, min_count=1) == ("a", "b")
+    assert build_vocabulary(both, everyone, min_count=1) == ("a", "b")
     dataset = data.load(both, everyone, max_frames=9, vocabulary=("a", "b"), **OPTIONS)
     rows = jax.tree.map(np.asarray, dataset.buckets[0].rows)
     assert rows["frames"].tolist() == [3, 4, 5] and rows["n_tokens"].tolist() == [2, 0, 1]
-    silent = data.Features(corpus, {"logmel": Shards("02", [np.ones((3, 2), np.float32)] * 2), "tokens": sounds})
+    silent = Features(corpus, {"logmel": Shards("02", [np.ones((3, 2), np.float32)] * 2), "tokens": sounds})
     assert silent.readable(everyone).tolist() == [0, 2]  # a sound that cannot be read is missed in training
 
 
@@ -122,5 +125,5 @@ def test_class_weights_make_every_class_count_the_same():
 
 def test_clips_that_precompute_could_not_read_are_left_out():
     features = features_of([np.ones((5, 2), np.float32)] * 4)
-    features = data.Features(features.corpus, {"logmel": Shards(["0", "2", "3"], [np.ones((5, 2), np.float32)] * 3)})
+    features = Features(features.corpus, {"logmel": Shards(["0", "2", "3"], [np.ones((5, 2), np.float32)] * 3)})
     assert features.readable(np.array([0, 1, 3])).tolist() == [0, 3]

@@ -1,5 +1,8 @@
 """Normalisation by speaker: its scale, whose recordings it needs, and that it stays under a name of its own."""
 
+from emoflax.experiment.features import features_of
+from emoflax.data.features import Features
+from emoflax.data.features import permute_labels
 import dataclasses
 import pathlib
 
@@ -27,7 +30,7 @@ def features_of(kind="logmel", by_speaker=True, change=lambda speaker, x: x):
     sequences = [change(speaker, x) for speaker, x in zip(SPEAKERS, sequences, strict=True)]
     clips = tuple(Clip(str(i), "xy"[i % 2], speaker) for i, speaker in enumerate(SPEAKERS))
     shards = {kind: Shards([clip.id for clip in clips], sequences)}
-    return data.Features(Corpus("c", ("x", "y"), clips), shards, by_speaker)
+    return Features(Corpus("c", ("x", "y"), clips), shards, by_speaker)
 
 
 @pytest.mark.parametrize("kind", speakernorm.KINDS)
@@ -44,7 +47,7 @@ def test_a_voice_that_is_louder_and_livelier_is_the_same_and_no_other_speaker_ha
 
 def test_no_label_has_a_say_and_shuffled_labels_leave_the_scale():
     features = features_of()
-    shuffled = data.permute_labels(features, np.arange(6), 1)
+    shuffled = permute_labels(features, np.arange(6), 1)
     assert shuffled.corpus != features.corpus
     np.testing.assert_array_equal(shuffled.get("logmel", 4), features.get("logmel", 4))
 
@@ -83,7 +86,7 @@ def test_what_it_cannot_normalise_is_refused(fields):
     config.split.protocol = "speakers5+speakernorm"
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=r"config\.split\.protocol='speakers5\+speakernorm'"):
-        experiment.features_of(config, corpus_of(["s"], path="none.wav"))
+        features_of(config, corpus_of(["s"], path="none.wav"))
 
 
 def test_lone_recordings_are_taken_for_one_speaker_s_and_a_single_one_is_refused():

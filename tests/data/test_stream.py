@@ -1,5 +1,8 @@
 """Streamed from shards or held in memory: the same training, in bounded memory."""
 
+from emoflax.experiment.train_config import train_config_of
+from emoflax.experiment.model import build_model
+from emoflax.training import scoring
 import itertools
 import pathlib
 import subprocess
@@ -39,14 +42,14 @@ def dataset(resident, buckets=2, batch_size=5):
 def fit(found, epochs, profile=None):
     config = tiny.get_config()
     config.audio.mels, config.model.cnn.channels, config.model.head, config.train.ema = 8, (2,), 0, 0.9
-    model = experiment.build_model(config, 7, CLASSES, seed=0)
-    recipe = experiment.recipe_of(config, model, found.steps)
+    model = build_model(config, 7, CLASSES, seed=0)
+    train_config = train_config_of(config, model, found.steps)
     losses = []
     state = train.fit(
-        recipe, recipe.init(model, 0), found, epochs=epochs, after_epoch=lambda *seen: losses.append(seen[2]["loss"]),
+        train_config, train_config.init(model, 0), found, epochs=epochs, after_epoch=lambda *seen: losses.append(seen[2]["loss"]),
         profile=profile,
     )  # fmt: skip
-    return recipe, state, losses
+    return train_config, state, losses
 
 
 def equal(a, b):
@@ -60,10 +63,10 @@ def test_streamed_training_is_resident_training_bit_for_bit(monkeypatch):
     monkeypatch.setattr(stream, "CHUNK_BYTES", stream.CHUNK_BYTES * streamed.steps // 2
                         // stream.steps_of_a_chunk(streamed.buckets))  # fmt: skip
     assert stream.steps_of_a_chunk(streamed.buckets) == streamed.steps // 2
-    recipe, state, losses = fit(placed, epochs=2)
+    train_config, state, losses = fit(placed, epochs=2)
     _, same, same_losses = fit(streamed, epochs=2)
     assert losses == same_losses and equal(state, same)
-    np.testing.assert_array_equal(*(train.score(recipe.model, state, found) for found in (placed, streamed)))
+    np.testing.assert_array_equal(*(scoring.score(train_config.model, state, found) for found in (placed, streamed)))
 
 
 def test_a_profiled_run_trains_the_same_and_leaves_a_trace(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from emoflax.benchmark import population as benchmark
 from emoflax.configs import tiny
 from emoflax.data.clip import Clip, Corpus
-from emoflax.data.dataset import Features
+from emoflax.data.features import Features
 from emoflax.experiment import evaluate, population
 from emoflax.experiment import run as experiment
 

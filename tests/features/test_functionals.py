@@ -7,11 +7,13 @@ import soundfile
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from emoflax import models
+from emoflax.audio.channels import FUNCTIONALS, functionals_count
 from emoflax.configs.default import get_config
-from emoflax.data import dataset as data
-from emoflax.data.clip import FUNCTIONALS, Clip, Corpus, functionals_count
+from emoflax.data.clip import Clip, Corpus
+from emoflax.data.features import functionals_rows
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.features import dataset_of, features_of
+from emoflax.experiment.model import build_model
 from emoflax.features import audio, functionals, kernels
 from emoflax.inference.predict import sound_of
 from emoflax.models import ridge
@@ -169,9 +171,9 @@ def trained(tmp_path_factory):
     config = get_config()
     config.model.functionals, config.functionals.speeds = "ridge", (1.0, 0.97)
     config.data.cache_dir, config.precompute.workers = str(folder / "cache"), 1
-    features = experiment.features_of(config, corpus)
-    model = experiment.build_model(config, 0, classes=2, seed=0)
-    rows, place = data.functionals_rows(features, np.arange(18))
+    features = features_of(config, corpus)
+    model = build_model(config, 0, classes=2, seed=0)
+    rows, place = functionals_rows(features, np.arange(18))
     label = np.array([corpus.labels.index(clip.label) for clip in clips])
     speaker = np.array([clip.speaker for clip in clips])
     fit = model.fit(rows, label[place], speaker[place])
@@ -181,14 +183,14 @@ def trained(tmp_path_factory):
 def test_a_speaker_that_was_not_heard_is_told(trained):
     config, features, model, fit, label = trained
     assert fit.uar == 1
-    rows, place = data.functionals_rows(features, np.arange(18, 24))
+    rows, place = functionals_rows(features, np.arange(18, 24))
     logits = model({"functionals": jnp.asarray(rows)})
     assert (np.asarray(logits).argmax(1) == label[18:][place]).all()
 
 
 def test_every_speed_is_a_row_and_a_clip_counts_once(trained):
     config, features, *_ = trained
-    dataset = experiment.dataset_of(config, features, np.arange(24), ())
+    dataset = dataset_of(config, features, np.arange(24), ())
     weight = np.concatenate([np.asarray(bucket.rows["weight"]) for bucket in dataset.buckets])
     assert len(weight) == 48 and weight.sum() == pytest.approx(24)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from emoflax import job
 from emoflax.configs.default import get_config
 from emoflax.data.clip import Clip, Corpus
-from emoflax.data.dataset import Features
+from emoflax.data.features import Features
 from emoflax.features import word_errors
 from emoflax.precompute import build
 

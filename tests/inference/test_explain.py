@@ -10,9 +10,11 @@ import soundfile
 from emoflax.configs import attention_gru, fusion_late, tiny
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
-from emoflax.experiment import run as experiment
+from emoflax.experiment.features import max_frames
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
 from emoflax.inference import explain, predict
-from emoflax.training import loop as train
+from emoflax.training import scoring
 
 LABELS = ["angry", "calm"]
 WORDS = ["money", "sea"]
@@ -30,10 +32,10 @@ def config_of(module=fusion_late):
 def trained():
     """A model with random weights in the shape that a checkpoint has after it was read."""
     config = config_of()
-    model = experiment.build_model(config, len(WORDS), len(LABELS), seed=0)
-    recipe = experiment.recipe_of(config, model, steps_per_epoch=1)
+    model = build_model(config, len(WORDS), len(LABELS), seed=0)
+    train_config = train_config_of(config, model, steps_per_epoch=1)
     description = {"labels": LABELS, "vocabulary": WORDS, "corpus": "made", "notice": ""}
-    return evaluate.Trained(config, description, recipe.model, recipe.init(model, 0))
+    return evaluate.Trained(config, description, train_config.model, train_config.init(model, 0))
 
 
 def utterances(folder, frames, words):
@@ -54,7 +56,7 @@ def test_a_picture_is_written_for_every_input_also_without_sound_without_words_a
     found = [[weights for clip, weights in explain.rows(trained, dataset) if clip == i] for i in range(3)]
     assert [len(windows) for windows in found] == [2, 1, 1]
     assert not found[1][0]["text"].any() and not found[2][0]["audio"].any()
-    last = said[0].logmel[300 - experiment.max_frames(trained.config) :]
+    last = said[0].logmel[300 - max_frames(trained.config) :]
     window = predict.dataset_of(trained, [dataclasses.replace(said[0], logmel=last)])
     for name, expected in dict(explain.rows(trained, window))[0].items():
         np.testing.assert_allclose(found[0][1][name], expected, atol=1e-5)
@@ -99,7 +101,7 @@ def test_words_that_cannot_be_had_leave_the_sound_and_a_text_its_words(trained, 
     assert "sound alone" in sound and "b.wav" in sound and "base.en.pt" in sound and "\n" not in sound
     assert "words alone" in words and "said.txt" in words
 
-    p = np.exp(train.score(trained.model, trained.state, predict.dataset_of(trained, found)))
+    p = np.exp(scoring.score(trained.model, trained.state, predict.dataset_of(trained, found)))
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(p[0], p[1], rtol=1e-4)
     assert not np.allclose(p[0], p[2], atol=1e-3)

@@ -11,17 +11,19 @@ from flax import nnx
 
 from emoflax import corpora, models
 from emoflax.audio import random_kernels as kernels
+from emoflax.audio.channels import CONTOURS
 from emoflax.configs import aligned as aligned_config
 from emoflax.corpora import synthetic
-from emoflax.data import dataset as data
-from emoflax.data.clip import CONTOURS
+from emoflax.data.features import logmel_rows
 from emoflax.errors import UserError
-from emoflax.experiment import closed_form as solved
-from emoflax.experiment import run as experiment
+from emoflax.experiment import closed_form
+from emoflax.experiment.features import dataset_of, features_of
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
 from emoflax.inference.predict import sound_of
 from emoflax.models import alignment
 from emoflax.models.aligned import Aligned
-from emoflax.training import loop as train
+from emoflax.training import scoring
 
 MELS, STATES, PARTS, KERNELS, RIVALS = 5, 6, 3, 8, 4
 CHANNELS = MELS + len(CONTOURS)
@@ -162,35 +164,35 @@ def trained(tmp_path_factory):
     config.functionals.speeds = (0.95, 1.0)
     config.model.aligned.update(states=8, parts=4, kernels=32, texts=3)
     corpus = corpora.load("synthetic", config.data.dir, config.data.cache_dir)
-    features = experiment.features_of(config, corpus)
-    model = experiment.build_model(config, 0, len(corpus.labels), seed=0)
+    features = features_of(config, corpus)
+    model = build_model(config, 0, len(corpus.labels), seed=0)
     heard = [i for i, clip in enumerate(corpus.clips) if clip.speaker in corpus.speakers[:4]]
     label = np.array([corpus.labels.index(corpus.clips[i].label) for i in heard])
-    fit = solved.fit(config, model, features, np.array(heard), label)
+    fit = closed_form.fit(config, model, features, np.array(heard), label)
     return config, features, model, fit, np.array(heard), label
 
 
 def test_every_speed_is_a_row_of_its_own_and_a_clip_counts_once(trained):
     config, features, _, _, heard, _ = trained
     assert features.sounds == ("logmel", "logmel@1")
-    dataset = experiment.dataset_of(config, features, heard, ())
+    dataset = dataset_of(config, features, heard, ())
     weight = np.concatenate([np.asarray(bucket.rows["weight"]) for bucket in dataset.buckets])
     assert len(weight) == 2 * len(heard) and weight.sum() == pytest.approx(len(heard))
 
 
 def test_training_speakers_are_told_and_a_checkpoint_would_hold_all_that_it_takes(trained):
     config, features, model, fit, heard, label = trained
-    recipe = experiment.recipe_of(config, model, 1)
-    state = recipe.init(model, 0)
-    empty = experiment.build_model(config, 0, model.classes, seed=1)  # as when a checkpoint is restored
-    log_p = train.score(nnx.graphdef(empty), state, experiment.dataset_of(config, features, heard, ()))
+    train_config = train_config_of(config, model, 1)
+    state = train_config.init(model, 0)
+    empty = build_model(config, 0, model.classes, seed=1)  # as when a checkpoint is restored
+    log_p = scoring.score(nnx.graphdef(empty), state, dataset_of(config, features, heard, ()))
     assert (log_p.argmax(1) == label).mean() > 0.8
     assert fit.uar > 1.5 / model.classes
 
 
 def test_rows_and_texts_reach_the_model_in_one_order(trained):
     config, features, model, _, heard, _ = trained
-    rows, place = data.logmel_rows(features, heard)
+    rows, place = logmel_rows(features, heard)
     assert len(rows) == len(place) == 2 * len(heard)
     np.testing.assert_array_equal(rows[2 * 5 + 1], features.get("logmel@1", heard[5]))
     described = model._describe_all(rows)
@@ -219,8 +221,8 @@ def test_settings_that_it_cannot_hear_with_are_refused(trained, fields, reason):
     config = trained[0].copy_and_resolve_references()
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=reason):
-        experiment.features_of(config, trained[1].corpus)
+        features_of(config, trained[1].corpus)
 
 
 def test_it_is_in_the_registry_as_a_model_that_hears_frames():
-    assert set(models.HEAR_FRAMES) <= set(models.FUNCTIONALS_MODELS)
+    assert set(models.FRAME_LEVEL_MODELS) <= set(models.FUNCTIONALS_MODELS)

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from emoflax.audio.augment import Augmentation
-from emoflax.data.clip import CONTOURS
+from emoflax.audio.channels import CONTOURS
 from emoflax.features.contours import contours
 from emoflax.models.attention_cnn import AttentionCnn, TimeConv
 

@@ -12,8 +12,10 @@ from flax import nnx
 from emoflax import models
 from emoflax.configs import tiny
 from emoflax.data import dataset as data
-from emoflax.experiment import run as experiment
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
+from emoflax.training import scoring
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
 
@@ -36,16 +38,18 @@ def test_the_encoder_of_the_readme_learns_and_a_padded_batch_gives_the_same_logi
     config.audio.mels, config.train.epochs, config.optimizer.learning_rate = 8, 12, 2e-2
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 40).astype(np.int32)
-    logmels = [rng.normal(0, 1, (n, 8)).astype(np.float32) + 2 * np.eye(8, dtype=np.float32)[label]
-               for n, label in zip(rng.integers(9, 40, 40), labels, strict=True)]  # class k is loud in band k
+    logmels = [
+        rng.normal(0, 1, (n, 8)).astype(np.float32) + 2 * np.eye(8, dtype=np.float32)[label]
+        for n, label in zip(rng.integers(9, 40, 40), labels, strict=True)
+    ]  # class k is loud in band k
     dataset = data.from_arrays(logmels, None, labels, max_frames=99, max_tokens=8, batch_size=8, buckets=1)
-    model = experiment.build_model(config, 0, 3, seed=0)
-    recipe = experiment.recipe_of(config, model, dataset.buckets[0].steps)
-    state = train.fit(recipe, recipe.init(model, 0), dataset, epochs=12, after_epoch=lambda *_: None)
-    log_p = train.score(recipe.model, state, dataset)
+    model = build_model(config, 0, 3, seed=0)
+    train_config = train_config_of(config, model, dataset.buckets[0].steps)
+    state = train.fit(train_config, train_config.init(model, 0), dataset, epochs=12, after_epoch=lambda *_: None)
+    log_p = scoring.score(train_config.model, state, dataset)
     assert (log_p.argmax(1) == labels).mean() > 0.9
 
-    trained = nnx.merge(recipe.model, state.params, state.statistics)
+    trained = nnx.merge(train_config.model, state.params, state.statistics)
     row = dataset.buckets[0].rows
     alone = {"logmel": row["logmel"][:1, : int(row["frames"][0])], "frames": row["frames"][:1]}
     np.testing.assert_allclose(jax.nn.log_softmax(jax.jit(trained)(alone))[0], log_p[0], rtol=1e-4, atol=1e-4)

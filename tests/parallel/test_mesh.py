@@ -19,6 +19,7 @@ from emoflax.data import dataset as data
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment import run as experiment
+from emoflax.experiment.features import features_of
 from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
 
@@ -37,7 +38,7 @@ def learn(folder):
     config = tiny.get_config()
     config.update_from_flattened_dict(FIELDS)
     corpus = job.open_corpus(config)
-    features = experiment.features_of(config, corpus)
+    features = features_of(config, corpus)
     (member,) = experiment.members(config, corpus, folder / RUN.parent)
     member.folder.mkdir(parents=True, exist_ok=True)
     experiment.train_member(config, features, member)

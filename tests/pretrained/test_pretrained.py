@@ -20,6 +20,8 @@ from emoflax.data import subwords
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment import run as experiment
+from emoflax.experiment.features import features_of
+from emoflax.experiment.model import build_model, resolve
 from emoflax.features import text as words
 from emoflax.inference import predict
 
@@ -41,13 +43,13 @@ def folder(folders, tmp_path) -> pathlib.Path:
 def settled(kind: str, encoder: str, folder: pathlib.Path):
     config = default.get_config().lock()
     config.model[kind], config.model.pooling, config.model.pretrained[kind] = encoder, "mean", str(folder)
-    experiment.settle(config)
+    resolve(config)
     return config
 
 
 def built(config) -> nnx.Module:
     size = len(subwords.vocabulary(config.text.tokenizer)) if config.text.tokenizer else 0
-    return experiment.build_model(config, size, classes=3, seed=0)
+    return build_model(config, size, classes=3, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +110,11 @@ def test_folders_of_old_and_of_split_models_are_read_as_well(folder, bert):
         old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
                for name, array in tensors.items()}  # fmt: skip
         heads = {"cls.predictions.bias": np.zeros(3, np.float32)}
-        return {f"bert.{name}": array for name, array in old.items()} | heads | {
-            "bert.embeddings.position_ids": np.arange(16)[None]
-        }
+        return (
+            {f"bert.{name}": array for name, array in old.items()}
+            | heads
+            | {"bert.embeddings.position_ids": np.arange(16)[None]}
+        )
 
     rewrite(folder, age)
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
@@ -183,7 +187,7 @@ def test_fine_tuned_weights_are_predicted_with_after_the_folder_is_gone(folder, 
     config.text.max_tokens, config.optimizer.freeze = 8, "encoders"
     corpus = corpora.load("meld", str(meld), config.data.cache_dir)
     member = experiment.members(config, corpus, tmp_path / "run")[0]
-    features = experiment.features_of(config, corpus)
+    features = features_of(config, corpus)
     experiment.train_member(config, features, member)
 
     untouched = built(config).text
@@ -198,4 +202,3 @@ def test_fine_tuned_weights_are_predicted_with_after_the_folder_is_gone(folder, 
     alone = json.loads(capsys.readouterr().out.splitlines()[-1])["probabilities"]
     first = [corpus.clips[i].text for i in tested.clips].index("oh my god!")
     np.testing.assert_allclose(list(alone.values()), np.exp(tested.log_p[first]), atol=1e-5)
-

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from emoflax.configs import tiny
 from emoflax.corpora import synthetic
-from emoflax.data import dataset as data
 from emoflax.data import splits
 from emoflax.data.clip import Clip, Corpus
-from emoflax.data.dataset import Features
+from emoflax.data.features import Features, permute_labels
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment import run as experiment
@@ -182,12 +181,12 @@ def test_choices_are_made_on_training_clips_and_all_of_them_train_in_the_end(pro
 def test_shuffled_labels_are_the_training_clips_own_and_no_other_clip_changes():
     corpus = corpus_of(5)
     train = np.arange(7, 25)
-    shuffled = data.permute_labels(Features(corpus, {}), train, 1).corpus
+    shuffled = permute_labels(Features(corpus, {}), train, 1).corpus
     changed = [i for i, (a, b) in enumerate(zip(corpus.clips, shuffled.clips, strict=True)) if a != b]
     assert changed and set(changed) <= set(train)
     assert sorted(corpus.clips[i].label for i in train) == sorted(shuffled.clips[i].label for i in train)
-    assert data.permute_labels(Features(corpus, {}), train, 1).corpus == shuffled
-    assert data.permute_labels(Features(corpus, {}), train, 2).corpus != shuffled
+    assert permute_labels(Features(corpus, {}), train, 1).corpus == shuffled
+    assert permute_labels(Features(corpus, {}), train, 2).corpus != shuffled
 
 
 @pytest.mark.parametrize("fields", [{"seeds": (1,)}, {"split.protocol": "loso"}, {"train.epochz": 3},

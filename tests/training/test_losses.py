@@ -8,8 +8,8 @@ from flax import nnx
 from test_train import setup
 
 from emoflax.errors import UserError
-from emoflax.training import loop as train
 from emoflax.training.losses import supervised_contrastive
+from emoflax.training.step import train_step
 
 LABEL = np.array([0, 1, 0, 2, 1, 0, 1])
 WEIGHT = np.array([1, 2, 0.5, 1, 0, 3, 1], np.float32)  # the fifth is padding; the fourth is alone with its label
@@ -52,18 +52,18 @@ def test_padding_changes_neither_loss_nor_gradient_and_gradients_stay_finite():
 
 
 def test_training_with_it_draws_the_clips_of_a_label_together_and_off_it_leaves_no_trace():
-    recipe, state, dataset, _ = setup(epochs=5, fields={"train.contrastive": 5.0})
+    train_config, state, dataset, _ = setup(epochs=5, fields={"train.contrastive": 5.0})
     batch = jax.tree.map(lambda rows: rows[:16], dataset.buckets[0].rows)
-    step = jax.jit(train.train_step, static_argnums=0)
+    step = jax.jit(train_step, static_argnums=0)
 
     @jax.jit
     def contrast(params):
-        _, vectors = nnx.merge(recipe.model, params, state.statistics, copy=True).compared(batch, None)
+        _, vectors = nnx.merge(train_config.model, params, state.statistics, copy=True).compared(batch, None)
         return supervised_contrastive(vectors, batch["label"], batch["weight"], 0.1)
 
     before = contrast(state.params)
     for _ in range(20):
-        state, _ = step(recipe, state, batch)
+        state, _ = step(train_config, state, batch)
     assert contrast(state.params) < before - 0.3
     assert "projection" in state.params and "projection" not in setup()[1].params
 

@@ -10,7 +10,7 @@ from emoflax import models
 from emoflax.configs import default
 from emoflax.data import dataset as data
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
 from emoflax.training import optimizer
 from emoflax.training.checkpoint import Checkpoints
@@ -131,13 +131,13 @@ def test_stopped_restored_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path)
     config, model = default.get_config(), bert_model()
     config.optimizer.update(freeze="text.stem", layer_decay=0.8, unfreeze_epochs=0.5, warmup_epochs=0.0)
     config.train.epochs = 3
-    recipe = experiment.recipe_of(config, model, steps_per_epoch=2)
+    train_config = train_config_of(config, model, steps_per_epoch=2)
 
-    start = recipe.init(model, 0)
+    start = train_config.init(model, 0)
 
     def run(state, epochs):
         kept, state = [], jax.tree.map(jnp.copy, state)  # training donates it
-        train.fit(recipe, state, dataset, epochs=epochs, after_epoch=lambda _, new, __: kept.append(new))
+        train.fit(train_config, state, dataset, epochs=epochs, after_epoch=lambda _, new, __: kept.append(new))
         return kept[-1]
 
     whole = jax.tree.map(np.array, run(start, 3))

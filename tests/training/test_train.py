@@ -9,9 +9,11 @@ import pytest
 from emoflax.configs import tiny
 from emoflax.data import dataset as data
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
-from emoflax.training import losses
+from emoflax.training import losses, scoring
+from emoflax.training.step import batch_at
 
 CLASSES = 3
 
@@ -29,13 +31,13 @@ def setup(ema=0.0, epochs=40, seed=0, fields=(), **changes):
     for logmel, label in zip(logmels, labels, strict=True):
         logmel[:, label] += 2
     dataset = data.from_arrays(logmels, None, labels, max_frames=99, max_tokens=1, batch_size=5, buckets=2)
-    model = experiment.build_model(config, 0, CLASSES, seed)
-    recipe = experiment.recipe_of(config, model, sum(bucket.steps for bucket in dataset.buckets))
-    return recipe, recipe.init(model, seed), dataset, labels
+    model = build_model(config, 0, CLASSES, seed)
+    train_config = train_config_of(config, model, sum(bucket.steps for bucket in dataset.buckets))
+    return train_config, train_config.init(model, seed), dataset, labels
 
 
-def run(recipe, state, dataset, epochs):
-    return train.fit(recipe, state, dataset, epochs=epochs, after_epoch=lambda *_: None)
+def run(train_config, state, dataset, epochs):
+    return train.fit(train_config, state, dataset, epochs=epochs, after_epoch=lambda *_: None)
 
 
 def equal(a, b):
@@ -44,16 +46,16 @@ def equal(a, b):
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_separable_problem_is_learnt(ema):
-    recipe, state, dataset, labels = setup(ema, epochs=25, learning_rate=1e-2)
-    state = run(recipe, state, dataset, 25)
-    assert (train.score(recipe.model, state, dataset).argmax(1) == labels).mean() > 0.9
+    train_config, state, dataset, labels = setup(ema, epochs=25, learning_rate=1e-2)
+    state = run(train_config, state, dataset, 25)
+    assert (scoring.score(train_config.model, state, dataset).argmax(1) == labels).mean() > 0.9
 
 
 def test_an_epoch_moves_no_data_between_host_and_device():
-    recipe, state, dataset, _ = setup()
-    state, _ = train.train_epoch(recipe, state, dataset.buckets)  # compiled: constants are placed
+    train_config, state, dataset, _ = setup()
+    state, _ = train.train_epoch(train_config, state, dataset.buckets)  # compiled: constants are placed
     with jax.transfer_guard("disallow"):
-        state, metrics = train.train_epoch(recipe, state, dataset.buckets)
+        state, metrics = train.train_epoch(train_config, state, dataset.buckets)
         jax.block_until_ready(state)
     assert np.isfinite(metrics["loss"]).all()
 
@@ -64,7 +66,7 @@ def test_an_epoch_visits_every_row_exactly_once_in_an_order_of_its_own():
 
     def visit(bucket, order):
         for slot in range(bucket.steps):
-            batch = train.batch_at(bucket, order, jnp.int32(slot))
+            batch = batch_at(bucket, order, jnp.int32(slot))
             seen.extend(np.asarray(batch["clip"])[np.asarray(batch["weight"]) > 0].tolist())
 
     for bucket in dataset.buckets:
@@ -73,20 +75,20 @@ def test_an_epoch_visits_every_row_exactly_once_in_an_order_of_its_own():
 
 
 def test_two_runs_of_one_seed_are_equal_and_two_seeds_are_not():
-    recipe, state, dataset, _ = setup()
-    first = run(recipe, state, dataset, 3)
+    train_config, state, dataset, _ = setup()
+    first = run(train_config, state, dataset, 3)
     _, state, _, _ = setup()
-    assert equal(first, run(recipe, state, dataset, 3))
+    assert equal(first, run(train_config, state, dataset, 3))
     _, state, _, _ = setup(seed=1)
-    assert not equal(first.params, run(recipe, state, dataset, 3).params)
+    assert not equal(first.params, run(train_config, state, dataset, 3).params)
 
 
 def test_stopped_after_any_epoch_and_continued_equals_uninterrupted():
-    recipe, state, dataset, _ = setup(ema=0.99)
-    whole = run(recipe, state, dataset, 4)
+    train_config, state, dataset, _ = setup(ema=0.99)
+    whole = run(train_config, state, dataset, 4)
     for stop in (1, 3):
         _, state, _, _ = setup(ema=0.99)
-        assert equal(whole, run(recipe, run(recipe, state, dataset, stop), dataset, 4))
+        assert equal(whole, run(train_config, run(train_config, state, dataset, stop), dataset, 4))
 
 
 def test_rows_of_weight_zero_change_neither_loss_nor_gradient():
@@ -109,10 +111,10 @@ def test_label_smoothing_is_the_mixture_of_the_label_and_the_uniform_loss():
 
 
 def test_nan_stops_with_the_step_and_the_metric_named():
-    recipe, state, dataset, _ = setup()
+    train_config, state, dataset, _ = setup()
     dataset.buckets[0].rows["logmel"] = dataset.buckets[0].rows["logmel"].at[0, 0, 0].set(jnp.nan)
     with pytest.raises(UserError, match=r"loss is nan at step \d+.*learning_rate"):
-        run(recipe, state, dataset, 2)
+        run(train_config, state, dataset, 2)
 
 
 def test_only_matrices_and_kernels_decay():

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emoflax.audio.test_time import Views
+from emoflax.audio.test_time import TestTimeAugmentation
 from emoflax.configs import tiny
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.model import build_model
 
 BANDS, CONTOURS = 8, 4
 
@@ -19,7 +19,7 @@ def batch_of(frames, width, seed=0):
     return {"logmel": jnp.asarray(logmel), "frames": jnp.asarray(frames, jnp.int32)}
 
 
-def seen(views, batch):
+def seen(variants, batch):
     """What reaches the model, view by view, as numpy."""
     found = []
 
@@ -27,31 +27,31 @@ def seen(views, batch):
         jax.debug.callback(lambda *x: found.append(jax.tree.map(np.asarray, x)), view["logmel"], view["frames"])
         return jnp.zeros((len(view["frames"]), 3))
 
-    jax.block_until_ready(views.judge(batch, logits_of))
+    jax.block_until_ready(variants.log_probabilities(batch, logits_of))
     jax.effects_barrier()
     return found
 
 
 def test_every_speed_is_seen_with_every_shift_and_contours_stay_in_their_band():
     batch = batch_of([20, 9, 0], 24)
-    views = seen(Views((1.0, 1.25), (0.0, 2.0), BANDS), batch)
-    assert [frames.tolist() for _, frames in views] == [[20, 9, 0]] * 2 + [[16, 7, 0]] * 2
+    variants = seen(TestTimeAugmentation((1.0, 1.25), (0.0, 2.0), BANDS), batch)
+    assert [frames.tolist() for _, frames in variants] == [[20, 9, 0]] * 2 + [[16, 7, 0]] * 2
     plain = np.asarray(batch["logmel"])
-    np.testing.assert_array_equal(views[0][0], plain)
+    np.testing.assert_array_equal(variants[0][0], plain)
     higher = plain[..., np.minimum(np.arange(BANDS) + 2, BANDS - 1)]
-    np.testing.assert_allclose(views[1][0], np.concatenate([higher, plain[..., BANDS:]], -1), atol=1e-4)
+    np.testing.assert_allclose(variants[1][0], np.concatenate([higher, plain[..., BANDS:]], -1), atol=1e-4)
     read = np.arange(16) * 1.25
     for channel in (0, BANDS):
         expected = np.interp(read, np.arange(20), plain[0, :20, channel])
-        np.testing.assert_allclose(views[2][0][0, :16, channel], expected, rtol=1e-4)
-    assert all(not logmel[np.arange(24) >= frames[:, None]].any() for logmel, frames in views)
+        np.testing.assert_allclose(variants[2][0][0, :16, channel], expected, rtol=1e-4)
+    assert all(not logmel[np.arange(24) >= frames[:, None]].any() for logmel, frames in variants)
 
 
 def model_of(**fields):
     config = tiny.get_config()
     config.audio.mels = BANDS + CONTOURS
     config.update_from_flattened_dict(fields)
-    return experiment.build_model(config, 0, 3, seed=0)
+    return build_model(config, 0, 3, seed=0)
 
 
 def test_a_clip_that_fills_its_batch_is_judged_as_it_is_with_room_to_spare_and_training_sees_it_alone():

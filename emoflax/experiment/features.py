@@ -1,0 +1,90 @@
+"""A config's features, and the rows that a model is trained or scored on."""
+
+import math
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from emoflax import models
+from emoflax.data import dataset as data
+from emoflax.data import splits, subwords
+from emoflax.data.clip import Corpus
+from emoflax.data.dataset import Dataset
+from emoflax.data.features import Features, build_vocabulary
+from emoflax.errors import UserError
+from emoflax.experiment import closed_form
+from emoflax.experiment.model import frontend_of
+
+
+def features_of(config: ConfigDict, corpus: Corpus) -> Features:
+    """Opens the shards that the model needs, computing what is missing."""
+    from emoflax.precompute import (
+        build,  # audio libraries come with it; a session that never gets here does not pay for them
+    )
+
+    precompute, cache_dir = config.precompute.to_dict(), config.data.cache_dir
+    by_speaker, shards = splits.by_speaker(config.split.protocol), {}
+    if by_speaker:
+        check_by_speaker(config)
+    if config.model.audio:
+        if not corpus.has_audio:
+            raise UserError(f"config.model.audio={config.model.audio!r}, but corpus {corpus.name} has no recordings")
+        if config.data.store not in ("logmel", "wave"):
+            raise UserError(f"config.data.store={config.data.store!r}; choose 'logmel' or 'wave'")
+        compute = build.waves if config.data.store == "wave" else build.log_mels
+        shards[config.data.store] = compute(corpus, config.audio.to_dict(), cache_dir, precompute)
+    if config.model.functionals:
+        closed_form.check(config)
+    if config.model.functionals in models.FRAME_LEVEL_MODELS:
+        for speed, audio in closed_form.audio_of_speeds(config).items():
+            kind = f"logmel@{speed:g}" if shards else "logmel"
+            shards[kind] = build.log_mels(corpus, audio, cache_dir, precompute)
+    elif config.model.functionals:
+        shards["functionals"] = build.functionals(
+            corpus, config.audio.to_dict(), config.functionals.to_dict(), cache_dir, precompute
+        )
+    if config.model.text:
+        shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
+    return Features(corpus, shards, by_speaker)
+
+
+def check_by_speaker(config: ConfigDict) -> None:
+    if not (config.model.audio or config.model.functionals):
+        raise UserError(f"config.split.protocol={config.split.protocol!r} normalises sounds; this model hears none")
+    if config.model.audio and (config.data.store != "logmel" or config.audio.frontend != "librosa"):
+        raise UserError(
+            f"config.split.protocol={config.split.protocol!r} needs config.data.store='logmel' and "
+            "config.audio.frontend='librosa': it changes the scale that others expect"
+        )
+
+
+def max_frames(config: ConfigDict) -> int:
+    return math.ceil(config.data.max_s * 1000 / config.audio.hop_ms)
+
+
+def vocabulary_of(config: ConfigDict, features: Features, train: np.ndarray) -> tuple[str, ...]:
+    """All tokens of the tokenizer, where there is one; else the words of the training clips."""
+    if not config.model.text:
+        return ()
+    if config.text.tokenizer:
+        return subwords.vocabulary(config.text.tokenizer)
+    return build_vocabulary(features, train, config.text.min_count)
+
+
+def dataset_of(
+    config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None, mesh: Mesh | None = None
+) -> Dataset:
+    return data.load(
+        features,
+        positions,
+        max_frames=max_frames(config),
+        max_tokens=config.text.max_tokens,
+        vocabulary=vocabulary,
+        batch_size=config.train.batch_size,
+        buckets=config.data.buckets,
+        weights=weights,
+        frontend=frontend_of(config),
+        mesh=mesh,
+        resident=config.data.resident,
+    )

@@ -1,0 +1,75 @@
+"""A config's model, freshly initialised."""
+
+from absl import logging
+from flax import nnx
+from ml_collections import ConfigDict
+
+from emoflax import models, pretrained
+from emoflax.audio.channels import channels, functionals_count
+from emoflax.audio.frontend import LogMel
+from emoflax.audio.pcen import Pcen
+from emoflax.audio.test_time import TestTimeAugmentation
+from emoflax.data import subwords
+from emoflax.errors import UserError
+
+
+def resolve(config: ConfigDict) -> None:
+    """Sets the fields that weights and tokenizers from elsewhere decide, so that a checkpoint describes itself."""
+    for kind, path in config.model.pretrained.items():
+        if path and not config.model[kind]:
+            raise UserError(f"config.model.pretrained.{kind} is set, but config.model.{kind} names no encoder")
+        decided = pretrained.fields(config.model[kind], path) if path else {}
+        for field, value in decided.items():
+            logging.info("%s decides: config.%s=%s", path, field, value)
+        config.update_from_flattened_dict(decided)
+    if config.text.tokenizer:
+        config.text.tokenizer = subwords.read(config.text.tokenizer)
+
+
+def frontend_of(config: ConfigDict) -> LogMel | None:
+    """What makes log-mels in the compiled step; None where precompute has made them."""
+    if config.data.store != "wave" or not config.model.audio:
+        return None
+    audio = config.audio.to_dict()
+    if audio.pop("frontend") != "librosa":
+        raise UserError("config.data.store='wave' needs config.audio.frontend='librosa'")
+    if audio.pop("contours"):
+        raise UserError("config.data.store='wave' keeps no contours; set config.audio.contours=False or store='logmel'")
+    del audio["trim_db"]
+    return LogMel(**audio)
+
+
+def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: int) -> nnx.Module:
+    hears = models.CONTOUR_ENCODERS + models.FRAME_LEVEL_MODELS
+    if config.audio.contours and (config.model.audio or config.model.functionals) not in hears:
+        raise UserError(
+            f"config.audio.contours=True: encoder {config.model.audio!r} takes neighbouring channels for neighbouring "
+            f"frequencies; choose config.model.audio from: {', '.join(models.CONTOUR_ENCODERS)}"
+        )
+    return models.build(
+        config.model.to_dict(),
+        mels=channels(config.audio),
+        vocabulary=vocabulary_size + 2,
+        classes=classes,
+        dtype=config.train.dtype,
+        seed=seed,
+        frontend=frontend_of(config),
+        pcen=pcen_of(config),
+        projection=config.train.projection if config.train.contrastive else 0,
+        test_time=test_time_of(config),
+        functionals=functionals_count(config.functionals.statistics, config.functionals.kernels),
+    )
+
+
+def pcen_of(config: ConfigDict) -> Pcen | None:
+    if not config.model.pcen.time_s or not config.model.audio:
+        return None
+    if config.audio.frontend != "librosa":
+        raise UserError("config.model.pcen is made of dB: it needs config.audio.frontend='librosa'")
+    bands, hop_ms = config.audio.mels, config.audio.hop_ms
+    return Pcen(bands=bands, hop_ms=hop_ms, **config.model.pcen.to_dict())
+
+
+def test_time_of(config: ConfigDict) -> TestTimeAugmentation | None:
+    views = TestTimeAugmentation(tuple(config.evaluate.speeds), tuple(config.evaluate.band_shifts), config.audio.mels)
+    return views if views.on else None
