@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 
 # Centre and deviation in speech of a mel band in dB, and of each contour that follows the mel bands with
-# config.audio.contours (`emoflax.features.contours`: of
-# every frame, then of voiced ones), so that none drowns the others:
-# roundings of what espeak-ng's voices give, so that no recording of a corpus has a say.
+# config.audio.contours (`emoflax.features.contours`: of every frame, then of voiced ones), so that none drowns the
+# others: roundings of what espeak-ng's voices give, so that no recording of a corpus takes part.
 TYPICAL_MEL_DB = (-30.0, 18.0)
 
 

@@ -123,10 +123,10 @@ def test_waveform_shards_hold_the_trimmed_recording_in_16_bits(stored):
 def test_waveforms_and_log_mels_give_the_same_log_probabilities(stored):
     config, features = stored
     short = np.arange(8)
-    (train_config, state, waves), (_, same, logmels) = (trained_parts(config, features, store, short)
-                                                  for store in ("wave", "logmel"))  # fmt: skip
-    np.testing.assert_allclose(scoring.score(train_config.model, state, waves), scoring.score(train_config.model, same, logmels),
-                               atol=1e-3)  # fmt: skip
+    parts = (trained_parts(config, features, store, short) for store in ("wave", "logmel"))
+    (train_config, state, waves), (_, same, logmels) = parts
+    of_waves, of_logmels = (scoring.score(train_config.model, *pair) for pair in ((state, waves), (same, logmels)))
+    np.testing.assert_allclose(of_waves, of_logmels, atol=1e-3)
 
 
 def test_a_long_clip_becomes_windows_that_cover_it(stored):
