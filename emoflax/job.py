@@ -21,8 +21,8 @@ from emoflax.data.shards import ShardSet
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate, population
-from emoflax.experiment import run as experiment
 from emoflax.experiment.features import features_of
+from emoflax.experiment.members import folds, members, run_folder
 from emoflax.inference import predict as prediction
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
@@ -64,18 +64,18 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     begin, commit = time.perf_counter(), ledger.commit()  # of the code that is loaded now
     keep_compiled_programs(config)
     corpus = multihost.first_then_all(lambda: open_corpus(config))
-    folder = experiment.run_folder(workdir, config, corpus)
-    members = experiment.members(config, corpus, folder)
+    folder = run_folder(workdir, config, corpus)
+    own = members(config, corpus, folder)
     _make(folder)
     features = multihost.first_then_all(lambda: features_of(config, corpus))
     if train:
-        population.train_members([(config, features, member) for member in members], config.train.population)
-    predictions = [evaluate.predict_member(config, features, member) for member in members]
+        population.train_members([(config, features, member) for member in own], config.train.population)
+    predictions = [evaluate.predict_member(config, features, member) for member in own]
     if not multihost.is_first():
         return
-    facts = facts_of(config, features, members[0].split, predictions, time.perf_counter() - begin, commit)
+    facts = facts_of(config, features, own[0].split, predictions, time.perf_counter() - begin, commit)
     report_on(folder, facts, corpus, predictions, record=record)
-    report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in members])
+    report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in own])
     logging.info("report, predictions and pictures: %s", folder)
 
 
@@ -85,7 +85,7 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
     keep_compiled_programs(config)
     corpus = open_corpus(config)
     permuted = "-permuted" if config.crossval.permute_labels else ""
-    folder = experiment.run_folder(workdir, config, corpus)
+    folder = run_folder(workdir, config, corpus)
     folder = folder.with_name(f"{folder.name}-nested{permuted}")
     _make(folder)
     result = nested.run(config, corpus, folder)
@@ -111,8 +111,8 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     begin, commit = time.perf_counter(), ledger.commit()
     keep_compiled_programs(config)
     corpus = open_corpus(config)
-    folder = experiment.run_folder(workdir, config, corpus)
-    made = experiment.folds(config, corpus, dev_share=0.0)
+    folder = run_folder(workdir, config, corpus)
+    made = folds(config, corpus, dev_share=0.0)
     _make(folder)
     features = Features(corpus, {"states": states_of(config, corpus)})
     for split in made:
@@ -145,7 +145,7 @@ def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     keep_compiled_programs(config)
     corpus = open_corpus(config)
-    folder = experiment.run_folder(workdir, config, corpus)
+    folder = run_folder(workdir, config, corpus)
     folder = folder.with_name(f"{folder.name}-sweep")
     _make(folder)
     print(search.run(config, corpus, folder))
@@ -253,7 +253,7 @@ def predict(
         raise UserError("--mode=predict needs --checkpoint=RUN/seed0-fold1, or the --config that trained the model")
     if checkpoint is None:
         corpus = open_corpus(config)
-        folder = experiment.members(config, corpus, experiment.run_folder(workdir, config, corpus))[0].checkpoints
+        folder = members(config, corpus, run_folder(workdir, config, corpus))[0].checkpoints
     else:
         folder = pathlib.Path(checkpoint)
         folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder

@@ -91,7 +91,8 @@ def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
         model.normalise.std[...] = jnp.full(channels(config.audio), STD_DB)
     train_config = train_config_of(config, model, steps_per_epoch=1)
     mesh = devices.all_devices() if jax.default_backend() == "cpu" else None
-    return Setup(config, model, dataclasses.replace(train_config, augmentation=Augmentation()), mesh)
+    step = dataclasses.replace(train_config.step, augmentation=Augmentation())
+    return Setup(config, model, dataclasses.replace(train_config, step=step), mesh)
 
 
 def torch_device() -> str:

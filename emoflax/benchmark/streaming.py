@@ -32,7 +32,7 @@ from emoflax.experiment.features import dataset_of, max_frames
 from emoflax.experiment.model import build_model
 from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
-from emoflax.training import loop as train
+from emoflax.training import epoch
 from emoflax.training.step import TrainConfig
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -89,13 +89,13 @@ class Epochs:
         """Of one epoch, those with all their steps."""
         steps = self.dataset.steps // self.longest * self.longest
         spans = [(begin, begin + self.longest) for begin in range(0, steps, self.longest)]
-        return train.streamed(self.dataset.buckets, np.asarray(self.state.seed), 0, spans)
+        return epoch.streamed(self.dataset.buckets, np.asarray(self.state.seed), 0, spans)
 
     def train(self, chunks: Iterator[stream.Chunk], seconds: float) -> float:
         """Steps per second; what the first chunk takes is not counted: those after it are being made meanwhile."""
         done = begin = 0.0
         for number, chunk in enumerate(chunks):
-            self.state, metrics = train.train_chunk(self.train_config, self.state, chunk)
+            self.state, metrics = epoch.train_chunk(self.train_config.step, self.state, chunk)
             jax.block_until_ready(metrics)
             now = time.perf_counter()
             if number == stream.AHEAD:  # from here on a chunk is trained on no sooner than it is made
@@ -158,7 +158,7 @@ class Resident:
         """Steps per second."""
         done, begin = 0, time.perf_counter()
         while not done or time.perf_counter() - begin < seconds:
-            self.epochs.state, metrics = train.train_epoch(
+            self.epochs.state, metrics = epoch.train_epoch(
                 self.epochs.train_config, self.epochs.state, self.dataset.buckets
             )
             jax.block_until_ready(metrics)

@@ -12,23 +12,23 @@ from emoflax.benchmark import timing
 from emoflax.benchmark.setup import Setup, first_batch, torch_batch, torch_device
 from emoflax.benchmark.torch_models import Classifier
 from emoflax.data.dataset import Bucket
-from emoflax.training import loop as train
+from emoflax.training.epoch import train_epoch
 from emoflax.training.step import train_step
 
 STEPS = 8  # of one turn, and of the epoch that is compiled as one program
 
 
 class OurEpoch:
-    """`train.train_epoch` as training runs it, choosing and gathering its batches included."""
+    """`epoch.train_epoch` as training runs it, choosing and gathering its batches included."""
 
     def __init__(self, start: Setup, bucket: Bucket):
-        self.buckets, self.state = (bucket,), start.state()
+        self.train_config, self.buckets, self.state = start.train_config, (bucket,), start.state()
         begin = time.perf_counter()
-        self.program = train.train_epoch.lower(start.train_config, self.state, self.buckets).compile()
+        self.turn()
         self.compile_s = time.perf_counter() - begin
 
     def turn(self) -> None:
-        self.state, _ = self.program(self.state, self.buckets)
+        self.state, _ = train_epoch(self.train_config, self.state, self.buckets)
         jax.block_until_ready(self.state)
 
 
@@ -39,7 +39,7 @@ class OurStep:
         self.batch, self.state = first_batch(bucket), start.state()
         begin = time.perf_counter()
         step = jax.jit(train_step, static_argnums=0, donate_argnums=1)
-        self.program = step.lower(start.train_config, self.state, self.batch).compile()
+        self.program = step.lower(start.train_config.step, self.state, self.batch).compile()
         self.compile_s = time.perf_counter() - begin
 
     def turn(self) -> None:

@@ -1,12 +1,6 @@
 """One record per recording, and the names of what a batch holds. Imports nothing but the standard library."""
 
 import dataclasses
-from collections.abc import Mapping
-
-
-
-
-
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,10 +39,21 @@ class Features:
         sequence = self.shards[kind][self._row[kind][clip.id]]
         return self._level(kind, clip.speaker)(sequence) if self.by_speaker and kind in speakernorm.KINDS else sequence
 
+    def lengths(self, kind: str, positions: np.ndarray) -> np.ndarray:
+        """int32 [positions], lengths of the sequences that `get` returns, as the shards' index says."""
+        ids = [self.corpus.clips[i].id for i in positions]
+        rows = self._row[kind]
+        return np.array([self.shards[kind].lengths[rows[i]] if i in rows else 0 for i in ids], np.int32)
+
     @property
     def sounds(self) -> tuple[str, ...]:
         """Kinds of log-mels or waveforms that there are of each clip: one, or one per speed."""
         return tuple(kind for kind in self.shards if kind.partition("@")[0] in ("logmel", "wave"))
+
+    @property
+    def sound(self) -> str | None:
+        """'logmel' or 'wave', of which a network's rows are made; None: the network takes words alone."""
+        return self.sounds[0] if self.sounds else None
 
     def _level(self, kind: str, speaker: str) -> speakernorm.Level:
         if (kind, speaker) not in self._levels:

@@ -15,9 +15,9 @@ from emoflax.configs import default
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.errors import UserError
-from emoflax.experiment import identity
-from emoflax.experiment import run as experiment
+from emoflax.experiment import closed_form, identity
 from emoflax.experiment.features import dataset_of
+from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model
 from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
@@ -53,6 +53,9 @@ class Trained:
     def parameters(self) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
+    def module(self) -> nnx.Module:
+        return nnx.merge(self.model, self.state.evaluated, self.state.statistics)
+
 
 def restore(
     folder: pathlib.Path, *, last: bool = False, test_time: ConfigDict | None = None, mesh: Mesh | None = None
@@ -80,7 +83,7 @@ def restore(
 
 
 def predict_member(
-    config: ConfigDict, features: Features, member: experiment.Member, part: str = "test", *, last: bool = False
+    config: ConfigDict, features: Features, member: Member, part: str = "test", *, last: bool = False
 ) -> Predictions:
     """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
     mesh = devices.all_devices()
@@ -91,11 +94,14 @@ def predict_member(
             f"the checkpoint in {member.folder} was trained with other settings ({'; '.join(changed[:4])}); "
             "evaluate it with the config that trained it"
         )
-    clips = getattr(member.split, part)
-    dataset = dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
-    log_p = scoring.score(trained.model, trained.state, dataset)
+    clips = features.readable(getattr(member.split, part))
+    if config.model.functionals:
+        log_p = closed_form.predict(config, trained.module(), features, clips)
+    else:
+        dataset = dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
+        log_p = scoring.score(trained.model, trained.state, dataset)
     epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
-    return Predictions(member.seed, member.split.fold, epoch, dataset.clips, log_p, trained.parameters, seconds)
+    return Predictions(member.seed, member.split.fold, epoch, clips, log_p, trained.parameters, seconds)
 
 
 def confusions(predictions: list[Predictions], corpus: Corpus) -> np.ndarray:

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from emoflax.audio.frontend import band_edges_hz
 from emoflax.data import dataset as data
+from emoflax.data.rows import batch_of
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment.features import max_frames
 from emoflax.reporting import report
-from emoflax.training.step import batch_at
 
 INCH = 0.42  # of the picture's width for each word
 TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
@@ -34,25 +34,28 @@ def check(config: ConfigDict) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def attention(model: nnx.GraphDef, params: Any, statistics: Any, bucket: data.Bucket) -> dict[str, jax.Array]:
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def attention(
+    model: nnx.GraphDef, params: Any, statistics: Any, batch_size: int, rows: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
     """Modality -> attention weights [rows, steps, heads] of a bucket's rows, in their order."""
+    count = len(rows["label"])
 
-    def look(slot):
-        batch = batch_at(bucket, jnp.arange(len(bucket)), slot)
+    def weights_of(slot):
+        batch = batch_of(rows, jnp.arange(count), count, slot, batch_size, None)
         return nnx.merge(model, params, statistics, copy=True).attention(batch)
 
-    stacked = jax.lax.map(look, jnp.arange(bucket.steps))
-    return jax.tree.map(lambda w: w.reshape(-1, *w.shape[2:])[: len(bucket)], stacked)
+    stacked = jax.lax.map(weights_of, jnp.arange(-(-count // batch_size)))
+    return jax.tree.map(lambda w: w.reshape(-1, *w.shape[2:])[:count], stacked)
 
 
 def rows(trained: evaluate.Trained, dataset: data.Dataset) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(clip, modality -> weights [steps, heads]) of every row; the windows of a long clip come in their order."""
-    for bucket in dataset.buckets:
-        found = attention(trained.model, trained.state.evaluated, trained.state.statistics, bucket)
-        found = jax.device_get(found)
-        for row, clip in enumerate(np.asarray(bucket.rows["clip"])):
-            yield int(clip), {name: weights[row] for name, weights in found.items()}
+    variables = trained.state.evaluated, trained.state.statistics
+    for bucket, clips in zip(dataset.buckets, dataset.row_clips, strict=True):
+        weights = jax.device_get(attention(trained.model, *variables, bucket.batch_size, bucket.rows))
+        for row, clip in enumerate(clips):
+            yield int(clip), {name: own[row] for name, own in weights.items()}
 
 
 def over_time(

@@ -186,32 +186,37 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
     if utterances and splits.by_speaker(trained.description["protocol"]):
         utterances = of_one_speaker(utterances)
     if utterances:
-        dataset = dataset_of(trained, utterances)
-        p = np.exp(scoring.score(trained.model, trained.state, dataset))
+        p = probabilities(trained, utterances)
         _show(trained, [utterance.path for utterance in utterances], p, output)
         if explain:
-            pictures = explanation.draw(trained, utterances, dataset, p, output.parent if output else pathlib.Path())
+            pictures = explanation.draw(
+                trained, utterances, dataset_of(trained, utterances), p, output.parent if output else pathlib.Path()
+            )
             print("\n".join(f"attention drawn: {picture}" for picture in pictures))
     if failures:
         raise UserError(f"{len(failures)} of {len(paths)} files could not be read: " + "; ".join(failures[:5]))
 
 
+def probabilities(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> np.ndarray:
+    """[utterances, classes]."""
+    if trained.config.model.functionals:
+        rows = [row for utterance in utterances for row in utterance.logmel]
+        place = np.repeat(np.arange(len(utterances)), [len(utterance.logmel) for utterance in utterances])
+        rows = rows if trained.config.model.functionals in models.FRAME_LEVEL_MODELS else np.stack(rows)
+        return np.exp(closed_form.log_probabilities(trained.module(), rows, place))
+    return np.exp(scoring.score(trained.model, trained.state, dataset_of(trained, utterances)))
+
+
 def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> data.Dataset:
     config, vocabulary = trained.config, trained.description["vocabulary"]
-    made, speeds = config.model.functionals, 1
-    sounds = [x.logmel for x in utterances]
-    if made in models.FRAME_LEVEL_MODELS:
-        made, speeds, sounds = "", len(closed_form.audio_of_speeds(config)), [x for of_clip in sounds for x in of_clip]
     return data.from_arrays(
-        None if made or config.model.text and not config.model.audio else sounds,
+        [x.logmel for x in utterances] if config.model.audio else None,
         [data.token_ids(x.words, vocabulary) for x in utterances] if config.model.text else None,
         np.zeros(len(utterances), np.int32),
         max_frames=max_frames(config),
         max_tokens=config.text.max_tokens,
         batch_size=config.train.batch_size,
         buckets=config.data.buckets,
-        speeds=speeds,
-        functionals=sounds if made else None,
     )
 
 

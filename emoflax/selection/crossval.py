@@ -34,8 +34,8 @@ from emoflax.experiment import evaluate, identity, population
 from emoflax.experiment import run as experiment
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
+from emoflax.experiment.members import Member, folds
 from emoflax.experiment.model import resolve
-from emoflax.experiment.run import Member
 from emoflax.parallel import workers
 from emoflax.reporting import metrics
 from emoflax.selection import pool
@@ -95,7 +95,7 @@ class Result:
 def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     """Chooses, trains and predicts; what an earlier run of the same command finished is taken over."""
     candidates = candidates_of(config)
-    nests = [splits.nest(split) for split in experiment.folds(config, corpus, config.crossval.inner_share)]
+    nests = [splits.nest(split) for split in folds(config, corpus, config.crossval.inner_share)]
     for candidate in candidates.values():
         open_features(candidate)  # computes what is missing, before several processes would
     inner_splits, outer_splits = zip(*nests, strict=True)
@@ -249,7 +249,6 @@ def learn_all(tasks: Sequence[Task], config: ConfigDict) -> list[Predictions]:
         found[place] = predictions
         folder = tasks[place].member.folder
         logging.info("model %d of %d: %s/%s", len(found), len(tasks), folder.parent.name, folder.name)
-        experiment.let_programs_go(len(found))
     return [found[place] for place in range(len(tasks))]
 
 

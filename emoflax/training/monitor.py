@@ -73,18 +73,15 @@ class Profile:
             raise UserError(f"config.profile_steps={tuple(steps)} must be two steps, the lower one first")
         self.steps, self._folder, self._running = tuple(steps), folder, False
 
-    def before(self, step: int, state: Any) -> None:
-        """To be called before `steps[0]`; state: what is still being computed."""
+    def at(self, step: int, state: Any) -> None:
+        """To be called when all steps before `step` are under way; state: what is still being computed."""
+        if self._running and step >= self.steps[1]:
+            jax.block_until_ready(state)
+            self.close()
         if self._folder and self.steps and step == self.steps[0]:
             jax.block_until_ready(state)
             jax.profiler.start_trace(self._folder)
             self._running = True
-
-    def after(self, step: int, state: Any) -> None:
-        """To be called when all steps before `steps[1]` are under way."""
-        if self._running and step >= self.steps[1]:
-            jax.block_until_ready(state)
-            self.close()
 
     def close(self) -> None:
         if self._running:

@@ -14,7 +14,7 @@ from emoflax.benchmark import time_to_result, usual_pipeline
 from emoflax.benchmark.time_to_result import Run
 from emoflax.corpora import synthetic
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.members import members
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_both_sides_train_and_validate_on_the_same_clips(sound, tmp_path, monkey
     corpus = corpora.load("synthetic", str(sound), "")
     time_to_result.write_table(tmp_path / "clips.csv", corpus)
     config = config_of(time_to_result.our_command("synthetic", str(sound), tmp_path, 3), monkeypatch)
-    (member,) = experiment.members(config, corpora.load(config.data.corpus, config.data.dir, ""), tmp_path)
+    (member,) = members(config, corpora.load(config.data.corpus, config.data.dir, ""), tmp_path)
     assert member.seed == 3 and config.data.cache_dir.startswith(str(tmp_path))
     ours = {part: [corpus.clips[i] for i in getattr(member.split, part)] for part in ("train", "dev")}
     for part, clips in ours.items():
