@@ -142,7 +142,7 @@ def test_left_out_speakers_are_predicted_as_if_they_had_not_been_there():
     x, label, speaker = noisy_classes(np.random.default_rng(1))
     target, size, penalty = np.eye(3)[label] - 1 / 3, (x**2).sum(1).mean(), 0.3
     m = np.linalg.inv(x @ x.T / size + penalty * np.eye(len(x)))
-    found = ridge._left_out(m, target, ridge._sets(speaker))
+    found = ridge.scores_of_left_out(m, target, ridge.groups_of(speaker))
     for name in np.unique(speaker):
         out = speaker == name
         kernel = x[~out] @ x[~out].T / size + penalty * np.eye((~out).sum())
