@@ -68,11 +68,13 @@ def test_record_appends_one_line_per_metric_with_all_that_must_stand_beside_it(p
     assert lines[0]["mean"] == pytest.approx(report["metrics"]["uar"]["mean"], abs=1e-4)
 
 
-def test_the_ledger_writes_the_readme_table(place):
-    (place / "README.md").write_text("# A\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
+def test_the_ledger_writes_its_tables_into_the_page_of_results(place):
+    page = place / "docs" / "results.md"
+    page.parent.mkdir()
+    page.write_text("# A\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
     ledger = [sys.executable, "-m", "emoflax.reporting.ledger"]
     subprocess.run(ledger, cwd=place, env=cli.ENVIRONMENT | {"PYTHONPATH": str(cli.ROOT)}, check=True)
-    text = (place / "README.md").read_text()
+    text = page.read_text()
     assert "old" not in text and "after" in text and "**synthetic, `speakers5`**" in text and "| `tiny` |" in text
 
 
@@ -156,7 +158,7 @@ def test_words_and_sound_together_train_with_whisper_and_predict_and_explain_a_r
     (place / "alone.txt").write_text("What a day!")
     inputs = (f"--inputs={voice}", "--inputs=alone.txt")
     output = cli.run("--mode=predict", "--explain", f"--checkpoint={model}", *inputs, cwd=place)
-    assert voice.name in output and "judged by the words alone" in output
+    assert voice.name in output and "predicted from the words alone" in output
     for name in (voice.stem, "alone"):
         assert (place / f"{name}-attention.png").read_bytes().startswith(b"\x89PNG")
 

@@ -23,7 +23,7 @@ SIZES = ((1, 1), (10, 1), (1, 4), (10, 4))  # times the clips, times the length
 
 
 class Epochs:
-    """Training on one size; its program is compiled before anything is timed."""
+    """Training on one size; its program is compiled before the timing begins."""
 
     def __init__(self, start: setup.Setup, dataset: Dataset):
         self.train_config, self.state, self.buckets = start.train_config, start.state(), dataset.buckets

@@ -1,4 +1,4 @@
-"""A population's epoch beside the same models' epochs one after the other: what config.train.population is worth here.
+"""A population's epoch against the same models' epochs one after the other: the gain of config.train.population.
 
 python -m emoflax.benchmark.population configs/cnn2.py 4
 """

@@ -1,4 +1,4 @@
-"""What the benchmarks that are commands of their own have in common."""
+"""What the benchmarks that are commands of their own share: options, errors, the JSON file."""
 
 import argparse
 import importlib.util
@@ -16,9 +16,9 @@ from emoflax.reporting import ledger
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Calls with the command line's options; a user's mistake is a sentence and exit status 2, as main.py has it.
+    """Calls `main` with the command line's options; a UserError becomes one sentence and exit status 2, as in main.py.
 
-    As there, training has a processor's cores as devices.
+    As there, a processor's cores are split into devices before JAX starts.
     """
     parser.add_argument("--workdir", type=pathlib.Path, default="runs", help="folder for the JSON file")
     options = parser.parse_args()
@@ -48,8 +48,8 @@ def load_config(path: str) -> ConfigDict:
     return module.get_config()
 
 
-def write(path: pathlib.Path, found: dict, table: str) -> None:
-    """Writes what was found as JSON, with the machine, and prints the table."""
+def write(path: pathlib.Path, results: dict, table: str) -> None:
+    """Writes the results as JSON, with the machine, and prints the table."""
     here = {"machine": ledger.machine(), "commit": ledger.commit(), "load_average": os.getloadavg()[0]}
-    path.write_text(json.dumps(here | found, indent=2) + "\n")
+    path.write_text(json.dumps(here | results, indent=2) + "\n")
     print(f"{here['machine']}, load {here['load_average']:.1f}; {path}\n\n{table}")

@@ -27,12 +27,12 @@ TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
 
 
 def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[pathlib.Path]:
-    """Files named by paths, folders (searched to the bottom) and glob patterns, sorted.
+    """Files named by paths, folders (with all folders in them) and glob patterns, each once, sorted within a folder.
 
     Raises:
-      UserError: a pattern that leads to no file.
+      UserError: a pattern without a file.
     """
-    found: dict[pathlib.Path, None] = {}
+    paths: dict[pathlib.Path, None] = {}
     for pattern in patterns:
         path = pathlib.Path(pattern)
         if path.is_dir():
@@ -43,14 +43,18 @@ def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[path
             files = [pathlib.Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
         if not files:
             raise UserError(f"--inputs={pattern}: no {'/'.join(suffixes)} file there; name a file, a folder or a glob")
-        found |= dict.fromkeys(files)
-    return list(found)
+        paths |= dict.fromkeys(files)
+    return list(paths)
 
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """What one file gives: what `sound_of` makes of it, and words; either is empty where there is none or none is
-    wanted."""
+    """Features of one file.
+
+    Attributes:
+      logmel: of `sound_of`; empty without sound, or for a model of words alone.
+      words: empty without words, or for a model of sound alone.
+    """
 
     path: pathlib.Path
     logmel: np.ndarray | list[np.ndarray]
@@ -58,7 +62,7 @@ class Utterance:
 
 
 def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.ndarray]:
-    """Log-mel [frames, mels], or one per speed; no frames for a model that does not hear, and for a text file."""
+    """Log-mel [frames, mels], one per speed, or functionals; no frames for a model of words and for a text file."""
     from emoflax.features import audio
 
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
@@ -82,7 +86,7 @@ def functionals_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
 
 
 def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
-    """Words of a text file, or those that Whisper hears in a recording."""
+    """Words of a text file, or of Whisper's transcript of a recording."""
     from emoflax.features import text
 
     if not config.model.text:
@@ -102,24 +106,27 @@ def read_inputs(config: ConfigDict, paths: Sequence[pathlib.Path]) -> tuple[list
     for path in paths:
         try:
             utterances.append(read_input(config, path, wordless))
-        except WeightsUnavailable:  # the next file would fail the same way
+        except WeightsUnavailable:  # every other file would fail in the same way
             raise
         except UserError as error:
             failures.append(str(error))
-    _tell_missing(config, utterances, {path: str(error) for path, error in wordless.items()})
+    _warn_of_missing(config, utterances, {path: str(error) for path, error in wordless.items()})
     return utterances, failures
 
 
 def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Path, UserError]) -> Utterance:
-    """One file; a model of sound and words makes do with one of them.
+    """One file; for a model of sound and words one of the two is enough.
 
     Args:
-      wordless: recordings whose words could not be had so far, and why; this one is added if it is another.
+      wordless: recordings without words so far, and why; this one is added if it has none.
+
+    Raises:
+      UserError: neither sound nor words can be read.
     """
     logmel = sound_of(config, path)
     no_whisper = next((error for error in wordless.values() if isinstance(error, WeightsUnavailable)), None)
     try:
-        if no_whisper and len(logmel):  # to look for it again takes seconds and finds the same
+        if no_whisper and len(logmel):  # trying to load it again would take seconds and fail again
             raise no_whisper
         words = words_of(config, path)
         if config.model.audio and config.model.text and not words:
@@ -132,34 +139,34 @@ def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Pa
 
 
 def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """Their sounds on the scale of all of them together, as in training under a protocol '...+speakernorm'.
+    """The features normalised by their mean and deviation over all utterances, as under a protocol '...+speakernorm'.
 
     Raises:
-      UserError: too few recordings to know a speaker by.
+      UserError: a single recording, whose statistics would not be the speaker's.
     """
     sounds = [utterance.logmel for utterance in utterances if len(utterance.logmel)]
     if len(sounds) < 2:
         raise UserError(
-            f"the model was trained with {speakernorm.SUFFIX}: it hears a recording against others of the same "
+            f"the model was trained with {speakernorm.SUFFIX}: a recording is normalised by all recordings of its "
             "speaker; give more of that speaker's recordings to --inputs, or train without"
         )
     logging.warning(
-        "the scale is that of the %d given recordings, taken for one speaker's: it fits if they are, and if they are "
-        "many, in many emotions", len(sounds),
+        "the %d given recordings are normalised as one speaker's: predictions are right only if they are, and better "
+        "the more there are, in many emotions", len(sounds),
     )  # fmt: skip
     level = speakernorm.level_of(sounds)
     return [dataclasses.replace(one, logmel=level(one.logmel) if len(one.logmel) else one.logmel) for one in utterances]
 
 
-def _tell_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
-    """One line for every reason why files are judged by one modality of two."""
+def _warn_of_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
+    """One warning for every reason why files are predicted from one modality of two."""
     untrained = {name: "" if share else ", for which the model was not trained (config.model.modality_dropout)"
                  for name, share in config.model.modality_dropout.items()}  # fmt: skip
     for reason in dict.fromkeys(wordless.values()):
         paths = [str(path) for path, why in wordless.items() if why == reason]
-        logging.warning("judged by the sound alone%s: %s: %s", untrained["text"], _few(paths), reason)
+        logging.warning("predicted from the sound alone%s: %s: %s", untrained["text"], _few(paths), reason)
     if config.model.audio and (soundless := [str(x.path) for x in utterances if not len(x.logmel)]):
-        logging.warning("judged by the words alone%s: %s", untrained["audio"], _few(soundless))
+        logging.warning("predicted from the words alone%s: %s", untrained["audio"], _few(soundless))
 
 
 def _few(names: list[str]) -> str:
@@ -167,9 +174,9 @@ def _few(names: list[str]) -> str:
 
 
 def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path | None, *, explain: bool) -> None:
-    """Prints a table and writes one JSON line per file; `explain` adds a picture of what the model looked at.
+    """Prints a table and writes one JSON line per file; `explain` adds a picture of the model's attention.
 
-    Files that cannot be read are listed at the end and do not keep the others from being predicted.
+    Files that cannot be read are listed at the end, after the others are predicted.
 
     Raises:
       UserError: no checkpoint, no input, files that cannot be read, or nothing to explain.

@@ -53,7 +53,7 @@ def speaker_confusions(label: np.ndarray, predicted: np.ndarray, speaker: np.nda
 
 
 def bootstrap(matrices: np.ndarray, seed: int = 0) -> np.ndarray | None:
-    """Resamples speakers with replacement: clips of one speaker are not independent of each other.
+    """Resamples speakers with replacement, not clips: those of one speaker are not independent of each other.
 
     Args:
       matrices: [seeds, speakers, classes, classes]; the same speakers are drawn for every seed.
@@ -82,9 +82,9 @@ def summarise(matrices: np.ndarray) -> dict[str, dict]:
     pooled = matrices.sum(1)
     resampled = bootstrap(matrices)
     summary: dict[str, dict] = {}
-    again = scores(resampled) if resampled is not None else None
+    of_resamples = scores(resampled) if resampled is not None else None
     for name, values in scores(pooled).items():
-        low, high = map(float, intervals(again[name].mean(-1))) if again else (None, None)
+        low, high = map(float, intervals(of_resamples[name].mean(-1))) if of_resamples else (None, None)
         summary[name] = {"mean": float(values.mean()), "low": low, "high": high, "seeds": values.tolist()}
     for name, shares_of in (("recall", recall), ("confusion", shares)):
         mean = shares_of(pooled).mean(0)
@@ -99,6 +99,11 @@ def intervals(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns of all-nan slices, which are meant
         low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
     return low, high
+
+
+def count_seeds(count: int) -> str:
+    """'1 seed', '3 seeds': of one there is no spread to report."""
+    return f"{count} seed" + ("s" if count > 1 else "")
 
 
 def _without_nan(values: np.ndarray) -> list:
