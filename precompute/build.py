@@ -166,7 +166,7 @@ def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
 
 def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio: Mapping[str, Any]) -> None:
     """Makes one shard: its bytes follow from clips and settings alone, whoever calls it on whatever machine."""
-    from emoflax.features.audio import log_mel  # here, so that training on finished shards needs no audio libraries
+    from emoflax.features.log_mel import log_mel  # here, so that training on finished shards needs no audio libraries
 
     def row(clip: Clip) -> Row:
         frames, digest, _ = log_mel(clip.path, clip.start_s, clip.end_s, **audio)
@@ -177,7 +177,7 @@ def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio:
 
 def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
     """As `write_log_mel_shard`; kept: the fields of config.audio that shape a waveform."""
-    from emoflax.features.audio import waveform
+    from emoflax.features.log_mel import waveform
 
     def row(clip: Clip) -> Row:
         samples, scale, digest = waveform(clip.path, clip.start_s, clip.end_s, **kept)
@@ -230,7 +230,7 @@ def _compute(
     precompute: Mapping[str, Any],
 ) -> None:
     """Writes the shards that are not there yet, each whole by one worker process."""
-    from emoflax.features.audio import check_settings
+    from emoflax.features.log_mel import check_settings
 
     check_settings(**audio)
     shards.make_folder(folder)

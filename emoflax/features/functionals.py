@@ -11,7 +11,7 @@ import numpy as np
 import scipy.fft
 
 from emoflax.errors import UserError
-from emoflax.features import audio
+from emoflax.features.decode import change_speed, decode, digest, resample, trim
 from emoflax.features.descriptors import HOP_S, MELS, Contours, describe
 from emoflax.features.kernels import MEL, kernel_statistics
 
@@ -56,10 +56,10 @@ def of_recording(
     Raises:
       UserError: the recording cannot be used.
     """
-    samples, rate_hz = audio.decode(path, start_s, end_s)
-    wave = audio.trim(audio.resample(samples, rate_hz, sample_rate_hz), trim_db)
-    rows = [functionals(audio.faster(wave, speed), sample_rate_hz, statistics, kernels)[0] for speed in speeds]
-    return np.stack(rows), audio.digest(samples)
+    samples, rate_hz = decode(path, start_s, end_s)
+    wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
+    rows = [functionals(change_speed(wave, speed), sample_rate_hz, statistics, kernels)[0] for speed in speeds]
+    return np.stack(rows), digest(samples)
 
 
 def functionals(

@@ -15,6 +15,7 @@ from emoflax import models
 from emoflax.audio.channels import channels
 from emoflax.data import dataset as data
 from emoflax.data import speakernorm, splits
+from emoflax.data.clip import RECORDING_SUFFIXES
 from emoflax.errors import UserError, WeightsUnavailable
 from emoflax.experiment import closed_form, evaluate
 from emoflax.experiment.features import max_frames
@@ -22,7 +23,6 @@ from emoflax.experiment.model import frontend_of
 from emoflax.inference import explain as explanation
 from emoflax.training import scoring
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
 
 
@@ -63,18 +63,18 @@ class Utterance:
 
 def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.ndarray]:
     """Log-mel [frames, mels], one per speed, or functionals; no frames for a model of words and for a text file."""
-    from emoflax.features import audio
+    from emoflax.features.log_mel import log_mel, waveform
 
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
-        return [audio.log_mel(str(path), **fields)[0] for fields in closed_form.audio_of_speeds(config).values()]
+        return [log_mel(str(path), **fields)[0] for fields in closed_form.audio_of_speeds(config).values()]
     if config.model.functionals:
         return functionals_of(config, path)
     if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
         return np.zeros((0, channels(config.audio)), np.float32)
     if frontend := frontend_of(config):
         kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
-        return frontend.alone(*audio.waveform(str(path), **kept)[:2])
-    return audio.log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
+        return frontend.alone(*waveform(str(path), **kept)[:2])
+    return log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
 
 
 def functionals_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
@@ -187,7 +187,7 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
         explanation.check(config)
     if trained.description["notice"]:
         logging.warning("%s", trained.description["notice"])
-    suffixes = AUDIO_SUFFIXES + TEXT_SUFFIXES if config.model.text else AUDIO_SUFFIXES
+    suffixes = RECORDING_SUFFIXES + TEXT_SUFFIXES if config.model.text else RECORDING_SUFFIXES
     paths = find_inputs(patterns, suffixes)
     utterances, failures = read_inputs(config, paths)
     if utterances and splits.by_speaker(trained.description["protocol"]):

@@ -14,7 +14,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import closed_form
 from emoflax.experiment.features import features_of
 from emoflax.experiment.model import build_model
-from emoflax.features import audio, functionals, kernels
+from emoflax.features import decode, functionals, kernels
 from emoflax.inference.predict import sound_of
 from emoflax.models import ridge
 from emoflax.precompute import build
@@ -85,7 +85,7 @@ def test_any_recording_gives_the_same_finite_functionals(rate_hz, samples):
 
 def test_a_faster_recording_is_shorter_and_higher():
     wave = voice(150, seconds=1.0)
-    fast = measure(audio.faster(wave, 1.1))
+    fast = measure(decode.change_speed(wave, 1.1))
     assert fast["semitones@voiced.p50"] == pytest.approx(12 * np.log2(150 * 1.1 / 27.5), abs=0.3)
     assert np.exp(fast["log_duration"]) == pytest.approx(1 / 1.1, abs=0.02)
 

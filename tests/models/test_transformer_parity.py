@@ -17,7 +17,7 @@ from hugging_face import VOCABULARY, relative_error
 from emoflax import pretrained
 from emoflax.configs import default
 from emoflax.errors import UserError
-from emoflax.features import audio, kaldi
+from emoflax.features import kaldi, log_mel
 from emoflax.models.ast import Ast
 from emoflax.models.bert import Bert
 from emoflax.pretrained.ast import fit_positions
@@ -144,7 +144,7 @@ def test_kaldi_log_mels_of_a_clip_shorter_than_a_window_are_one_frame():
     assert kaldi.fbank(np.ones(100, np.float32), mels=20, fmin_hz=20.0, fmax_hz=8000.0).shape == (1, 20)
     settings = default.get_config().audio.to_dict() | {"frontend": "kaldi", "window_ms": 25.0, "hop_ms": 16.0}
     with pytest.raises(UserError, match="hop_ms must be 10"):
-        audio.check_settings(**settings)
+        log_mel.check_settings(**settings)
 
 
 def test_asts_steps_lie_at_the_middle_of_their_patches(ast_pair):

@@ -12,7 +12,7 @@ from flax import nnx
 from emoflax import pretrained
 from emoflax.configs import default
 from emoflax.errors import UserError, WeightsUnavailable
-from emoflax.features import audio, whisper_mel
+from emoflax.features import log_mel, whisper_mel
 from emoflax.models.whisper import Whisper
 
 SETTINGS = default.get_config().audio.to_dict() | {
@@ -50,9 +50,9 @@ def test_log_mel_is_whispers_on_the_clip_and_silence_beyond_it(mels, samples, le
 
 @pytest.mark.parametrize(("field", "value"), [("mels", 64), ("window_ms", 64.0), ("fmin_hz", 50.0)])
 def test_the_front_end_refuses_settings_that_whisper_was_not_trained_on(field, value):
-    audio.check_settings(**SETTINGS)
+    log_mel.check_settings(**SETTINGS)
     with pytest.raises(UserError, match=f"--config.audio.{field} must be .* with audio.frontend='whisper'"):
-        audio.check_settings(**SETTINGS | {field: value})
+        log_mel.check_settings(**SETTINGS | {field: value})
 
 
 @pytest.fixture(scope="module", params=[80, 128])
