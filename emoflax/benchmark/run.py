@@ -28,6 +28,7 @@ from emoflax.benchmark import (
     torch_models,
     train_step,
 )
+from emoflax.parallel.workers import usable_cores
 from emoflax.reporting import ledger
 
 STAGES = (
@@ -62,7 +63,7 @@ def run(
     """
     folder = workdir / f"benchmark-{config.name}"
     script.make_folder(folder)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # what XLA takes, whatever OMP_NUM_THREADS says
+    torch.set_num_threads(usable_cores())  # what XLA takes, whatever OMP_NUM_THREADS says
     found = {"config": config.name, "machine": machine(), "notice": notice()}
     with tqdm(total=len(STAGES), bar_format="benchmark {n}/{total} {elapsed} {desc}") as bar:
         say = functools.partial(_next, bar, enumerate(STAGES))

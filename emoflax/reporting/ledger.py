@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import pathlib
 import platform
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 from emoflax.data import speakernorm
 from emoflax.errors import UserError
+from emoflax.parallel.workers import usable_cores
 from emoflax.reporting.metrics import METRICS
 
 PATH = pathlib.Path("configs/results.jsonl")
@@ -31,7 +31,7 @@ def machine() -> str:
         if (info.exists())
         else []
     )
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {usable_cores()} cores"
 
 
 def commit() -> str:
