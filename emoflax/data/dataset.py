@@ -7,21 +7,16 @@ moves data. Where they do not, batches are streamed from the shards (`stream.py`
 """
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
 
-from emoflax.parallel import multihost
-from emoflax.data import speakernorm, stream
-from emoflax.data.clip import Corpus
-from emoflax.errors import UserError
 from emoflax.audio.frontend import LogMel
-from emoflax.data.rows import Bucket, Padded, Rows, even_batch, round_up
-from emoflax.data.shards import ShardSet
+from emoflax.data import stream
 from emoflax.data.features import Features
+from emoflax.data.rows import Bucket, Padded, Rows, even_batch, round_up
+from emoflax.errors import UserError
 
 PAD, UNK = 0, 1  # token ids; the words of the vocabulary follow
 WIDTH_MULTIPLE = 8  # bucket widths are rounded up to it: fewer shapes to compile, friendly to vector units
@@ -50,18 +45,6 @@ class Dataset:
     @property
     def streamed(self) -> bool:
         return isinstance(self.buckets[0], Rows)
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def class_weights(labels: np.ndarray, classes: int, power: float) -> np.ndarray:
