@@ -19,7 +19,7 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.data.shards import ShardSet
 from emoflax.data.splits import Split
-from emoflax.errors import UserError
+from emoflax.errors import NotInstalled, UserError, optional
 from emoflax.experiment import evaluate, population
 from emoflax.experiment.features import features_of
 from emoflax.experiment.members import folds, members, run_folder
@@ -53,7 +53,8 @@ def precompute(config: ConfigDict) -> None:
 
 def benchmark(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Times the config's model beside the same one in PyTorch, on random clips."""
-    from emoflax.benchmark import run  # PyTorch comes with it
+    with optional("--mode=benchmark", "benchmark"):
+        from emoflax.benchmark import run  # imports PyTorch
 
     run.no_compilation_caches()  # compile times are to be true
     run.run(config, workdir)
@@ -141,7 +142,8 @@ def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:
 
 def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Searches config.sweep.space on training speakers alone."""
-    from emoflax.selection import sweep as search  # optuna, wanted only here
+    with optional("--mode=sweep", "sweep"):
+        from emoflax.selection import sweep as search  # imports optuna
 
     keep_compiled_programs(config)
     corpus = open_corpus(config)
@@ -211,8 +213,10 @@ def word_errors(features: Features, tested: set[int]) -> tuple[int, int] | None:
 
 def text_check(config: ConfigDict, features: Features, split: Split) -> str:
     """How much the words that the model saw tell about the label: a bad score can be the words' fault."""
-    from emoflax.reporting import text_check as check  # scikit-learn, wanted only here
-
+    try:
+        from emoflax.reporting import text_check as check  # imports scikit-learn
+    except NotInstalled as error:
+        return str(error)
     clips = features.readable(split.train)
     lexicon = np.array([*features.shards["tokens"].manifest["lexicon"], ""], object)
     texts = [" ".join(lexicon[np.asarray(features.get("tokens", i))]) for i in clips]

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import re
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -29,6 +28,7 @@ from emoflax.data import shards
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.shards import Failure, Row, ShardSet
 from emoflax.errors import UserError
+from emoflax.parallel.workers import end_with_parent, usable_cores
 from emoflax.precompute import beam
 
 _POLL_S = 0.1  # how often the bar is redrawn
@@ -254,10 +254,9 @@ def _run(tasks: Sequence[functools.partial], workers: int, bar: tqdm) -> None:
     """
     if not tasks:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     context = multiprocessing.get_context("spawn")
     finished, stop, before = context.Value("q", 0), context.RawValue("b", 0), bar.n
-    count = min(workers or cores, len(tasks))
+    count = min(workers or usable_cores(), len(tasks))
     with concurrent.futures.ProcessPoolExecutor(count, context, _start_worker, (finished, stop)) as pool:
         try:
             pending = {pool.submit(task) for task in tasks}
@@ -289,14 +288,8 @@ class _Worker:
 def _start_worker(finished: Any, stop: Any) -> None:
     _Worker.finished, _Worker.stop = finished, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     threadpoolctl.threadpool_limits(1)  # as many processes as cores already; and sums are then the same on any machine
-
-
-def _die_with_parent() -> None:
-    """Ends a worker whose parent was killed; otherwise it would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _work(write: Callable[..., None], folder: Path, number: int, clips: Sequence[Clip]) -> None:

@@ -28,6 +28,7 @@ from emoflax.benchmark import (
     torch_models,
     train_step,
 )
+from emoflax.parallel.workers import usable_cores
 from emoflax.reporting import ledger
 
 STAGES = (
@@ -62,7 +63,7 @@ def run(
     """
     folder = workdir / f"benchmark-{config.name}"
     script.make_folder(folder)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA uses, whatever OMP_NUM_THREADS is
+    torch.set_num_threads(usable_cores())  # as many as XLA uses, whatever OMP_NUM_THREADS is
     results = {"config": config.name, "machine": machine(), "notice": notice()}
     with tqdm(total=len(STAGES), bar_format="benchmark {n}/{total} {elapsed} {desc}") as bar:
         begin_stage = functools.partial(_next, bar, enumerate(STAGES))

@@ -4,7 +4,6 @@ import concurrent.futures
 import functools
 import itertools
 import multiprocessing
-import os
 import pathlib
 import time
 
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 
 from emoflax.benchmark import timing
+from emoflax.parallel.workers import usable_cores
 
 ROUNDS = 3
 RATE_HZ = 48_000  # of the recordings, as in RAVDESS
@@ -52,7 +52,7 @@ def precompute_times(config, clips: int, folder: pathlib.Path) -> dict[str, floa
     paths = write_recordings(folder / "recordings", clips)
     corpus = Corpus("benchmark", ("a",), tuple(Clip(path.stem, "a", "s", str(path)) for path in paths))
     audio = config.audio.to_dict() | {"contours": False}
-    workers = config.precompute.workers or len(os.sched_getaffinity(0))
+    workers = config.precompute.workers or usable_cores()
     # Small shards, so that all workers get some: a worker takes a shard at a time.
     settings = config.precompute.to_dict() | {"shard_clips": max(1, clips // (4 * workers))}
     begin = time.perf_counter()

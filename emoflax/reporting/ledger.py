@@ -6,7 +6,6 @@ of a checkout and count from the folder in which the command is started.
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 from emoflax.data import speakernorm
 from emoflax.errors import UserError
+from emoflax.parallel.workers import usable_cores
 from emoflax.reporting.metrics import METRICS, count_seeds
 
 PATH = pathlib.Path("configs/results.jsonl")
@@ -36,7 +36,7 @@ def machine() -> str:
         if (info.exists())
         else []
     )
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {usable_cores()} cores"
 
 
 def commit() -> str:

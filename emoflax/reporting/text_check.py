@@ -12,6 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from emoflax.errors import optional
+
+with optional("The measurement of how much the words tell about the label", "text"):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
 FOLDS = 5
 PRIOR_SHARE = 0.01  # of the classes' shares in each prediction, so that no class has probability 0 and costs infinity
 BOOTSTRAPS = 1000
@@ -106,9 +113,6 @@ def _shares(targets: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _folds(targets: np.ndarray, units: np.ndarray | None) -> Folds:
-    # Imported here: it takes 1 s, which prediction and training on sound alone do not need.
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     sizes = np.bincount(targets)
     count = min(FOLDS, int(sizes.max()), FOLDS if units is None else len(np.unique(units)))
     if count < 2 or len(sizes) < 2:
@@ -121,9 +125,6 @@ def _folds(targets: np.ndarray, units: np.ndarray | None) -> Folds:
 
 
 def _fit_and_predict(fitted: np.ndarray, targets: np.ndarray, held: np.ndarray) -> np.ndarray:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
     words = TfidfVectorizer(token_pattern=r"<s>|[^\W_]+(?:'\w+)*|[^\w\s]", min_df=2, sublinear_tf=True)
     model = LogisticRegression(C=REGULARISATION, max_iter=200, tol=1e-3).fit(words.fit_transform(fitted), targets)
     return model.predict_proba(words.transform(held))

@@ -18,7 +18,6 @@ outside a fold's training set.
 
 import concurrent.futures
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -31,6 +30,7 @@ from emoflax.errors import UserError
 from emoflax.experiment.evaluate import Predictions
 from emoflax.models import ridge as ridge_regression
 from emoflax.models.ridge import Groups
+from emoflax.parallel.workers import usable_cores
 from emoflax.reporting import metrics
 
 
@@ -130,13 +130,9 @@ def probe(
         return _probe_layer(states_of(layer), target_NxC, folds, blocks, ridges)
 
     # One thread per layer beats threads inside of LAPACK, whose matrices are small here.
-    with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
+    with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(of_layer, range(layers)))
     return [_choose([of[number] for of in found], ridges) for number in range(len(folds))]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _choose(found: list[list[tuple[float, np.ndarray]]], ridges: Sequence[float]) -> Choice:
