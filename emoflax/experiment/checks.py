@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from emoflax.configs import default
 from emoflax.errors import UserError
-from emoflax.experiment.fields import ALLOWED, NAME, Number, Table
+from emoflax.experiment.fields import ALLOWED, NAME
+from emoflax.experiment.kinds import Number, Table
 
 # Fields that there were once -> what to write instead.
 OLD_FIELDS = {"model.aligned.rivals": "the aligned model has no competing kernels any more; leave it out"}

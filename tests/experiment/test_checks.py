@@ -7,7 +7,8 @@ import pytest
 from emoflax.configs import ablation, cnn2, default, functionals, fusion_early, tiny, whisper
 from emoflax.errors import UserError
 from emoflax.experiment import checks, config_files
-from emoflax.experiment.fields import ALLOWED, Each, Number
+from emoflax.experiment.fields import ALLOWED
+from emoflax.experiment.kinds import Each, Number
 from emoflax.selection import crossval
 
 NAN, INF = float("nan"), float("inf")
