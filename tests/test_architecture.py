@@ -38,19 +38,14 @@ VAGUE = {"utils", "util", "helpers", "helper", "misc", "common"}
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
 
 
-def tracked() -> list[pathlib.Path]:
-    """What git knows or would know of, relative to the root; files of a copy without git, all of them."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
-    names = listed.stdout.splitlines() if listed.returncode == 0 else [p.relative_to(ROOT) for p in ROOT.rglob("*")]
-    return sorted(pathlib.Path(name) for name in names if (ROOT / name).is_file())
+def git(*arguments: str) -> list[str]:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
 
 
 SOURCES = {
-    path: ast.parse((ROOT / path).read_text(encoding="utf-8"), str(path))
-    for path in tracked()
-    if path.suffix == ".py" and path.parts[0] in ("emoflax", "precompute", "configs", "tests", "main.py")
+    path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8"), str(path))
+    for part in ("emoflax", "precompute", "configs", "tests", "main.py")
+    for path in (sorted((ROOT / part).rglob("*.py")) if (ROOT / part).is_dir() else [ROOT / part])
 }
 MODULES = {
     ".".join(("emoflax", *path.with_suffix("").parts[path.parts[0] == "emoflax" :])).removesuffix(".__init__"): path
@@ -158,8 +153,13 @@ def test_no_module_is_named_for_nothing_in_particular():
     assert not [str(path) for path in SOURCES if VAGUE & {part.removesuffix(".py") for part in path.parts}]
 
 
+def test_no_source_file_is_ignored_by_git():
+    """`data/` in .gitignore once left emoflax/data/ out of every clone."""
+    assert not git("check-ignore", "--no-index", *map(str, SOURCES))
+
+
 def test_the_top_level_holds_what_was_agreed_and_nothing_else():
-    assert {path.parts[0] for path in tracked()} <= TOP_LEVEL
-    assert {"emoflax", "configs", "main.py", "tests", "requirements.txt", "README.md", "precompute"} <= {
-        path.parts[0] for path in tracked()
-    }
+    known = git("ls-files", "--cached", "--others", "--exclude-standard") or list(map(str, SOURCES))
+    parts = {pathlib.Path(name).parts[0] for name in known if (ROOT / name).is_file()}
+    assert parts <= TOP_LEVEL
+    assert {"emoflax", "configs", "main.py", "tests", "requirements.txt", "README.md", "precompute"} <= parts
