@@ -11,11 +11,10 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from emoflax.configs import default
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.errors import UserError
-from emoflax.experiment import closed_form, identity
+from emoflax.experiment import checks, closed_form, identity
 from emoflax.experiment.features import dataset_of
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model
@@ -72,8 +71,7 @@ def restore(
     checkpoints: Checkpoints = open_existing(folder)
     epoch = checkpoints.latest() if last else checkpoints.best()
     description = checkpoints.describe(epoch)
-    config = default.get_config()  # fields that came after the checkpoint change nothing at their defaults
-    config.update(description["config"])
+    config = checks.config_of(description["config"])
     config.evaluate = config.evaluate if test_time is None else test_time
     model = build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
     train_config = train_config_of(config, model, steps_per_epoch=1)

@@ -6,6 +6,7 @@ of a checkout and count from the folder in which the command is started.
 
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess

@@ -17,7 +17,6 @@ import functools
 import itertools
 import json
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -30,17 +29,14 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features, permute_labels
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.experiment import evaluate, identity, population
+from emoflax.experiment import checks, evaluate, identity, population
 from emoflax.experiment import run as experiment
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
 from emoflax.experiment.members import Member, folds
-from emoflax.experiment.model import resolve
 from emoflax.parallel import workers
 from emoflax.reporting import metrics
 from emoflax.selection import pool
-
-FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "sweep", "precompute")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,18 +181,15 @@ def candidates_of(config: ConfigDict) -> dict[str, ConfigDict]:
 
 def override(config: ConfigDict, name: str, fields: Mapping) -> ConfigDict:
     """A copy of the config in which the dotted fields have other values."""
-    if not re.fullmatch(r"[\w.+=-]+", name):
-        raise UserError(f"config.crossval.candidates: {name!r} names a folder; use letters, digits and . + = - _")
-    for field in fields:
-        if any(field == fixed or field.startswith(f"{fixed}.") for fixed in FIXED):
-            raise UserError(f"candidate {name}: {field} must be the same for all candidates; set it in the config")
+    checks.check_candidate(name, fields, config)
     changed = config.copy_and_resolve_references().lock()
     try:
         changed.update_from_flattened_dict(fields)
-        resolve(changed)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split()).strip("\"'")[:160]
-        raise UserError(f"candidate {name}: {reason}; configs/default.py lists every field with its unit") from error
+        checks.prepare(changed)
+    except UserError as error:
+        raise UserError(f"candidate {name}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # ml_collections', of a field and its type
+        raise UserError(f"candidate {name}: {' '.join(str(error).split())}") from error
     return changed
 
 
