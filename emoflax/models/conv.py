@@ -1,7 +1,7 @@
 """Convolution, bias, ReLU and 2x2 max-pooling, and gradients that are cheap on a CPU.
 
 Accelerators get XLA's own convolution and pooling. On a CPU three things differ, each for a measured reason
-(`emoflax/benchmark/NOTES.md`): pooling keeps one byte per output that names the winner instead of running
+(`docs/benchmarks.md`): pooling keeps one byte per output that names the winner instead of running
 select-and-scatter; a kernel's gradient is summed over small groups of clips, which halves its time; and a layer
 with a single input channel adds shifted planes, so that its large output is never written to memory.
 """
