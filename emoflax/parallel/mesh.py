@@ -26,7 +26,7 @@ def split_processor() -> None:
     """Makes several devices of a processor with several cores, before JAX looks for devices.
 
     XLA runs a step's operations one after the other, and few of them keep more than one core busy. Two devices that
-    take half of each batch do: a step of `cnn2` takes 26 ms instead of 40 on two cores (`emoflax/benchmark/NOTES.md`).
+    take half of each batch do: a step of `cnn2` takes 26 ms instead of 40 on two cores (`docs/benchmarks.md`).
     What JAX_NUM_CPU_DEVICES or XLA_FLAGS say goes first. Accelerators are not concerned.
     """
     chosen = jax.config.jax_num_cpu_devices >= 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")

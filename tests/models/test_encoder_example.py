@@ -1,4 +1,4 @@
-"""The README's example of an encoder is complete: put into the registry it trains, is pooled, and can be drawn."""
+"""The encoder of docs/extending.md is complete: put into the registry it trains, is pooled, and can be drawn."""
 
 import importlib.util
 import pathlib
@@ -17,12 +17,12 @@ from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
 from emoflax.training import scoring
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+EXTENDING = pathlib.Path(__file__).parents[2] / "docs" / "extending.md"
 
 
 @pytest.fixture
 def frames(tmp_path, monkeypatch):
-    code = re.search(r'```python\n("""emoflax/models/frames\.py.*?)```', README.read_text(), re.DOTALL).group(1)
+    code = re.search(r'```python\n("""emoflax/models/frames\.py.*?)```', EXTENDING.read_text(), re.DOTALL).group(1)
     assert len(code.splitlines()) <= 22
     path = tmp_path / "frames.py"
     path.write_text(code)
@@ -32,7 +32,7 @@ def frames(tmp_path, monkeypatch):
     monkeypatch.setitem(models.AUDIO_ENCODERS, "frames", module.Frames)
 
 
-def test_the_encoder_of_the_readme_learns_and_a_padded_batch_gives_the_same_logits_as_each_clip_alone(frames):
+def test_the_encoder_of_the_example_learns_and_a_padded_batch_gives_the_same_logits_as_each_clip_alone(frames):
     config = tiny.get_config()
     config.model.update(audio="frames", pooling="attention")
     config.audio.mels, config.train.epochs, config.optimizer.learning_rate = 8, 12, 2e-2
