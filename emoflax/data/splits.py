@@ -119,9 +119,7 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
     else:
         train, dev, test = _by_speakers(corpus, _test_speakers(corpus, clips_of, fold), dev_share)
     heard = {corpus.clips[i].speaker for i in (*train, *dev)}
-    split = Split(
-        protocol, fold, train, dev, test, shares_speakers=any(corpus.clips[i].speaker in heard for i in test)
-    )
+    split = Split(protocol, fold, train, dev, test, shares_speakers=any(corpus.clips[i].speaker in heard for i in test))
     for name, part in (("training", train), ("test", test)):
         if len(part) == 0:
             raise UserError(f"protocol {protocol}, fold {fold}: the {name} part of corpus {corpus.name} holds no clip")
@@ -235,8 +233,10 @@ def _carve_dev(labels: np.ndarray, train: np.ndarray, dev_share: float) -> tuple
 
 
 def _given(corpus: Corpus, dev_share: float):
-    parts = {name: np.array([i for i, c in enumerate(corpus.clips) if c.split == name], int) for name in
-             ("train", "dev", "test")}
+    parts = {
+        name: np.array([i for i, c in enumerate(corpus.clips) if c.split == name], int)
+        for name in ("train", "dev", "test")
+    }
     if len(parts["train"]) == 0 or len(parts["test"]) == 0:
         raise UserError(
             f"protocol given: corpus {corpus.name} does not say which clips are 'train' and which are 'test'; "
@@ -254,8 +254,10 @@ def _listed(corpus: Corpus, dev_share: float, lists: Mapping[str, Sequence[str]]
     if not named["test"]:
         raise UserError("protocol lists: config.split.test_speakers is empty; name the speakers to be tested")
     if unknown := set().union(*named.values()) - known:
-        raise UserError(f"protocol lists: corpus {corpus.name} has no speaker {', '.join(sorted(unknown))}; "
-                        f"it has {', '.join(sorted(known))}")
+        raise UserError(
+            f"protocol lists: corpus {corpus.name} has no speaker {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(sorted(known))}"
+        )
     for a, b in (("train", "test"), ("train", "dev"), ("dev", "test")):
         if both := named[a] & named[b]:
             raise UserError(f"protocol lists: speakers {', '.join(sorted(both))} are in both {a} and {b}")

@@ -30,10 +30,10 @@ from emoflax.data.features import Features, permute_labels
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment import checks, evaluate, identity, population
-from emoflax.experiment import run as experiment
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
 from emoflax.experiment.members import Member, folds
+from emoflax.experiment.run import train_member
 from emoflax.parallel import workers
 from emoflax.reporting import metrics
 from emoflax.selection import pool
@@ -252,7 +252,7 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
     key = json.dumps(identity.describe(config, features, member.split, member.seed, ()))
     if (known := _read(task.kept, key)) is not None:
         return known
-    experiment.train_member(config, features, member, watch)
+    train_member(config, features, member, watch)
     last = not config.crossval.choose_epoch
     predictions = evaluate.predict_member(config, features, member, task.part, last=last)
     _write(task.kept, key, predictions)
