@@ -20,7 +20,6 @@ from emoflax.benchmark import (
     equality,
     flops,
     prediction,
-    script,
     setup,
     storage,
     table,
@@ -28,6 +27,7 @@ from emoflax.benchmark import (
     torch_models,
     train_step,
 )
+from emoflax.files import make_folder
 from emoflax.reporting import ledger
 
 STAGES = (
@@ -61,7 +61,7 @@ def run(
       ArithmeticError: both sides do not compute the same.
     """
     folder = workdir / f"benchmark-{config.name}"
-    script.make_folder(folder)
+    make_folder(folder)
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # what XLA takes, whatever OMP_NUM_THREADS says
     found = {"config": config.name, "machine": machine(), "notice": notice()}
     with tqdm(total=len(STAGES), bar_format="benchmark {n}/{total} {elapsed} {desc}") as bar:

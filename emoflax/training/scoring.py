@@ -13,7 +13,7 @@ from emoflax.data.dataset import Dataset
 from emoflax.data.rows import Bucket, Rows
 from emoflax.data.stream import Chunk
 from emoflax.parallel import mesh as devices
-from emoflax.training.step import TrainState, apply, batch_at
+from emoflax.training.step import TrainState, Weights, apply, batch_at
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -41,7 +41,7 @@ def log_probabilities_of_chunk(model: nnx.GraphDef, params: Any, statistics: Any
         return devices.constrain_replicated(jax.lax.map(score, chunk.flat), chunk.mesh)
 
 
-def rows_log_probabilities(model: nnx.GraphDef, state: TrainState, rows: Bucket | Rows) -> np.ndarray:
+def rows_log_probabilities(model: nnx.GraphDef, state: Weights | TrainState, rows: Bucket | Rows) -> np.ndarray:
     """[rows, classes] float64, of resident and of streamed rows."""
     weights = state.evaluated, state.statistics
     if isinstance(rows, Bucket):
@@ -54,7 +54,7 @@ def rows_log_probabilities(model: nnx.GraphDef, state: TrainState, rows: Bucket 
     return stacked[:, : rows.batch_size].reshape(-1, stacked.shape[-1])[: len(rows)].astype(np.float64)
 
 
-def score(model: nnx.GraphDef, state: TrainState, dataset: Dataset) -> np.ndarray:
+def score(model: nnx.GraphDef, state: Weights | TrainState, dataset: Dataset) -> np.ndarray:
     """Log-probabilities [clips, classes] float64: the normalised mean over each clip's rows."""
     rows = np.concatenate([rows_log_probabilities(model, state, bucket) for bucket in dataset.buckets])
     clip = np.concatenate(dataset.row_clips)

@@ -18,6 +18,24 @@ from emoflax.training.losses import cross_entropy, supervised_contrastive, targe
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Weights:
+    """The arrays of a model that predictions need: its weights and its normalisation statistics."""
+
+    params: Any
+    statistics: Any
+
+    @classmethod
+    def of(cls, model: nnx.Module) -> "Weights":
+        _, params, statistics = nnx.split(model, nnx.Param, ...)
+        return cls(params, statistics)
+
+    @property
+    def evaluated(self) -> Any:
+        return self.params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """Everything that a step changes or needs. `average`: moving average of the weights, or None."""
 
@@ -32,6 +50,10 @@ class TrainState:
     def evaluated(self) -> Any:
         """The weights that are scored and used."""
         return self.params if self.average is None else self.average
+
+    @property
+    def weights(self) -> Weights:
+        return Weights(self.evaluated, self.statistics)
 
 
 @dataclasses.dataclass(frozen=True)
