@@ -20,9 +20,10 @@ from emoflax.data.features import Features
 from emoflax.data.shards import ShardSet
 from emoflax.data.splits import Split
 from emoflax.errors import NotInstalled, UserError, optional
-from emoflax.experiment import evaluate, population
+from emoflax.experiment import evaluate, identity, lock, population
 from emoflax.experiment.features import features_of
 from emoflax.experiment.members import folds, members, run_folder
+from emoflax.files import make_folder
 from emoflax.inference import predict as prediction
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
@@ -67,7 +68,9 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     corpus = multihost.first_then_all(lambda: open_corpus(config))
     folder = run_folder(workdir, config, corpus)
     own = members(config, corpus, folder)
-    _make(folder)
+    lock.hold(folder)
+    for member in own:
+        identity.check_early(config, corpus, member.checkpoints, member.split, member.seed)
     features = multihost.first_then_all(lambda: features_of(config, corpus))
     if train:
         population.train_members([(config, features, member) for member in own], config.train.population)
@@ -88,14 +91,14 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
     permuted = "-permuted" if config.crossval.permute_labels else ""
     folder = run_folder(workdir, config, corpus)
     folder = folder.with_name(f"{folder.name}-nested{permuted}")
-    _make(folder)
+    lock.hold(folder)
     result = nested.run(config, corpus, folder)
     features, notes = nested.open_features(config), nested.notes(config, result)
     for part in nested.parts(config, result):
         facts = facts_of(config, features, part.split, part.predictions, part.seconds, commit)
         own = {"config": f"{config.name}{part.suffix}{permuted}", "protocol": part.protocol, "seeds": part.seeds}
         facts = dataclasses.replace(facts, **own, ensemble=part.models, notes=notes)
-        _make(folder / part.folder)
+        make_folder(folder / part.folder)
         recorded = record and (part.final or not result.final)
         report_on(folder / part.folder, facts, corpus, part.predictions, record=recorded)
     drawn, which = (result.inner, "inner") if result.inner else (result.final, "final")
@@ -114,7 +117,7 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     corpus = open_corpus(config)
     folder = run_folder(workdir, config, corpus)
     made = folds(config, corpus, dev_share=0.0)
-    _make(folder)
+    lock.hold(folder)
     features = Features(corpus, {"states": states_of(config, corpus)})
     for split in made:
         splits.check_leakage(split, corpus, features.digests)
@@ -149,7 +152,7 @@ def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
     corpus = open_corpus(config)
     folder = run_folder(workdir, config, corpus)
     folder = folder.with_name(f"{folder.name}-sweep")
-    _make(folder)
+    lock.hold(folder)
     print(search.run(config, corpus, folder))
 
 
@@ -262,10 +265,3 @@ def predict(
         folder = pathlib.Path(checkpoint)
         folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
     prediction.predict(folder, inputs, pathlib.Path(output) if output else None, explain=explain)
-
-
-def _make(folder: pathlib.Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --workdir") from error

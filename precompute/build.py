@@ -1,13 +1,13 @@
 """Corpus -> shards of features: worker processes, one progress bar, and going on where a killed run stopped.
 
-A cache folder's name holds a hash of everything that its bytes follow from (feature settings, library versions, size
-and date of every file), so a changed setting or recording gets another folder and never an old answer.
+A cache folder's name holds a hash of everything that its bytes follow from (feature settings, the code that makes the
+features, library versions, size and date of every file), so a changed setting, line of code or recording gets another
+folder, and old features are never read in the place of new ones.
 """
 
 import concurrent.futures
 import functools
 import hashlib
-import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -23,6 +23,7 @@ import threadpoolctl
 from absl import logging
 from tqdm import tqdm
 
+from emoflax import fingerprint
 from emoflax.audio.channels import channels, functionals_count
 from emoflax.data import shards
 from emoflax.data.clip import Clip, Corpus
@@ -32,6 +33,7 @@ from emoflax.parallel.workers import end_with_parent, usable_cores
 from emoflax.precompute import beam
 
 _POLL_S = 0.1  # how often the bar is redrawn
+_CODE = ("emoflax.features", "emoflax.audio", "emoflax.data.subwords")  # the packages that make features
 
 
 def log_mels(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]) -> ShardSet:
@@ -57,7 +59,8 @@ def waves(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: 
     Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter.
     """
     kept = {name: audio[name] for name in ("sample_rate_hz", "trim_db")}
-    head = head_of("wave", corpus, recordings(corpus), {**kept, **audio_versions()}, precompute)
+    settings = {**kept, **audio_versions(), **code_of(write_wave_shard)}
+    head = head_of("wave", corpus, recordings(corpus), settings, precompute)
     write = functools.partial(write_wave_shard, kept=kept)
     return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
 
@@ -70,13 +73,13 @@ def functionals(
     Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter. `wanted`: the
     fields of config.functionals.
     """
-    from emoflax.features.functionals import VERSION, check
+    from emoflax.features.functionals import check
 
     check(audio["sample_rate_hz"], wanted["statistics"], wanted["kernels"])
     kept = {name: audio[name] for name in ("sample_rate_hz", "trim_db")}
     kept |= {**wanted, "speeds": list(wanted["speeds"])}
-    versions = {"version": VERSION} | {name: importlib.metadata.version(name) for name in ("librosa", "scipy", "soxr")}
-    head = head_of("functionals", corpus, recordings(corpus), {**kept, **versions}, precompute)
+    settings = {**kept, **audio_versions("scipy"), **code_of(write_functionals_shard)}
+    head = head_of("functionals", corpus, recordings(corpus), settings, precompute)
     write = functools.partial(write_functionals_shard, kept=kept)
     return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
 
@@ -122,7 +125,7 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
     words = [None if t is None else cut(t) for t in said]
     lexicon = sorted({word for line in words for word in line or ()})
     lines = [[clip.id, line] for clip, line in zip(corpus.clips, words, strict=True)]
-    head = head_of("tokens", corpus, lines, {"lowercase": text["lowercase"]}, precompute)
+    head = head_of("tokens", corpus, lines, {"lowercase": text["lowercase"], **code_of(tokens)}, precompute)
     folder = cache_folder(cache_dir, head)
     if not (folder / shards.MANIFEST).exists():
         places = {word: place for place, word in enumerate(lexicon)}
@@ -138,12 +141,9 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
 
 def log_mel_head(corpus: Corpus, audio: Mapping[str, Any], precompute: Mapping[str, Any]) -> dict[str, Any]:
     """What the bytes of a corpus's log-mel shards follow from; the head of their manifest."""
-    versions = audio_versions()
-    if audio["contours"]:
-        from emoflax.features.functionals import VERSION
-
-        versions |= {"contours": VERSION, "scipy": importlib.metadata.version("scipy")}
-    return head_of("logmel", corpus, recordings(corpus), {**audio, **versions}, precompute)
+    versions = audio_versions("scipy") if audio["contours"] else audio_versions()
+    settings = {**audio, **versions, **code_of(write_log_mel_shard)}
+    return head_of("logmel", corpus, recordings(corpus), settings, precompute)
 
 
 def recordings(corpus: Corpus) -> list[list]:
@@ -153,9 +153,14 @@ def recordings(corpus: Corpus) -> list[list]:
     return [[clip.id, *_file_state(clip.path), clip.start_s, clip.end_s] for clip in corpus.clips]
 
 
-def audio_versions() -> dict[str, str]:
-    """Of the libraries that a spectrogram's last digits depend on."""
-    return {name: importlib.metadata.version(name) for name in ("librosa", "soxr")}
+def audio_versions(*others: str) -> dict[str, str]:
+    """Of the libraries that a spectrogram's last digits depend on, and of others."""
+    return fingerprint.versions("librosa", "soxr", *others)
+
+
+def code_of(function: Callable) -> dict[str, dict[str, str]]:
+    """{'code': hash of every module by which the function makes features}; they are found by its own imports."""
+    return {"code": fingerprint.of_function(function, within=_CODE)}
 
 
 def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:

@@ -20,7 +20,6 @@ from emoflax.benchmark import (
     equality,
     flops,
     prediction,
-    script,
     setup,
     storage,
     table,
@@ -28,6 +27,7 @@ from emoflax.benchmark import (
     torch_models,
     train_step,
 )
+from emoflax.files import make_folder
 from emoflax.parallel.workers import usable_cores
 from emoflax.reporting import ledger
 
@@ -62,7 +62,7 @@ def run(
       ArithmeticError: the two sides compute different numbers.
     """
     folder = workdir / f"benchmark-{config.name}"
-    script.make_folder(folder)
+    make_folder(folder)
     torch.set_num_threads(usable_cores())  # as many as XLA uses, whatever OMP_NUM_THREADS is
     results = {"config": config.name, "machine": machine(), "notice": notice()}
     with tqdm(total=len(STAGES), bar_format="benchmark {n}/{total} {elapsed} {desc}") as bar:

@@ -21,18 +21,18 @@ TOLERANCE_DB = 0.1
 
 def checkpoint_times(state, folder: pathlib.Path) -> dict[str, dict[str, float]]:
     """Saving a training state until it is on disk, and restoring it."""
-    from emoflax.training.checkpoint import Checkpoints, open_existing
+    from emoflax.training.checkpoint import Checkpoints, open_existing, parts_of
 
     save_s, restore_s = [], []
     for number in range(ROUNDS):
         begin = time.perf_counter()
         checkpoints = Checkpoints(folder / str(number))
-        checkpoints.save(1, state, {}, 0.0)
+        checkpoints.save(1, {}, 0.0, *parts_of(state))
         checkpoints.close()
         save_s.append(time.perf_counter() - begin)
         begin = time.perf_counter()
         checkpoints = open_existing(folder / str(number))
-        jax.block_until_ready(checkpoints.restore(1, state))
+        jax.block_until_ready(checkpoints.restore_state(1, state))
         restore_s.append(time.perf_counter() - begin)
         checkpoints.close()
     return {"save": timing.spread(save_s), "restore": timing.spread(restore_s)}

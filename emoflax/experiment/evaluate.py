@@ -18,12 +18,11 @@ from emoflax.experiment import checks, closed_form, identity
 from emoflax.experiment.features import dataset_of
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model
-from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import metrics
 from emoflax.training import scoring
-from emoflax.training.checkpoint import Checkpoints, open_existing
-from emoflax.training.step import TrainState
+from emoflax.training.checkpoint import open_existing
+from emoflax.training.step import Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Trained:
     config: ConfigDict
     description: dict
     model: nnx.GraphDef
-    state: TrainState
+    state: Weights
 
     @property
     def parameters(self) -> int:
@@ -66,18 +65,18 @@ def restore(
       mesh: the devices that get the weights, whatever they were trained on; None: the first one alone.
 
     Raises:
-      UserError: there is no checkpoint, or it does not fit the model that it describes.
+      UserError: there is no checkpoint, none is whole, its model's code has changed since, or it does not fit the
+        model that it describes.
     """
-    checkpoints: Checkpoints = open_existing(folder)
+    checkpoints = open_existing(folder)
     epoch = checkpoints.latest() if last else checkpoints.best()
     description = checkpoints.describe(epoch)
     config = checks.config_of(description["config"])
+    identity.check_code(description, str(folder), identity.PREDICTION_CODE)
     config.evaluate = config.evaluate if test_time is None else test_time
     model = build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
-    train_config = train_config_of(config, model, steps_per_epoch=1)
-    state = checkpoints.restore(epoch, devices.like(jax.eval_shape(lambda: train_config.init(model, 0)), mesh))
-    checkpoints.close()
-    return Trained(config, description, train_config.model, state)
+    weights = checkpoints.restore_model(epoch, devices.like(Weights.of(model), mesh))
+    return Trained(config, description, nnx.graphdef(model), weights)
 
 
 def predict_member(
@@ -87,6 +86,7 @@ def predict_member(
     mesh = devices.all_devices()
     trained = restore(member.checkpoints, last=last, test_time=config.evaluate, mesh=mesh)
     here = identity.describe(config, features, member.split, member.seed, trained.description["vocabulary"])
+    identity.check_code(trained.description, str(member.folder))
     if changed := identity.differences(trained.description, here):
         raise UserError(
             f"the checkpoint in {member.folder} was trained with other settings ({'; '.join(changed[:4])}); "

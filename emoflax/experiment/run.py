@@ -1,5 +1,6 @@
 """One model of a run: trained, or what is left of it, and kept on disk epoch by epoch."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -22,7 +23,7 @@ from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
 from emoflax.reporting import metrics
 from emoflax.training import loop, scoring
-from emoflax.training.checkpoint import Checkpoints
+from emoflax.training.checkpoint import Checkpoints, parts_of
 from emoflax.training.monitor import Monitor, Profile
 from emoflax.training.step import TrainConfig, TrainState
 
@@ -68,6 +69,9 @@ class Training:
         splits.check_leakage(split, self._corpus, features.digests)
         clips = features.readable(split.train)
         vocabulary = vocabulary_of(config, features, clips)
+        self._description = identity.describe(config, features, split, member.seed, vocabulary)
+        self._checkpoints = Checkpoints(member.checkpoints)
+        self.done = identity.check(self._checkpoints, self._description) or 0  # before anything is computed
         label = np.array([labels.index(self._corpus.clips[i].label) for i in clips])
         weights = data.class_weights(label, len(labels), config.train.class_weighting)
         self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, TRAINED_ROW_MULTIPLE)
@@ -76,9 +80,7 @@ class Training:
         self.train_config = train_config_of(config, self.model, self.train_set.steps)
         fresh = devices.replicate(self.train_config.init(self.model, member.seed), mesh)
 
-        self._checkpoints = Checkpoints(member.checkpoints)
-        self._description = identity.describe(config, features, member.split, member.seed, vocabulary)
-        self.state, self.done, self._clock_s = identity.resume(self._checkpoints, fresh, self._description)
+        self.state, self._clock_s = identity.resume(self._checkpoints, self.done, fresh)
         self.epochs = member.epochs or config.train.epochs
         self.profile = Profile(member.folder / "profile" if multihost.is_first() else None, config.profile_steps)
         self._monitor = None
@@ -90,11 +92,12 @@ class Training:
     def __enter__(self) -> "Training":
         return self
 
-    def __exit__(self, *_) -> None:
-        self.profile.close()
-        if self._monitor:
-            self._monitor.close()
-        self._checkpoints.close()
+    def __exit__(self, *raised) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._checkpoints.__exit__, *raised)
+            if self._monitor:
+                stack.callback(self._monitor.close)
+            stack.callback(self.profile.close)
 
     def keep(self, epoch: int, state: TrainState, numbers: dict) -> None:
         """Evaluates, saves and logs an epoch; its dev scores are added to `numbers`."""
@@ -106,7 +109,8 @@ class Training:
             clock = self._clock_s + time.perf_counter() - self._begin
             # Without dev clips the last epoch is the best one.
             chosen_by = numbers[f"dev_{config.train.select}"] if self.dev_set else epoch / config.train.epochs
-            self._checkpoints.save(epoch, state, self._description | {"epoch": epoch, "clock_s": clock}, chosen_by)
+            description = self._description | {"epoch": epoch, "clock_s": clock}
+            self._checkpoints.save(epoch, description, chosen_by, *parts_of(state))
         if self._monitor:
             self._monitor.epoch(numbers)
 

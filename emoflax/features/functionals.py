@@ -15,7 +15,6 @@ from emoflax.features.decode import change_speed, decode, digest, resample, trim
 from emoflax.features.descriptors import HOP_S, MELS, Contours, describe
 from emoflax.features.kernels import MEL, kernel_statistics
 
-VERSION = 1  # to be raised whenever a number changes: caches are told apart by it
 _LOWEST_RATE_HZ = 8_000
 _PERCENTILES = (1, 10, 25, 50, 75, 90, 99)
 _LEVELS = (0.25, 0.5, 0.75, 0.9)  # of the way from the 1st to the 99th percentile

@@ -92,13 +92,15 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     """Chooses, trains and predicts; what an earlier run of the same command finished is taken over."""
     candidates = candidates_of(config)
     nests = [splits.nest(split) for split in folds(config, corpus, config.crossval.inner_share)]
-    for candidate in candidates.values():
-        open_features(candidate)  # computes what is missing, before several processes would
     inner_splits, outer_splits = zip(*nests, strict=True)
     choosing = len(candidates) > 1 or any(candidate.crossval.choose_epoch for candidate in candidates.values())
     if not (choosing or config.crossval.final):
         raise UserError("config.crossval.final=False, but there is one candidate only, and nothing to choose: no model")
     inner = inner_tasks(candidates, inner_splits, folder) if choosing else {}
+    for task in inner.values():
+        identity.check_early(task.config, corpus, task.member.checkpoints, task.member.split, task.member.seed)
+    for candidate in candidates.values():
+        open_features(candidate)  # computes what is missing, before several processes would
     dev = learn_all(list(inner.values()), config)
     found = dict(zip(inner, dev, strict=True))
     choices = [
@@ -249,7 +251,7 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
     """Trains a model, or what is left of it, and predicts; the answer is kept beside the checkpoints."""
     config, member = task.config, task.member
     features = training_features(task)
-    key = json.dumps(identity.describe(config, features, member.split, member.seed, ()))
+    key = identity.key(identity.describe(config, features, member.split, member.seed, ()))
     if (known := _read(task.kept, key)) is not None:
         return known
     train_member(config, features, member, watch)

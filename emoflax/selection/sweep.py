@@ -103,7 +103,7 @@ def open_study(folder: pathlib.Path, config: ConfigDict) -> optuna.Study:
 
 def claim(study: optuna.Study, config: ConfigDict) -> None:
     """Writes what is searched into a new study. Raises UserError where it was begun for something else."""
-    mine = json.loads(config.to_json_best_effort())
+    mine = identity.compared({"config": json.loads(config.to_json_best_effort())})["config"]
     del mine["sweep"]["trials"], mine["sweep"]["batch"]
     if not study.user_attrs:
         study.set_user_attr("config", mine)

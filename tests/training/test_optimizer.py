@@ -13,7 +13,7 @@ from emoflax.errors import UserError
 from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
 from emoflax.training import optimizer
-from emoflax.training.checkpoint import Checkpoints
+from emoflax.training.checkpoint import Checkpoints, parts_of
 from emoflax.training.optimizer import Hyperparameters, OptimizerConfig
 
 LAYERS, WORDS = 2, 11
@@ -147,10 +147,10 @@ def test_stopped_restored_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path)
 
     whole = jax.tree.map(np.array, run(start, 3))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(1, run(start, 1), {}, 0.0)
+    checkpoints.save(1, {}, 0.0, *parts_of(run(start, 1)))
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    resumed = run(checkpoints.restore(1, start), 3)
+    resumed = run(checkpoints.restore_state(1, start), 3)
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, whole, jax.tree.map(np.array, resumed))
     before = named(start.params)
