@@ -159,10 +159,10 @@ def check_together(config: ConfigDict) -> None:
 
 def check_audio(config: ConfigDict) -> None:
     """Settings that no spectrogram can be made with, and those that its later steps cannot use."""
-    from emoflax.features import audio
+    from emoflax.features.log_mel import check_settings
 
     fields = config.audio
-    audio.check_settings(**fields.to_dict())
+    check_settings(**fields.to_dict())
     if fields.frontend == "librosa" and (most := most_bands(config)) < fields.mels:
         raise UserError(
             f"config.audio.mels={fields.mels} must be at most {most}: with window_ms={fields.window_ms:g}, "

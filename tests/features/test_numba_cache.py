@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = """
 import os, sys, tempfile
-from emoflax.features import audio
+from emoflax.features import log_mel
 import librosa, numpy as np
 print(librosa.__file__)
 print(os.environ.get("NUMBA_CACHE_DIR"))
