@@ -20,7 +20,6 @@ from emoflax.benchmark import (
     equality,
     flops,
     prediction,
-    script,
     setup,
     storage,
     table,
@@ -29,6 +28,7 @@ from emoflax.benchmark import (
     train_step,
 )
 from emoflax.reporting import ledger
+from emoflax.reporting.folder import make_folder
 
 STAGES = (
     "comparing our model with its PyTorch twin",
@@ -61,7 +61,7 @@ def run(
       ArithmeticError: the two sides compute different numbers.
     """
     folder = workdir / f"benchmark-{config.name}"
-    script.make_folder(folder)
+    make_folder(folder)
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA uses, whatever OMP_NUM_THREADS is
     results = {"config": config.name, "machine": machine(), "notice": notice()}
     with tqdm(total=len(STAGES), bar_format="benchmark {n}/{total} {elapsed} {desc}") as bar:

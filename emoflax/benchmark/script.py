@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from emoflax.errors import UserError
 from emoflax.parallel import mesh
 from emoflax.reporting import ledger
+from emoflax.reporting.folder import make_folder
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
@@ -29,13 +30,6 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def make_folder(folder: pathlib.Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --workdir") from error
 
 
 def load_config(path: str) -> ConfigDict:

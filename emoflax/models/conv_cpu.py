@@ -1,7 +1,7 @@
 """Convolution, bias, ReLU and 2x2 max-pooling with gradients for CPUs alone; `conv.py` is the plain operation.
 
 It computes the same numbers on every platform, but only on a CPU is it faster than XLA's own gradients. Times are
-processor time in ms for a batch of 32 on two cores (`emoflax/benchmark/NOTES.md`):
+processor time in ms for a batch of 32 on two cores (docs/benchmarks.md):
 
 - Pooling keeps one byte per output, the place of the maximum, where XLA runs select-and-scatter: its gradient takes 1.7
   for 64 x 64 outputs of 64 channels, and the block's output before pooling is not kept for the backward pass.
