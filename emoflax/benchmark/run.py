@@ -27,8 +27,8 @@ from emoflax.benchmark import (
     torch_models,
     train_step,
 )
+from emoflax.files import make_folder
 from emoflax.reporting import ledger
-from emoflax.reporting.folder import make_folder
 
 STAGES = (
     "comparing our model with its PyTorch twin",

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from emoflax.errors import UserError
+from emoflax.files import make_folder
 from emoflax.parallel import mesh
 from emoflax.reporting import ledger
-from emoflax.reporting.folder import make_folder
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import scipy.stats
 
 from emoflax.errors import UserError
+from emoflax.files import make_folder
 from emoflax.reporting import metrics
-from emoflax.reporting.folder import make_folder
 
 
 @dataclasses.dataclass(frozen=True)
