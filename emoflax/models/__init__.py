@@ -15,7 +15,7 @@ pooling or fusion of that name; one without settings has no such group.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from flax import nnx
@@ -69,16 +69,7 @@ def build(
     if dtype not in DTYPES:
         raise UserError(f"config.train.dtype={dtype!r} is not supported; choose one of: {', '.join(DTYPES)}")
     options = {"dtype": jnp.dtype(dtype), "rngs": nnx.Rngs(seed)}
-
-    def make(kind: str, registry: Mapping, *args, **parts):
-        """The part that config.model.<kind> names, with the settings of that name."""
-        name = model[kind]
-        if name not in registry:
-            raise UserError(
-                f"config.model.{kind}={name!r} is not in the registry; choose one of: {', '.join(registry)}"
-            )
-        return registry[name](*args, **parts, **model.get(name, {}), **options)
-
+    builder = functools.partial(_builder, model, options)
     if model["functionals"]:
         if model["audio"] or model["text"]:
             raise UserError(
@@ -86,17 +77,18 @@ def build(
                 "with others, make each a candidate of --mode=crossval, whose ensemble weights their probabilities"
             )
         size = mels if model["functionals"] in FRAME_LEVEL_MODELS else functionals
-        return make("functionals", FUNCTIONALS_MODELS, size, classes=classes)
-    audio = make("audio", AUDIO_ENCODERS, mels) if model["audio"] else None
-    text = make("text", TEXT_ENCODERS, vocabulary) if model["text"] else None
+        return builder("functionals", FUNCTIONALS_MODELS)(size, classes=classes)
+    audio = builder("audio", AUDIO_ENCODERS)(mels) if model["audio"] else None
+    text = builder("text", TEXT_ENCODERS)(vocabulary) if model["text"] else None
     widths = {name: encoder.width for name, encoder in (("audio", audio), ("text", text)) if encoder}
     if not widths:
         raise UserError("config.model has no encoder at all; set config.model.audio, .text or .functionals")
     parts = {
-        "pooling": functools.partial(make, "pooling", POOLINGS),
+        "pooling": builder("pooling", POOLINGS),
         "head": functools.partial(Head, hidden=model["head"], dropout=model["dropout"], classes=classes, **options),
     }
-    fusion = make("fusion", FUSIONS, widths, **parts) if len(widths) > 1 else Concat(widths, **parts, **options)
+    make_fusion = builder("fusion", FUSIONS) if len(widths) > 1 else functools.partial(Concat, **options)
+    fusion = make_fusion(widths, **parts)
     compared = {"hidden": fusion.pooled_width, "dropout": 0.0, "classes": projection}
     return Classifier(
         audio,
@@ -111,3 +103,15 @@ def build(
         projection=Head(fusion.pooled_width, **compared, **options) if projection else None,
         test_time=test_time,
     )
+
+
+def _builder(model: Mapping, options: Mapping, kind: str, registry: Mapping) -> Callable:
+    """Builds the part that config.model.<kind> names, with the settings of that name.
+
+    Raises:
+      UserError: the registry does not have it.
+    """
+    name = model[kind]
+    if name not in registry:
+        raise UserError(f"config.model.{kind}={name!r} is not in the registry; choose one of: {', '.join(registry)}")
+    return functools.partial(registry[name], **model.get(name, {}), **options)

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.stats
 
 from emoflax.errors import UserError
+from emoflax.files import make_folder
 from emoflax.reporting import metrics
 
 
@@ -167,11 +168,8 @@ def run(folders: Sequence[pathlib.Path], workdir: pathlib.Path) -> str:
     pairs = differences(runs)
     text = render(runs, pairs)
     facts = {"corpus": runs[0].corpus, "protocol": runs[0].protocol, "uar": {run.name: run.uar for run in runs}}
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "compare.md").write_text(text)
-        content = facts | {"differences": [dataclasses.asdict(d) for d in pairs]}
-        (workdir / "compare.json").write_text(json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write into {workdir}: {error.strerror}; choose another --workdir") from error
+    make_folder(workdir)
+    (workdir / "compare.md").write_text(text)
+    content = facts | {"differences": [dataclasses.asdict(d) for d in pairs]}
+    (workdir / "compare.json").write_text(json.dumps(content, indent=2) + "\n")
     return text
