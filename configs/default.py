@@ -1,7 +1,7 @@
 """Every field there is, once, with its unit and meaning. A variant imports this and changes what differs.
 
 Any field can be set on the command line: `python main.py --config=configs/cnn2.py --config.train.epochs=10`.
-Fields are locked: a misspelt name is an error.
+A misspelt name is an error. What each field may hold is in emoflax/experiment/fields.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,6 @@
 """What the benchmarks that are commands of their own share: options, errors, the JSON file."""
 
 import argparse
-import importlib.util
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from emoflax.errors import UserError
+from emoflax.experiment import checks, config_files
 from emoflax.files import make_folder
 from emoflax.parallel import mesh
 from emoflax.reporting import ledger
@@ -32,14 +32,11 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         sys.exit(2)
 
 
-def load_config(path: str) -> ConfigDict:
-    """The config of a file like configs/cnn2.py."""
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"there is no config {path}; choose a file of configs/, such as configs/cnn2.py")
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+def load_config(name: str) -> ConfigDict:
+    """A packaged config by its name, or that of a file, checked as main.py does."""
+    config = config_files.load(name)
+    checks.check(config)
+    return config
 
 
 def write(path: pathlib.Path, results: dict, table: str) -> None:
