@@ -22,7 +22,7 @@ from emoflax.reporting.metrics import METRICS
 SPEAKERS = ("a", "a", "b", "a", "b", "b")
 
 
-def features_of(kind="logmel", by_speaker=True, change=lambda speaker, x: x):
+def toy_features(kind="logmel", by_speaker=True, change=lambda speaker, x: x):
     rng = np.random.default_rng(2)
     sequences = [rng.normal(-40, 9, (n, 3)).astype(np.float32) for n in (7, 12, 9, 5, 30, 2)]
     sequences = [change(speaker, x) for speaker, x in zip(SPEAKERS, sequences, strict=True)]
@@ -33,18 +33,18 @@ def features_of(kind="logmel", by_speaker=True, change=lambda speaker, x: x):
 
 @pytest.mark.parametrize("kind", speakernorm.KINDS)
 def test_a_voice_that_is_louder_and_livelier_is_the_same_and_no_other_speaker_has_a_say(kind):
-    features = features_of(kind)
-    changed = features_of(kind, change=lambda speaker, x: 2 * x + 30 if speaker == "a" else x)
+    features = toy_features(kind)
+    changed = toy_features(kind, change=lambda speaker, x: 2 * x + 30 if speaker == "a" else x)
     for position in range(len(SPEAKERS)):
         np.testing.assert_allclose(changed.get(kind, position), features.get(kind, position), atol=1e-3)
     spoken = np.concatenate([features.get(kind, i) for i, speaker in enumerate(SPEAKERS) if speaker == "b"])
     np.testing.assert_allclose([spoken.mean(0), spoken.std(0)], [[0] * 3, [10] * 3], atol=1e-3)
-    plain = features_of(kind, by_speaker=False)
+    plain = toy_features(kind, by_speaker=False)
     assert not np.allclose(plain.get(kind, 0), features.get(kind, 0))
 
 
 def test_no_label_has_a_say_and_shuffled_labels_leave_the_scale():
-    features = features_of()
+    features = toy_features()
     shuffled = permute_labels(features, np.arange(6), 1)
     assert shuffled.corpus != features.corpus
     np.testing.assert_array_equal(shuffled.get("logmel", 4), features.get("logmel", 4))
@@ -88,7 +88,7 @@ def test_what_it_cannot_normalise_is_refused(fields):
 
 
 def test_lone_recordings_are_taken_for_one_speaker_s_and_a_single_one_is_refused():
-    features, plain = features_of(), features_of(by_speaker=False)
+    features, plain = toy_features(), toy_features(by_speaker=False)
     mine = [i for i, speaker in enumerate(SPEAKERS) if speaker == "a"]
     spoken = [predict.Utterance(pathlib.Path(str(i)), plain.get("logmel", i), []) for i in mine]
     wordy = predict.Utterance(pathlib.Path("words.txt"), np.zeros((0, 3), np.float32), ["hello"])
@@ -101,7 +101,7 @@ def test_lone_recordings_are_taken_for_one_speaker_s_and_a_single_one_is_refused
 
 
 def test_rows_on_the_device_are_on_their_speaker_s_scale():
-    features = features_of()
+    features = toy_features()
     dataset = data.load(features, np.arange(6), max_frames=99, vocabulary=(), **OPTIONS)
-    frames = np.concatenate([np.asarray(bucket.rows["logmel"]) for bucket in dataset.buckets], axis=0).sum()
+    frames = np.concatenate([np.asarray(bucket.rows.logmel) for bucket in dataset.buckets], axis=0).sum()
     assert abs(frames) < 0.1  # a mean of 0 for each speaker; padding is 0
