@@ -111,7 +111,7 @@ def test_identical_recordings_of_two_training_speakers_are_listed_in_a_warning(c
     splits.check_leakage(split, corpus, {own.id: "x", again.id: "x"})
     assert not caplog.records
     splits.check_leakage(split, corpus, {own.id: "x", other.id: "x"})
-    assert f"1 pairs of identical recordings have two speakers' names" in caplog.text
+    assert "1 pairs of identical recordings have two speakers' names" in caplog.text
     assert f"{own.id} = {other.id}" in caplog.text
 
 
