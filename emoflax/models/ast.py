@@ -14,7 +14,7 @@ from flax import nnx
 
 from emoflax.errors import UserError
 from emoflax.masks import valid
-from emoflax.models.dropout import dropout, split
+from emoflax.models.dropout import Rate, dropout, split
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
 EPSILON = 1e-12  # of every layer normalisation, as published
@@ -109,7 +109,7 @@ class Ast(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.width, self.dropout = width, dropout
+        self.width, self.dropout = width, Rate.of(dropout)
         self.stem = Patches(
             mels, width=width, patch=patch, stride=stride, max_frames=max_frames, dtype=dtype, rngs=rngs
         )

@@ -15,7 +15,7 @@ from flax import nnx
 
 from emoflax.errors import UserError
 from emoflax.masks import valid
-from emoflax.models.dropout import dropout, split
+from emoflax.models.dropout import Rate, dropout, split
 
 
 class TimeConv(nnx.Module):
@@ -39,7 +39,7 @@ class Block(nnx.Module):
     """Normalisation, dilated convolution, ReLU, dropout, product; added to what came in."""
 
     def __init__(self, width: int, *, kernel: int, dilation: int, dropout: float, dtype, rngs: nnx.Rngs):
-        self.rate = dropout
+        self.rate = Rate.of(dropout)
         self.norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
         self.conv = TimeConv(width, width, kernel=kernel, dilation=dilation, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)

@@ -11,7 +11,7 @@ from flax import nnx
 
 from emoflax.errors import UserError
 from emoflax.masks import valid
-from emoflax.models.dropout import dropout, split
+from emoflax.models.dropout import Rate, dropout, split, token_dropout
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
 UNKNOWN = 1  # id of <unk>; 0 is padding
@@ -65,7 +65,7 @@ class Bert(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.width, self.positions = width, positions
-        self.dropout, self.token_dropout = dropout, token_dropout
+        self.dropout, self.token_dropout = Rate.of(dropout), Rate.of(token_dropout)
         self.stem = Embedding(vocabulary, positions, width, dtype=dtype, rngs=rngs)
         options = {"heads": heads, "hidden": hidden, "dropout": dropout, "epsilon": EPSILON}
         self.layers = nnx.List(Layer(width, norm_first=False, **options, dtype=dtype, rngs=rngs) for _ in range(layers))
@@ -81,9 +81,7 @@ class Bert(nnx.Module):
             )
         mask_BxT = valid(lengths_B, tokens_BxT.shape[1])
         token_key, embedding_key, layers_key = split(key, 3)
-        if key is not None:
-            dropped_BxT = jax.random.bernoulli(token_key, self.token_dropout, tokens_BxT.shape)
-            tokens_BxT = jnp.where(dropped_BxT, UNKNOWN, tokens_BxT)
+        tokens_BxT = token_dropout(tokens_BxT, self.token_dropout, token_key, UNKNOWN)
         h_BxTxD = dropout(self.stem(tokens_BxT), self.dropout, embedding_key)
         h_BxTxD = run_layers(self.layers, h_BxTxD, mask_BxT, layers_key)
         return jnp.where(mask_BxT[..., None], h_BxTxD, 0), mask_BxT

@@ -10,7 +10,7 @@ from flax import nnx
 from emoflax.batch import Batch
 from emoflax.errors import UserError
 from emoflax.masks import valid
-from emoflax.models.dropout import dropout, split
+from emoflax.models.dropout import Rate, dropout, split
 from emoflax.models.fusion import Streams
 
 
@@ -38,7 +38,7 @@ class Head(nnx.Module):
     """Pooled vector [batch, width] -> logits [batch, classes] float32, through a hidden layer if `hidden` is not 0."""
 
     def __init__(self, width: int, *, hidden: int, dropout: float, classes: int, dtype, rngs: nnx.Rngs):
-        self.rate = dropout
+        self.rate = Rate.of(dropout)
         self.hidden = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs) if hidden else None
         self.logits = nnx.Linear(hidden or width, classes, dtype=dtype, rngs=rngs)
 

@@ -17,7 +17,7 @@ from flax import nnx
 
 from emoflax.errors import UserError
 from emoflax.masks import masked_softmax
-from emoflax.models.dropout import dropout, split
+from emoflax.models.dropout import Rate, dropout, split
 from emoflax.models.transformer import Attention, Layer, layer_norm, run_layers
 
 Streams = Mapping[str, tuple[jax.Array, jax.Array]]
@@ -165,7 +165,7 @@ class Hybrid(Fusion):
         rngs: nnx.Rngs,
     ):
         options = {"dtype": dtype, "rngs": rngs}
-        self.dropout = dropout
+        self.dropout = Rate.of(dropout)
         self.project = nnx.Dict({name: nnx.Linear(into, width, **options) for name, into in widths.items()})
         self.norms = nnx.Dict({name: layer_norm(width, EPSILON, **options) for name in widths})
         self.cross = nnx.Dict({name: Attention(width, heads, **options) for name in widths})

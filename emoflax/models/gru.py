@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emoflax.models.dropout import dropout, split
+from emoflax.models.dropout import Rate, dropout, split, token_dropout
 
 UNKNOWN = 1  # id of <unk>; 0 is padding
 
@@ -45,8 +45,7 @@ class Gru(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.width = 2 * hidden
-        self.dropout = dropout
-        self.token_dropout = token_dropout
+        self.dropout, self.token_dropout = Rate.of(dropout), Rate.of(token_dropout)
         self.dtype = dtype
         self.embedding = nnx.Param(0.1 * jax.random.normal(rngs.params(), (vocabulary, embedding)))
 
@@ -73,9 +72,7 @@ class Gru(nnx.Module):
         """
         mask_BxT = jnp.arange(tokens_BxT.shape[1])[None] < lengths_B[:, None]
         token_key, in_key, out_key = split(key, 3)
-        if key is not None:
-            dropped_BxT = jax.random.bernoulli(token_key, self.token_dropout, tokens_BxT.shape)
-            tokens_BxT = jnp.where(dropped_BxT, UNKNOWN, tokens_BxT)
+        tokens_BxT = token_dropout(tokens_BxT, self.token_dropout, token_key, UNKNOWN)
         x_BxTxE = self.embedding[...][tokens_BxT].astype(self.dtype)
         x_BxTxE = dropout(x_BxTxE, self.dropout, in_key)
         weights = (self.weight_ih[...], self.weight_hh[...], self.bias_ih[...], self.bias_hh[...])

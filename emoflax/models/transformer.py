@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emoflax.errors import UserError
-from emoflax.models.dropout import dropout, split
+from emoflax.models.dropout import Rate, dropout, split
 
 
 class Attention(nnx.Module):
@@ -65,7 +65,7 @@ class Layer(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.norm_first, self.dropout = norm_first, dropout
+        self.norm_first, self.dropout = norm_first, Rate.of(dropout)
         self.attention = Attention(width, heads, key_bias=key_bias, dtype=dtype, rngs=rngs)
         self.attention_norm = layer_norm(width, epsilon, dtype=dtype, rngs=rngs)
         self.up = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)

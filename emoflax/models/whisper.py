@@ -12,6 +12,7 @@ from flax import nnx
 
 from emoflax.errors import UserError
 from emoflax.masks import valid
+from emoflax.models.dropout import Rate, dropout, split
 from emoflax.models.pooling import Mean
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
@@ -78,7 +79,7 @@ class Whisper(nnx.Module):
             raise UserError(f"config.model.whisper.width={width} must be even and at least 4, for sines and cosines")
         self.width, self.padded = width, padded
         self.stem = Stem(mels, width, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Rate.of(dropout)
         options = {"heads": heads, "hidden": 4 * width, "dropout": dropout, "epsilon": EPSILON, "key_bias": False}
         self.layers = nnx.List(Layer(width, norm_first=True, **options, dtype=dtype, rngs=rngs) for _ in range(layers))
         self.norm = layer_norm(width, EPSILON, dtype=dtype, rngs=rngs)
@@ -87,9 +88,9 @@ class Whisper(nnx.Module):
         self, logmel_BxTxF: jax.Array, frames_B: jax.Array, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """[batch, frames, mels] -> ([batch, steps, width], mask); a step is two frames, and the mask is the clip's."""
-        stem_key, layers_key = (None, None) if key is None else jax.random.split(key)
+        stem_key, layers_key = split(key, 2)
         h_BxSxD, attended_BxS, mask_BxS = self._begin(logmel_BxTxF, frames_B)
-        h_BxSxD = self.dropout(h_BxSxD, deterministic=key is None, rngs=stem_key)
+        h_BxSxD = dropout(h_BxSxD, self.dropout, stem_key)
         h_BxSxD = self.norm(run_layers(self.layers, h_BxSxD, attended_BxS, layers_key))
         return jnp.where(mask_BxS[..., None], h_BxSxD, 0), mask_BxS
 

@@ -200,5 +200,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_reading_shards_needs_numpy_alone():
-    code = "import emoflax.data.shards, sys; print([m for m in ('jax', 'librosa', 'soundfile', 'tqdm') if m in sys.modules])"
+    libraries = "('jax', 'librosa', 'soundfile', 'tqdm')"
+    code = f"import emoflax.data.shards, sys; print([m for m in {libraries} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
