@@ -6,7 +6,7 @@ beyond a clip's end stay zero.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,11 @@ _MOST = {
     "contour_shift": 10, "contour_drop": 1,
     "time_masks": 100, "time_mask_share": 1, "band_masks": 100, "band_mask_share": 1,
 }  # fmt: skip
+# Fields that a compiled program can take as arguments; the others shape it.
+STRENGTHS = (
+    "crop", "stretch", "vtlp", "shift_bands", "gain_db", "tilt_db", "noise", "noise_snr_db", "mixup",
+    "time_mask_share", "band_mask_share", "contour_shift", "contour_drop",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,23 +81,23 @@ class Augmentation:
         time, bands, level, noise, mix = jnp.split(
             jax.random.uniform(u_key, (len(frames), 11)), np.cumsum([3, 2, 2, 2]), axis=1
         )
-        if self.crop or self.stretch or tempo is not None:
+        if on(self.crop) or on(self.stretch) or tempo is not None:
             x, frames = warp_time(time, x, frames, crop=self.crop, stretch=self.stretch, tempo_B=tempo)
         x, contours = x[..., : self.bands], x[..., self.bands :] if self.bands else x[..., :0]
-        if self.vtlp:
+        if on(self.vtlp):
             x = move_bands(x, vtlp_places(bands[:, :1], self.band_hz, self.vtlp))
-        if self.shift_bands:
+        if on(self.shift_bands):
             x = move_bands(x, shifted_places(bands[:, 1:], x.shape[-1], self.shift_bands))
-        if self.gain_db or self.tilt_db:
+        if on(self.gain_db) or on(self.tilt_db):
             x = x + level_db(level, x.shape[-1], self.gain_db, self.tilt_db) / self.unit_db
-        if self.noise:
+        if on(self.noise):
             cells_db = _CELL_DB * jax.random.normal(cell_key, x.shape)
             x = add_noise(noise, cells_db, x * self.unit_db, frames, self.noise, self.noise_snr_db) / self.unit_db
-        if contours.shape[-1] and (self.contour_shift or self.contour_drop):
+        if contours.shape[-1] and (on(self.contour_shift) or on(self.contour_drop)):
             contours = self._disturb(jax.random.fold_in(key, 0xC0), contours, mean_F, std_F)
         logmel = inside(jnp.concatenate([x, contours], axis=-1), frames)
         batch = batch.replace(logmel=logmel, frames=frames, tempo=None)
-        if self.mixup:
+        if on(self.mixup):
             batch = mixup(mix, batch, mean_F, self.mixup)
         if self.time_masks:
             u = jax.random.uniform(time_key, (2, len(frames), self.time_masks))
@@ -116,12 +121,37 @@ class Augmentation:
         return jnp.where(dropped_BxC[:, None], mean_F[None, None, -count:], shifted_BxTxC)
 
 
+def on(strength: Any) -> bool:
+    """Whether an augmentation acts; a strength that is an array [], an argument of a compiled program, always does."""
+    return not isinstance(strength, (int, float)) or strength != 0
+
+
+def program_and_strengths(augmentation: Any, names: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """What of an augmentation shapes a compiled program, and what the program can take as arguments.
+
+    Augmentations with the same parts switched on share a program, however strong those are:
+    `dataclasses.replace(program, **strengths)` is the augmentation again, whose strengths may then be arrays.
+
+    Args:
+      names: fields that may be arguments.
+    """
+    strengths = {name: value for name in names if (value := getattr(augmentation, name))}
+    usual = {name: (0.0, 1.0) if isinstance(value, tuple) else 0.5 for name, value in strengths.items()}
+    program = dataclasses.replace(augmentation, **usual)
+    if "mixup" in strengths:
+        strengths["mixup"] = _larger_share(strengths["mixup"])
+    return program, strengths
+
+
 def check_strengths(augmentation: Any, where: str, most: Mapping[str, float]) -> None:
     """Raises UserError for a strength below 0 or above its limit in `most`, and for a range that is not (low, high)."""
-    for name, value in vars(augmentation).items():
+    given = {name: value for name, value in vars(augmentation).items() if isinstance(value, (int, float, tuple))}
+    for name, value in given.items():
         if name in most and not 0 <= value <= most[name]:
             raise UserError(f"{where}.{name}={value} must be from 0 (off) to {most[name]}")
-        if name.endswith(("_db", "_s")) and isinstance(value, tuple) and not (len(value) == 2 and value[0] <= value[1]):
+        if not isinstance(value, tuple) or not all(isinstance(number, (int, float)) for number in value):
+            continue
+        if name.endswith(("_db", "_s")) and not (len(value) == 2 and value[0] <= value[1]):
             raise UserError(f"{where}.{name}={value} must be two numbers, the lower one first")
 
 
@@ -238,18 +268,22 @@ def add_noise(
     return jnp.where(mask_BxTx1 & (u_Bx2[:, 0] < share)[:, None, None], noisy_BxTxF, db_BxTxF)
 
 
-def mixup(u_Bx2: jax.Array, batch: Batch, mean_F: jax.Array, concentration: float) -> Batch:
+def mixup(u_Bx2: jax.Array, batch: Batch, mean_F: jax.Array, concentration: float | jax.Array) -> Batch:
     """Zhang et al. 2018: each clip is mixed with another of the batch, its own share max(l, 1 - l), l ~ Beta(a, a).
 
     The mixture is as long as the longer clip; beyond the end of the shorter one it is mixed with the training mean, as
     under a mask. Labels and loss weights are mixed so that the loss is the mixture of the two clips' own losses. Clips
     of weight 0, which pad the last batch, are neither changed nor mixed into others.
+
+    Args:
+      concentration: a; or what `_larger_share` makes of it.
     """
+    shares = _larger_share(concentration) if isinstance(concentration, (int, float)) else concentration
     x_BxTxF, frames_B, target_BxC, weight_B = batch.logmel, batch.frames, batch.target, batch.weight
     clips = len(weight_B)
     # The batch is in random order already: the clip at a drawn distance is a random partner, and never the clip itself.
     partner_B = (jnp.arange(clips) + 1 + (u_Bx2[0, 0] * (clips - 1)).astype(int)) % clips
-    share_B = jnp.asarray(_larger_share(concentration))[(u_Bx2[:, 1] * _QUANTILES).astype(int)]
+    share_B = jnp.asarray(shares)[(u_Bx2[:, 1] * _QUANTILES).astype(int)]
     share_B = jnp.where((weight_B > 0) & (weight_B[partner_B] > 0), share_B, 1)
 
     def mix(values: jax.Array) -> jax.Array:

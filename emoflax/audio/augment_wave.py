@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 
-from emoflax.audio.augment import check_strengths
+from emoflax.audio.augment import check_strengths, on
 from emoflax.batch import Batch
 from emoflax.masks import valid
 from emoflax.parallel.mesh import by_device
@@ -20,6 +20,10 @@ _DECAY = np.log(1e6)  # reverberation has lost 60 dB of its power after its RT60
 _MOST = {
     "crop": 0.9, "speed": 1, "pitch_semitones": 12, "gain_db": 100, "polarity": 1, "noise": 1, "room": 1
 }  # fmt: skip
+# Fields that a compiled program can take as arguments; the length of a room's response shapes it.
+STRENGTHS = (
+    "crop", "speed", "pitch_semitones", "room", "room_direct_db", "noise", "noise_snr_db", "gain_db", "polarity"
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +46,8 @@ class WaveAugmentation:
         check_strengths(self, "config.augment.wave", _MOST)
 
     @property
-    def on(self) -> bool:
-        return any(getattr(self, name) for name in _MOST)
+    def acts(self) -> bool:
+        return any(on(getattr(self, name)) for name in _MOST)
 
     def __call__(self, key: jax.Array, batch: Batch) -> Batch:
         """A batch with waveforms -> the same, augmented.
@@ -51,24 +55,24 @@ class WaveAugmentation:
         A shift of pitch is a change of speed, which `Augmentation` undoes on the log-mel: the factor by which that is
         to be stretched is left in the batch as `tempo`.
         """
-        if batch.wave is None or not self.on:
+        if batch.wave is None or not self.acts:
             return batch
         x, samples = batch.wave.astype(jnp.float32) * batch.scale[:, None], batch.samples
         u_key, noise_key, room_key = jax.random.split(key, 3)
         u = jax.random.uniform(u_key, (len(samples), 12))
         place, room, noise, level = jnp.split(u, [4, 7, 10], axis=1)
-        if self.crop or self.speed or self.pitch_semitones:
+        if on(self.crop) or on(self.speed) or on(self.pitch_semitones):
             pitch = 2 ** (self.pitch_semitones / 12 * (2 * place[:, 3] - 1))
             rate = (1 + self.speed) ** (2 * place[:, 2] - 1) * pitch
             x, samples = resample(place[:, :2], x, samples, crop=self.crop, rate_B=rate)
-            batch = batch.replace(tempo=pitch) if self.pitch_semitones else batch
-        if self.room:
+            batch = batch.replace(tempo=pitch) if on(self.pitch_semitones) else batch
+        if on(self.room):
             length = round(self.room_rt60_s[1] * self.sample_rate_hz)
             decaying = jax.random.normal(room_key, (len(x), length))
             rt60 = _between(room[:, 1], self.room_rt60_s) * self.sample_rate_hz
             response = room_response(decaying, rt60, _between(room[:, 2], self.room_direct_db))
             x = jnp.where(room[:, :1] < self.room, reverberate(x, response, samples), x)
-        if self.noise:
+        if on(self.noise):
             white = jax.random.normal(noise_key, (2, len(x), _NOISE_SAMPLES // 2 + 1))
             snr_db = _between(noise[:, 2], self.noise_snr_db)
             noisy = add(x, coloured(white, noise[:, 1], x.shape[1]), samples, snr_db)

@@ -93,7 +93,8 @@ def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
     train_config = train_config_of(config, model, steps_per_epoch=1)
     mesh = devices.all_devices() if jax.default_backend() == "cpu" else None
     step = dataclasses.replace(train_config.step, augmentation=Augmentation())
-    return Setup(config, model, dataclasses.replace(train_config, step=step), mesh)
+    numbers = dataclasses.replace(train_config.numbers, augmentation={})
+    return Setup(config, model, TrainConfig(step, numbers), mesh)
 
 
 def torch_device() -> str:

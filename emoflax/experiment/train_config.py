@@ -1,10 +1,12 @@
 """A config's optimizer, losses and augmentation, as typed settings of the train step."""
 
+import dataclasses
 import math
 
 from flax import nnx
 from ml_collections import ConfigDict
 
+from emoflax.audio import augment, augment_wave
 from emoflax.audio.augment import Augmentation
 from emoflax.audio.augment_wave import WaveAugmentation
 from emoflax.audio.frontend import UNIT_DB, band_edges_hz
@@ -19,6 +21,10 @@ def train_config_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int)
         raise UserError("config.train.contrastive compares clips of one emotion; set config.augment.mixup to 0 with it")
     tuning = {name: config.optimizer[name] for name in ("freeze", "layer_decay", "unfreeze_epochs")}
     optimizer.check(nnx.state(model, nnx.Param), **tuning)
+    augmentation, strengths = augment.program_and_strengths(augmentation_of(config), augment.STRENGTHS)
+    wave_augmentation, wave_strengths = augment.program_and_strengths(
+        wave_augmentation_of(config), augment_wave.STRENGTHS
+    )
     step = StepConfig(
         model=nnx.graphdef(model),
         optimizer=OptimizerConfig(
@@ -30,10 +36,11 @@ def train_config_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int)
         classes=model.classes,
         average=config.train.ema > 0,
         contrastive=config.train.contrastive > 0,
-        augmentation=augmentation_of(config),
-        wave_augmentation=wave_augmentation_of(config),
+        augmentation=augmentation,
+        wave_augmentation=wave_augmentation,
     )
-    return TrainConfig(step, hyperparameters_of(config, steps_per_epoch))
+    numbers = hyperparameters_of(config, steps_per_epoch)
+    return TrainConfig(step, dataclasses.replace(numbers, augmentation=strengths, wave_augmentation=wave_strengths))
 
 
 def hyperparameters_of(config: ConfigDict, steps_per_epoch: int) -> Hyperparameters:
@@ -63,7 +70,7 @@ def augmentation_of(config: ConfigDict) -> Augmentation:
 
 def wave_augmentation_of(config: ConfigDict) -> WaveAugmentation:
     found = WaveAugmentation(**_strengths(config.augment.wave), sample_rate_hz=config.audio.sample_rate_hz)
-    if found.on and config.data.store != "wave":
+    if found.acts and config.data.store != "wave":
         raise UserError("config.augment.wave acts on waveforms; set config.data.store='wave' to keep those")
     return found
 

@@ -7,7 +7,7 @@ depth i + 1; everything else, the classifier's own parameters included, is the t
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -62,6 +62,7 @@ class Hyperparameters:
       ema: decay per step of the moving average of the weights.
       contrastive: weight of the supervised contrastive loss.
       temperature: of that loss.
+      augmentation, wave_augmentation: strengths of what is switched on in `StepConfig`, by field.
     """
 
     learning_rate: float | jax.Array = 1e-3
@@ -75,6 +76,8 @@ class Hyperparameters:
     ema: float | jax.Array = 0.0
     contrastive: float | jax.Array = 0.0
     temperature: float | jax.Array = 0.1
+    augmentation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    wave_augmentation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def learning_rate(schedule: str, numbers: Hyperparameters) -> optax.Schedule:

@@ -140,6 +140,8 @@ def augmented(config: StepConfig, state: TrainState, batch: Batch, key: jax.Arra
     """The batch as the loss takes it: with targets, log-mels of its waveforms, and augmentation."""
     model = nnx.merge(config.model, state.params, state.statistics, copy=True)
     batch = batch.replace(target=targets(batch.label, config.classes, state.numbers.label_smoothing))
-    batch = model.to_log_mel(config.wave_augmentation(jax.random.fold_in(key, 0x3A7E), batch))
+    wave_augmentation = dataclasses.replace(config.wave_augmentation, **state.numbers.wave_augmentation)
+    batch = model.to_log_mel(wave_augmentation(jax.random.fold_in(key, 0x3A7E), batch))
     known = (model.normalise.mean[...], model.normalise.std[...]) if model.normalise else (None, None)
-    return config.augmentation(jax.random.fold_in(key, 0xA06), batch, *known)
+    augmentation = dataclasses.replace(config.augmentation, **state.numbers.augmentation)
+    return augmentation(jax.random.fold_in(key, 0xA06), batch, *known)

@@ -215,6 +215,31 @@ def test_a_strength_that_makes_no_sense_is_refused():
         Augmentation(crop=-0.1)
 
 
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_strengths_as_arguments_of_a_program_give_the_same_batch(batch, name):
+    plain = Augmentation(**{name: STRENGTHS[name]}, band_hz=BAND_HZ)
+    program, strengths = augment.program_and_strengths(plain, augment.STRENGTHS)
+    arguments = jax.random.key(0), batch, jnp.asarray(MEAN), jnp.ones(len(MEAN))
+
+    @jax.jit
+    def augmented(strengths):
+        return dataclasses.replace(program, **strengths)(
+            jax.random.key(0), batch, jnp.asarray(MEAN), jnp.ones(len(MEAN))
+        )
+
+    expected = jax.jit(plain)(*arguments)
+    arrays = jax.tree.map(jnp.float32, strengths)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), augmented(arrays), expected)
+
+
+def test_augmentations_that_differ_in_strength_share_a_program_and_those_that_are_off_do_not():
+    programs = [
+        augment.program_and_strengths(Augmentation(**fields), augment.STRENGTHS)[0]
+        for fields in ({"crop": 0.1, "mixup": 0.2}, {"crop": 0.3, "mixup": 1.0}, {"crop": 0.3})
+    ]
+    assert programs[0] == programs[1] != programs[2]
+
+
 def test_training_with_everything_on_is_finite_and_stopped_and_continued_equals_uninterrupted():
     hz = tuple(band_edges_hz(8, 50, 8000)[1:-1].tolist())
     train_config, state, dataset, _ = setup()

@@ -96,6 +96,18 @@ def test_seeds_folds_and_hyperparameters_of_one_shape_share_one_program():
     assert train_steps._cache_size() == before + 1
 
 
+def test_models_that_differ_in_numbers_alone_share_one_program():
+    before = train_steps._cache_size()
+    numbers = {"model.dropout": 0.3, "augment.gain_db": 4.0, "augment.mixup": 0.2, "train.label_smoothing": 0.1}
+    others = {"model.dropout": 0.5, "augment.gain_db": 9.0, "augment.mixup": 0.7, "train.label_smoothing": 0.0}
+    params = []
+    for fields in (numbers, others):
+        config, state, dataset, _ = setup(fields=fields)
+        params.append(run(config, state, dataset, 1).params)
+    assert train_steps._cache_size() == before + 1
+    assert not equal(*params)
+
+
 def test_padding_rows_to_a_common_number_changes_nothing():
     states = []
     for row_multiple in (1, 64):
