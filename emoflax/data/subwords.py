@@ -1,4 +1,4 @@
-"""The subword tokenizer of a Hugging Face folder, kept as one JSON text that shards and checkpoints carry along."""
+"""The subword tokenizer of a Hugging Face folder, as one JSON text that shards and checkpoints contain."""
 
 import json
 import pathlib
@@ -14,7 +14,7 @@ def read(source: str) -> str:
     """The JSON of a folder's tokenizer.json, or one for BERT's WordPiece made from its vocab.txt.
 
     Args:
-      source: the folder, or such a JSON, which is given back.
+      source: the folder, or such a JSON, which is returned.
 
     Raises:
       UserError: the folder has neither, or they are damaged.
@@ -24,7 +24,7 @@ def read(source: str) -> str:
     whole, words = (pathlib.Path(source) / name for name in ("tokenizer.json", "vocab.txt"))
     if not whole.is_file() and not words.is_file():
         raise UserError(
-            f"there is neither {whole} nor {words.name} beside it. Nothing is downloaded: put the tokenizer files of "
+            f"there is neither {whole} nor {words.name} in its folder. Nothing is downloaded: put the tokenizer files of "
             "the model there, or set config.text.tokenizer='' for whole words"
         )
     try:
@@ -37,21 +37,21 @@ def read(source: str) -> str:
 
 
 def vocabulary(tokenizer: str) -> tuple[str, ...]:
-    """Every token, at the place of its id."""
+    """Every token, at the index of its id."""
     places = Tokenizer.from_str(tokenizer).get_vocab()
     names = {place: token for token, place in places.items()}
     return tuple(names.get(place, "") for place in range(max(names) + 1))
 
 
 def cutter(tokenizer: str, max_tokens: int) -> Callable[[str], list[str]]:
-    """Text -> tokens, special ones included; longer texts are cut so that the closing one stays."""
-    made = Tokenizer.from_str(tokenizer)
-    made.enable_truncation(max_tokens)
-    return lambda text: made.encode(text).tokens
+    """Text -> tokens, special ones included; longer texts are truncated so that the closing one stays."""
+    truncating = Tokenizer.from_str(tokenizer)
+    truncating.enable_truncation(max_tokens)
+    return lambda text: truncating.encode(text).tokens
 
 
 def _word_pieces(path: pathlib.Path) -> Tokenizer:
-    """BERT's tokenizer as its first release has it; a neighbouring tokenizer_config.json may keep the case."""
+    """BERT's tokenizer as its first release has it; a tokenizer_config.json beside it may keep the case."""
     places = {line: i for i, line in enumerate(path.read_text(encoding="utf-8").split("\n")) if line}
     settings = path.with_name("tokenizer_config.json")
     lowercase = json.loads(settings.read_text()).get("do_lower_case", True) if settings.is_file() else True

@@ -241,7 +241,7 @@ def test_without_network_the_default_is_loudly_another_corpus_and_ravdess_an_err
     corpus = corpora.load("auto", "", str(tmp_path))
     assert corpus.name == "synthetic" and "stand-in for RAVDESS" in corpus.notice
     assert "NO REAL SPEECH" in caplog.text and "data.dir" in caplog.text and caplog.text.count("\n") > 5
-    monkeypatch.setattr(corpora, "AUTO_ANSWER_S", 0.2)
+    monkeypatch.setattr(corpora, "AUTO_RESPONSE_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # a network that swallows every request
         monkeypatch.setattr(ravdess, "URL", f"http://127.0.0.1:{silent.getsockname()[1]}/ravdess.zip")
         started = time.monotonic()

@@ -187,7 +187,7 @@ def test_a_server_that_never_answers_is_waited_for_no_longer_than_told(tmp_path,
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(download.UnreachableError, match="no answer within 0.5 s"):
-            fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/file.zip", tmp_path / "file.zip", answer_s=0.5)
+            fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/file.zip", tmp_path / "file.zip", response_s=0.5)
         assert 0.4 < time.monotonic() - started < 2
 
 
