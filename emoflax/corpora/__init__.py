@@ -69,7 +69,7 @@ def _auto(dir: str, cache_dir: str) -> Corpus:
         reason = textwrap.fill(str(error), 96, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
         logging.warning(_BANNER.format(line="*" * 96, reason=reason))
     corpus = _synthetic("", cache_dir)
-    return dataclasses.replace(corpus, notice=f"in the place of RAVDESS, which is not available: {corpus.notice}")
+    return dataclasses.replace(corpus, notice=f"stand-in for RAVDESS, which is not available: {corpus.notice}")
 
 
 def _synthetic(dir: str, cache_dir: str) -> Corpus:

@@ -1,4 +1,4 @@
-"""Functionals measure what they are named after, and the ridge model on them is what it is said to be."""
+"""Functionals measure what their names state, and the ridge model on them equals scikit-learn's."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -180,7 +180,7 @@ def trained(tmp_path_factory):
     return config, features, model, fit, label
 
 
-def test_a_speaker_that_was_not_heard_is_told(trained):
+def test_a_speaker_who_was_not_in_training_is_classified(trained):
     config, features, model, fit, label = trained
     assert fit.uar == 1
     rows, place = functionals_rows(features, np.arange(18, 24))
@@ -195,7 +195,7 @@ def test_every_speed_is_a_row_and_a_clip_counts_once(trained):
     assert len(weight) == 48 and weight.sum() == pytest.approx(24)
 
 
-def test_prediction_hears_what_training_heard(trained):
+def test_prediction_and_training_have_the_same_input(trained):
     config, features, *_ = trained
     from pathlib import Path
 
