@@ -1,4 +1,4 @@
-"""The exceptions for what the person at the keyboard can mend."""
+"""Exceptions for problems that the user can solve."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 class UserError(Exception):
     """Bad input or circumstances. `main.py` prints it as one sentence and exits with status 2.
 
-    The message says what is wrong, where, what is allowed, and what to do.
+    The message states what is wrong, where, what is allowed, and what to do.
     """
 
 
 class WeightsUnavailable(UserError):
-    """Published weights are neither on this machine nor can they be downloaded now; says which file to put where."""
+    """Published weights are neither on disk nor can they be downloaded; the message says which file to put where."""
 
 
 class DivergedError(UserError):

@@ -1,4 +1,4 @@
-"""Which positions of a padded sequence count."""
+"""Masks of padded sequences."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,6 @@ def valid(length_B: jax.Array, steps: int) -> jax.Array:
 
 
 def masked_softmax(scores: jax.Array, mask: jax.Array, axis: int) -> jax.Array:
-    """Softmax over the places where `mask` holds, zero elsewhere; all zero where it holds nowhere."""
+    """Softmax over the positions where `mask` is True, zero elsewhere; all zero where it is nowhere True."""
     scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     return jnp.where(mask, jax.nn.softmax(scores, axis), 0)

@@ -1,12 +1,12 @@
-"""A corpus's shards by Apache Beam, on this machine or a cluster, in the place of `build`'s own worker processes.
+"""A corpus's shards by Apache Beam, on this machine or a cluster, instead of `build`'s own worker processes.
 
     python main.py --config=configs/cnn2.py --mode=precompute --runner=DirectRunner
     python main.py --config=configs/cnn2.py --mode=precompute --runner=FlinkRunner -- --flink_master=HOST:8081
 
-What follows `--` goes to Beam. An element is a shard: its number and its clips. A worker calls the very function that a
-local process calls, which leaves a whole file or none; so the bytes are the same, and work that Beam does again, or
-twice at once, does no harm. No features pass through Beam: recordings and config.data.cache_dir have to be on a file
-system that every worker and this machine see under the same path, and workers need this repository's packages.
+Options after `--` are passed to Beam. An element is a shard: its number and its clips. A worker calls the same function
+as a local process, which writes a complete file or none; so the bytes are the same, and shards that Beam writes twice
+do no harm. No features pass through Beam: recordings and config.data.cache_dir must be on a file system with the same
+path on every worker and this machine, and workers need this repository's packages.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from emoflax.data import shards
 from emoflax.data.clip import Clip
 from emoflax.errors import UserError, optional
 
-# DirectRunner by its inner name: by the outer one, Beam first tries to download a program that is to replace it.
+# DirectRunner by its class name: by its short name, Beam first tries to download another runner.
 RUNNERS = {
     "DirectRunner": "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
     "FlinkRunner": "FlinkRunner",
@@ -37,7 +37,7 @@ def write_shards(
     """Writes those shards and returns when all are there.
 
     Args:
-      write: makes one shard: `build.write_log_mel_shard` or its like, with its settings.
+      write: makes one shard: `build.write_log_mel_shard` or another of its kind, with its settings.
       parts: number -> clips of each shard; they travel in the pipeline, about 130 bytes a clip.
       runner: a name from RUNNERS.
       options: Beam's own, as on a command line.
@@ -56,18 +56,18 @@ def write_shards(
             pipeline | beam.Create(parts.items()) | beam.Map(_write_shard, write, folder)
     except SystemExit as error:
         raise UserError(f"Apache Beam refuses one of its options (after --): {' '.join(options)}") from error
-    except Exception as error:  # every runner has its own; the last line of what they carry is the cause
+    except Exception as error:  # every runner raises its own; the last line of the message is the cause
         reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         raise UserError(
-            f"Precompute on {runner} failed; finished shards are kept, and the same command goes on from them: {reason}"
+            f"Precompute on {runner} failed; finished shards are kept, the same command continues from them: {reason}"
         ) from error
-    if lost := [number for number, clips in parts.items() if shards.clips_done(folder, number) != len(clips)]:
+    if missing := [number for number, clips in parts.items() if shards.clips_done(folder, number) != len(clips)]:
         raise UserError(
-            f"{runner} ended, but {len(lost)} of {len(parts)} shards are not in {folder}: set --config.data.cache_dir "
-            "to a folder that all of its workers and this machine share."
+            f"{runner} ended, but {len(missing)} of {len(parts)} shards are not in {folder}: set "
+            "--config.data.cache_dir to a folder that all of its workers and this machine share."
         )
 
 
 def _write_shard(part: tuple[int, Sequence[Clip]], write: Callable[..., None], folder: Path) -> None:
-    threadpoolctl.threadpool_limits(1)  # as in a local process, whose sums are then the same on any machine
+    threadpoolctl.threadpool_limits(1)  # as in a local process, so that sums are the same on any machine
     write(folder, *part)

@@ -1,7 +1,7 @@
-"""States of a pretrained encoder as features: what every layer says of a clip, averaged over its time.
+"""States of a pretrained encoder as features: the output of every layer for a clip, averaged over time.
 
-Kept as shards like log-mels are, with the layers in the place of frames: float32 [1 + layers, width] per clip. The
-encoder runs on whatever device JAX has. A killed run goes on after its last finished shard.
+Stored as shards like log-mels, with layers instead of frames: float32 [1 + layers, width] per clip. The
+encoder runs on JAX's default device. A killed run continues after its last finished shard.
 """
 
 import functools
@@ -37,12 +37,12 @@ def layer_states(
     Args:
       corpus: clips with recordings.
       states: the fields of config.states.
-      audio: the fields of config.audio; but for trim_db, the weights decide them.
+      audio: the fields of config.audio; all but trim_db follow from the weights.
       cache_dir: shards go to <cache_dir>/<corpus name>/states-<hash>.
       precompute: the fields of config.precompute.
 
     Raises:
-      UserError: no weights, or any trouble that `build.log_mels` can have.
+      UserError: no weights, or as `build.log_mels`.
     """
     weights = states["weights"]
     if not weights:
@@ -75,11 +75,13 @@ def load_encoder(weights: str, fields: Mapping[str, Any], padded: bool) -> Whisp
 
     Args:
       weights: an openai-whisper name, or the path of a .pt file.
-      fields: what `pretrained.fields` said of them.
-      padded: whether it hears silence up to 30 s.
+      fields: the result of `pretrained.fields`.
+      padded: whether clips are padded with silence to 30 s.
     """
     sizes = _group(fields, "model.whisper.") | {"padded": padded, "dropout": 0.0}
-    encoder = nnx.eval_shape(lambda: Whisper(fields["audio.mels"], **sizes, rngs=nnx.Rngs(0)))  # weights come next
+    encoder = nnx.eval_shape(
+        lambda: Whisper(fields["audio.mels"], **sizes, rngs=nnx.Rngs(0))
+    )  # no arrays: the weights are loaded next
     pretrained.load(encoder, "whisper", weights)
     return encoder
 
@@ -120,12 +122,12 @@ def _rows(
 def _pooled(clips: Sequence[np.ndarray], run: Callable, encoder: Whisper, batch: int) -> np.ndarray:
     """States [clips, 1 + layers, width] of log-mels [frames, mels].
 
-    What is longer than 30 s is heard in windows, whose states are averaged by their lengths.
+    Clips longer than 30 s are split into windows, whose states are averaged with their lengths as weights.
     """
     windows = [(clip, start) for clip, frames in enumerate(clips) for start in range(0, len(frames), WINDOW)]
     lengths = np.array([min(WINDOW, len(clips[clip]) - start) for clip, start in windows])
     total = np.zeros((len(clips), 1 + len(encoder.layers), encoder.width), np.float32)
-    order = np.argsort(lengths, kind="stable")  # so that little padding is computed
+    order = np.argsort(lengths, kind="stable")  # by length, so that little padding is computed
     for chosen in (order[start : start + batch] for start in range(0, len(order), batch)):
         longest = int(lengths[chosen].max())
         width = WINDOW if encoder.padded else min(WINDOW, -(-longest // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
@@ -134,8 +136,8 @@ def _pooled(clips: Sequence[np.ndarray], run: Callable, encoder: Whisper, batch:
         for row, window in enumerate(chosen):
             (clip, start), n = windows[window], lengths[window]
             logmel[row, :n], frames[row] = clips[clip][start : start + n], n
-        found = np.asarray(run(jnp.asarray(logmel), jnp.asarray(frames)))
+        states = np.asarray(run(jnp.asarray(logmel), jnp.asarray(frames)))
         for row, window in enumerate(chosen):
             clip = windows[window][0]
-            total[clip] += found[row] * (lengths[window] / len(clips[clip]))
+            total[clip] += states[row] * (lengths[window] / len(clips[clip]))
     return total

@@ -1,6 +1,6 @@
 """Augmentation of waveforms on the device, before log-mels are made of them: pure functions of (draws, batch).
 
-As in `augment.py`, `u_BxK` are draws between 0 and 1, K for each clip. What lies beyond a clip's end stays zero.
+As in `augment.py`, `u_BxK` are draws between 0 and 1, K for each clip. Samples beyond a clip's end stay zero.
 """
 
 import dataclasses
@@ -85,10 +85,11 @@ class WaveAugmentation:
 def resample(
     u_Bx2: jax.Array, x_BxS: jax.Array, samples_B: jax.Array, *, crop: float, rate_B: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Cuts up to the share `crop` off, divided by chance between both ends, and plays the rest `rate` times as fast.
+    """Cuts up to the share `crop` off, split at random between both ends, and plays the rest `rate` times as fast.
 
     Pitch and tempo change together (Ko et al. 2015). Four neighbours and a cubic (Catmull-Rom) give the values between
-    samples: true to 0.1 dB up to a quarter of the sample rate. What no longer fits into the padded width is cut.
+    samples: accurate to 0.1 dB up to a quarter of the sample rate. Samples that no longer fit into the padded width are
+    cut.
     """
     width = x_BxS.shape[1]
     cut_B = jnp.floor(crop * samples_B * u_Bx2[:, 0])
@@ -104,7 +105,7 @@ def resample(
 
 
 def room_response(noise_BxL: jax.Array, rt60_B: jax.Array, direct_db_B: jax.Array) -> jax.Array:
-    """Impulse responses [batch, L]: the direct sound, then white noise that loses 60 dB in `rt60` samples.
+    """Impulse responses [batch, L]: the direct sound, then white noise that decays by 60 dB in `rt60` samples.
 
     The direct sound's power is `direct_db` above that of all reverberation, and both together are 1.
     """
@@ -116,7 +117,7 @@ def room_response(noise_BxL: jax.Array, rt60_B: jax.Array, direct_db_B: jax.Arra
 
 
 def reverberate(x_BxS: jax.Array, response_BxL: jax.Array, samples_B: jax.Array) -> jax.Array:
-    """Convolution with each clip's room; what sounds on after the clip's end is cut."""
+    """Convolution with each clip's room response; reverberation after the clip's end is cut."""
     width = x_BxS.shape[1]
     size = scipy.fft.next_fast_len(width + response_BxL.shape[1], real=True)
 

@@ -1,12 +1,11 @@
-"""Names, typical scale and number of what a frame of a log-mel holds. Imports nothing but the standard library."""
+"""Channels of a log-mel frame: names, typical scale, number. Imports nothing but the standard library."""
 
 from collections.abc import Mapping
 
 # Centre and deviation in speech of a mel band in dB, and of each contour that follows the mel bands with
-# config.audio.contours (`emoflax.features.contours`: of every frame, then of voiced ones), so that none drowns the
-# others: roundings of what espeak-ng's voices give, so that no recording of a corpus takes part.
+# config.audio.contours (`emoflax.features.contours`: of every frame, then of voiced ones), so that all have a similar
+# scale: rounded from espeak-ng's voices, so that no recording of a corpus has an influence.
 TYPICAL_MEL_DB = (-30.0, 18.0)
-
 
 TYPICAL = {
     "energy_db": (-24, 20), "loudness": (2, 1), "zero_crossings": (0.2, 0.15), "flux": (0.2, 0.15),
@@ -22,24 +21,20 @@ TYPICAL = {
     "formant_3": (3000, 500), "bandwidth_1": (150, 140), "bandwidth_2": (150, 140), "bandwidth_3": (180, 150),
 }  # fmt: skip
 
-
 CONTOURS = tuple(TYPICAL)
 
+FRAME_MS = 10.0  # from one value of a contour to the next
 
-FRAME_MS = 10.0  # from one measurement of a contour to the next
+FUNCTIONALS = 4_530  # number of statistics that features/functionals.py computes for a clip
 
-
-FUNCTIONALS = 4_530  # statistics that emoflax/features/functionals.py makes of a clip
-
-
-KERNEL_STATISTICS = 5  # that emoflax/features/kernels.py makes of each random convolution
+KERNEL_STATISTICS = 5  # computed by features/kernels.py for each random convolution
 
 
 def functionals_count(statistics: bool, kernels: int) -> int:
-    """Of the fields of config.functionals: how many numbers a clip gives at each speed."""
+    """Number of functionals of a clip at each speed, from the fields of config.functionals."""
     return FUNCTIONALS * statistics + KERNEL_STATISTICS * kernels
 
 
 def channels(audio: Mapping) -> int:
-    """Numbers in a frame of the log-mels that the fields of config.audio ask for."""
+    """Number of channels of the log-mels that the fields of config.audio describe."""
     return audio["mels"] + len(CONTOURS) * audio["contours"]

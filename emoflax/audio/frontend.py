@@ -16,16 +16,14 @@ UNIT_DB = {"librosa": 1.0, "whisper": 40.0, "kaldi": 39.7}
 _LINEAR_HZ = 200 / 3  # below 1 kHz a mel is this wide
 _KNEE_HZ, _KNEE_MEL = 1000.0, 15.0
 _STEP = np.log(6.4) / 27  # above it, each mel multiplies the frequency by exp(this)
-
-
 _FLOOR_POWER = 1e-10
-_RANGE_DB = 80.0  # under a clip's loudest cell lies its floor
-_WIDTH_MULTIPLE = 64  # frames; one waveform is filled up to a multiple of it, so that few shapes are compiled
+_RANGE_DB = 80.0  # from a clip's loudest cell down to its floor
+_WIDTH_MULTIPLE = 64  # frames; one waveform is padded to a multiple of it, so that few shapes are compiled
 
 
 @dataclasses.dataclass(frozen=True)
 class LogMel:
-    """What `emoflax.features.log_mel.mel_db` makes with librosa, within 1e-3 dB, as part of a compiled program."""
+    """`emoflax.features.log_mel.mel_db` as part of a compiled program, equal to librosa within 1e-3 dB."""
 
     sample_rate_hz: int
     window_ms: float
@@ -47,7 +45,7 @@ class LogMel:
         return 1 << (self.window - 1).bit_length()
 
     def width(self, samples: int, multiple: int) -> int:
-        """Samples that rows are filled up to, so that their frames are a multiple of `multiple`."""
+        """Samples that rows are padded to, so that their frames are a multiple of `multiple`."""
         frames = 1 + max(samples, self.n_fft) // self.hop
         return -(-frames // multiple) * multiple * self.hop
 
@@ -77,12 +75,12 @@ class LogMel:
         return np.asarray(made.logmel)[0, : int(made.frames[0])]
 
     def _power(self, wave_BxS: jax.Array) -> jax.Array:
-        """Power spectrum [batch, frames, 1 + n_fft / 2] of windows around every hop, silence at both ends."""
+        """Power spectrum [batch, frames, 1 + n_fft / 2] of windows around every hop, with silence beyond both ends."""
         clips, samples = wave_BxS.shape
         frames, hops = samples // self.hop, -(-self.n_fft // self.hop)
         after = (frames + hops) * self.hop - samples - self.n_fft // 2
         blocks_BxNxH = jnp.pad(wave_BxS, ((0, 0), (self.n_fft // 2, after))).reshape(clips, frames + hops, self.hop)
-        # A frame is the beginning of so many hops side by side: shifted copies cost less than gathering.
+        # A frame is a prefix of so many consecutive hops: concatenating shifted copies costs less than gathering.
         shifted = [blocks_BxNxH[:, i : i + frames] for i in range(hops)]
         frames_BxTxN = jnp.concatenate(shifted, axis=-1)[..., : self.n_fft]
         spectrum_BxTxK = by_device(jnp.fft.rfft)(frames_BxTxN * self._hann()[None, None])

@@ -1,8 +1,8 @@
-"""Random convolutions over log-mels and contours: how they are drawn, and the scale that they are drawn for.
+"""Random convolutions over log-mels and contours: how they are drawn, and for which scale of the input.
 
 As in ROCKET (Dempster et al. 2020, "Exceptionally fast and accurate time series classification using random
-convolutional kernels"): thousands of kernels are drawn once, the same for every clip and corpus, and only what is
-made of their responses is learned. A kernel weighs one to three smooth mel bands or contours, and runs over nine
+convolutional kernels"): thousands of kernels are drawn once, the same for every clip and corpus, and only a
+model of their responses is learned. A kernel weights one to three smooth mel bands or contours, and runs over nine
 frames, next to each other or up to four apart. Shape letters: F channels, K kernels, S taps.
 """
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from emoflax.audio.channels import TYPICAL, TYPICAL_MEL_DB
 
-TAPS, DILATIONS = 9, (1, 1, 2, 3, 4)  # each kernel draws one of the latter
-FAR = 5.0  # typical deviations of a channel; what is further off says no more than that
+TAPS, DILATIONS = 9, (1, 1, 2, 3, 4)  # each kernel draws one of the dilations
+FAR = 5.0  # typical deviations of a channel, at which values are clipped
 _MOST_PARTS = 3
 _WIDTHS = (1.5, 3.0, 6.0, 12.0)  # standard deviations of smooth mel bands, in bands of _OF_BANDS
 _OF_BANDS = 64
@@ -31,7 +31,7 @@ def draw(count: int, mels: int, changes: float = 0.7) -> tuple[np.ndarray, np.nd
     """Weights of the channels [channels, count] and of the taps [taps, count], each of length 1; dilations [count].
 
     Args:
-      changes: the share of kernels that hear changes alone, whose taps add up to 0.
+      changes: the share of kernels whose taps add up to 0, which respond to changes only.
     """
     random = np.random.default_rng(_SEED)
     channel_FxK = np.stack([_mixture(random, mels) for _ in range(count)], axis=1)

@@ -1,4 +1,4 @@
-"""Every corpus by its name: where the recordings come from, and what they are called."""
+"""Every corpus by its name: how its recordings are obtained, and how their names are read."""
 
 import dataclasses
 import textwrap
@@ -11,15 +11,15 @@ from emoflax.data.clip import Corpus
 from emoflax.errors import UserError
 
 NAMES = ("auto", "ravdess", "synthetic", "manifest", "meld", *filenames.CORPORA, "tfds:NAME")
-AUTO_ANSWER_S = 5.0  # the default run must not keep somebody off line waiting
+AUTO_RESPONSE_S = 5.0  # the default run must not wait long where there is no network
 
 _BANNER = """
 {line}
-  NO REAL SPEECH: RAVDESS could not be had, the built-in synthetic corpus takes its place.
+  NO REAL SPEECH: RAVDESS is not available, the built-in synthetic corpus replaces it.
 
 {reason}
 
-  Whatever this run measures says nothing about real recordings. For real ones set
+  The results of this run say nothing about real recordings. For these set
     --config.data.dir=FOLDER_OR_ZIP                            (RAVDESS)
     --config.data.corpus=manifest --config.data.dir=FILE.csv   (your own recordings)
 {line}"""
@@ -28,10 +28,10 @@ _BANNER = """
 def load(name: str, dir: str, cache_dir: str) -> Corpus:  # the fields of config.data
     """The corpus that `config.data.corpus` names.
 
-    name: one of NAMES. 'auto' is RAVDESS, or with a loud notice the synthetic corpus where RAVDESS was not given and
+    name: one of NAMES. 'auto' is RAVDESS, or with a warning the synthetic corpus where RAVDESS was not given and
       cannot be downloaded.
-    dir: folder or file that holds it; '' where the corpus can be made or downloaded.
-    cache_dir: where downloads go and what is unpacked from them.
+    dir: folder or file of the corpus; '' where it can be generated or downloaded.
+    cache_dir: folder of downloads and of what is unpacked from them.
 
     Raises UserError when the name is unknown or the corpus is not there, not whole, or not readable.
     """
@@ -48,7 +48,7 @@ def load(name: str, dir: str, cache_dir: str) -> Corpus:  # the fields of config
     if name == "synthetic":
         return _synthetic(dir, cache_dir)
     if name.startswith("tfds:") and name != "tfds:":
-        from emoflax.corpora import from_tfds  # brings in tensorflow-datasets: seconds, and audio libraries
+        from emoflax.corpora import from_tfds  # imports tensorflow-datasets, which takes seconds, and audio libraries
 
         return from_tfds.load(name.removeprefix("tfds:"), dir, cache_dir)
     raise UserError(f"--config.data.corpus={name} is not known; allowed are {', '.join(NAMES)}.")
@@ -60,19 +60,19 @@ def _auto(dir: str, cache_dir: str) -> Corpus:
             return ravdess.load(dir, cache_dir)
         except UserError as error:
             raise UserError(
-                f"{error} (--config.data.corpus=auto takes --config.data.dir for RAVDESS; name the corpus if it is "
+                f"{error} (--config.data.corpus=auto expects RAVDESS in --config.data.dir; name the corpus if it is "
                 f"another: {', '.join(NAMES[2:])}.)"
             ) from error
     try:
-        return ravdess.load("", cache_dir, answer_s=AUTO_ANSWER_S)
+        return ravdess.load("", cache_dir, response_s=AUTO_RESPONSE_S)
     except UnreachableError as error:
         reason = textwrap.fill(str(error), 96, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
         logging.warning(_BANNER.format(line="*" * 96, reason=reason))
     corpus = _synthetic("", cache_dir)
-    return dataclasses.replace(corpus, notice=f"stand-in for RAVDESS, which could not be had: {corpus.notice}")
+    return dataclasses.replace(corpus, notice=f"stand-in for RAVDESS, which is not available: {corpus.notice}")
 
 
 def _synthetic(dir: str, cache_dir: str) -> Corpus:
-    from emoflax.corpora import synthetic  # writes its recordings: brings in soundfile
+    from emoflax.corpora import synthetic  # writes its recordings
 
     return synthetic.load(dir, cache_dir)

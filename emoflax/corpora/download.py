@@ -1,4 +1,4 @@
-"""Fetch one published file over HTTP: resumed after a broken connection, checked, and never half there."""
+"""Download one published file over HTTP: resumed after a broken connection, checked, complete or not there."""
 
 import errno
 import hashlib
@@ -16,28 +16,28 @@ from tqdm import tqdm
 
 from emoflax.errors import UserError
 
-READ_TIMEOUT_S = 30.0  # silence on an open connection that counts as broken
+READ_TIMEOUT_S = 30.0  # an open connection that sends nothing for so long counts as broken
 FRUITLESS_TRIES = 5  # tries in a row that bring no new byte
 BACKOFF_S = 1.0  # pause before the second try; doubles with each further one
 CHUNK_BYTES = 1 << 18
 
 
 class UnreachableError(UserError):
-    """The network or the server cannot give the file now; nothing is wrong with what the user asked for."""
+    """The network or the server cannot deliver the file now; the user's settings are correct."""
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The error to raise where the cache could not be written (full disk, no permission)."""
     return UserError(
-        f"Cannot write {path}: {error.strerror or error}. Free some space or mend the permissions, "
+        f"Cannot write {path}: {error.strerror or error}. Free some space or correct the permissions, "
         "or set --config.data.cache_dir to a folder on another disk."
     )
 
 
-def fetch(url: str, path: Path, size_bytes: int, md5: str, answer_s: float = 30.0) -> Path:
+def fetch(url: str, path: Path, size_bytes: int, md5: str, response_s: float = 30.0) -> Path:
     """Download `url` to `path`, through `path` + '.part', which a later call continues where it ended.
 
-    answer_s: longest wait for the server's first answer, name look-up included.
+    response_s: longest wait for the server's response, name look-up included.
 
     Raises UnreachableError when the server cannot be reached or keeps breaking off, UserError when what arrives has
     another size or md5 (the partial file is deleted) or cannot be written.
@@ -50,27 +50,27 @@ def fetch(url: str, path: Path, size_bytes: int, md5: str, answer_s: float = 30.
         part.touch()
     except OSError as error:
         raise cannot_write(part, error) from error
-    _fill(url, part, size_bytes, answer_s)
+    _fill(url, part, size_bytes, response_s)
     with open(part, "rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != md5:
+        actual = hashlib.file_digest(file, "md5").hexdigest()
+    if actual != md5:
         part.unlink()
         raise UserError(
-            f"What {url} sent has md5 {found} where {md5} is expected. It was deleted; run the command again, "
+            f"The file from {url} has md5 {actual} instead of {md5}. It was deleted; run the command again, "
             "or download the file by hand."
         )
     os.replace(part, path)
     return path
 
 
-def _fill(url: str, part: Path, size_bytes: int, answer_s: float) -> None:
-    """Ask for the missing rest again and again until the partial file is whole, or no try brings anything new."""
-    longest, fruitless, ever_answered = part.stat().st_size, 0, False
+def _fill(url: str, part: Path, size_bytes: int, response_s: float) -> None:
+    """Request the missing rest until the partial file is complete, or several tries in a row bring nothing new."""
+    longest, fruitless, ever_responded = part.stat().st_size, 0, False
     with tqdm(total=size_bytes, unit="B", unit_scale=True, desc=part.stem) as bar:
         while part.stat().st_size < size_bytes:
-            answered, problem = _try_once(url, part, size_bytes, answer_s, bar)
-            ever_answered |= answered
-            if not ever_answered:  # off line: no patience, the user is waiting
+            responded, problem = _try_once(url, part, size_bytes, response_s, bar)
+            ever_responded |= responded
+            if not ever_responded:  # without a network, do not keep the user waiting
                 raise UnreachableError(f"{url} cannot be reached ({problem}).")
             have = part.stat().st_size
             fruitless = 0 if have > longest else fruitless + 1
@@ -84,55 +84,55 @@ def _fill(url: str, part: Path, size_bytes: int, answer_s: float) -> None:
                 time.sleep(BACKOFF_S * 2**fruitless)
 
 
-def _try_once(url: str, part: Path, size_bytes: int, answer_s: float, bar: tqdm) -> tuple[bool, str]:
-    """One request for what is missing. Returns (the server answered, what went wrong if the file is still short)."""
-    answered = False
+def _try_once(url: str, part: Path, size_bytes: int, response_s: float, bar: tqdm) -> tuple[bool, str]:
+    """One request for the missing rest. Returns (whether the server responded, the problem if any is still missing)."""
+    responded = False
     try:
-        with _ask(url, part.stat().st_size, answer_s) as response:
-            answered = True
+        with _request(url, part.stat().st_size, response_s) as response:
+            responded = True
             _receive(response, url, part, size_bytes, bar)
         return True, "the connection ended early"
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the partial file fits nothing that is there: start anew
+        if error.code == 416:  # the partial file does not match the server's: start again
             part.write_bytes(b"")
-        elif error.code < 500 and error.code != 429:  # asking again would change nothing
-            raise UnreachableError(f"{url} cannot be had: the server answers '{error}'.") from error
+        elif error.code < 500 and error.code != 429:  # a second request would give the same
+            raise UnreachableError(f"{url} cannot be downloaded: the server responds '{error}'.") from error
         return True, str(error)
     except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and TLS errors are OSErrors
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        return answered, str(reason) or type(reason).__name__
+        return responded, str(reason) or type(reason).__name__
 
 
-def _ask(url: str, have_bytes: int, answer_s: float) -> http.client.HTTPResponse:
-    """Send the request, asking only for what is missing, and wait at most answer_s in all for the answer.
+def _request(url: str, have_bytes: int, response_s: float) -> http.client.HTTPResponse:
+    """Request the missing bytes and wait at most response_s in all for the response.
 
     urlopen's own timeout bounds neither the name look-up nor the sum over a host's addresses, which without a
-    network can take minutes; hence the thread, a daemon so that it cannot hold up the program's end.
+    network can take minutes; hence the thread, a daemon so that it does not delay the program's end.
     """
     headers = {"User-Agent": "emoflax"}
     if have_bytes:
         headers["Range"] = f"bytes={have_bytes}-"
     request = urllib.request.Request(url, headers=headers)
-    answers: queue.Queue = queue.Queue()
+    responses: queue.Queue = queue.Queue()
 
-    def ask() -> None:
+    def send() -> None:
         try:
-            answers.put(urllib.request.urlopen(request, timeout=READ_TIMEOUT_S))
+            responses.put(urllib.request.urlopen(request, timeout=READ_TIMEOUT_S))
         except Exception as error:  # raised again below, in the thread that waits
-            answers.put(error)
+            responses.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=send, daemon=True).start()
     try:
-        answer = answers.get(timeout=answer_s)
+        response = responses.get(timeout=response_s)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {answer_s:g} s") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        raise TimeoutError(f"no response within {response_s:g} s") from None
+    if isinstance(response, Exception):
+        raise response
+    return response
 
 
 def _receive(response: http.client.HTTPResponse, url: str, part: Path, size_bytes: int, bar: tqdm) -> None:
-    """Append the response to the partial file; from the start where the server ignores the range asked for."""
+    """Append the response to the partial file; from the start where the server ignores the requested range."""
     have = part.stat().st_size
     if response.status != 206:
         have = 0
@@ -159,7 +159,7 @@ def _open(part: Path, mode: str) -> io.FileIO:
 
 
 def _write(file: io.FileIO, chunk: bytes, part: Path) -> None:
-    """Write all of the chunk; its own try, since a full disk must not be taken for a broken connection."""
+    """Write all of the chunk; with a try of its own, since a full disk must not count as a broken connection."""
     try:
         if file.write(chunk) < len(chunk):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -170,6 +170,6 @@ def _write(file: io.FileIO, chunk: bytes, part: Path) -> None:
 def _wrong_size(url: str, part: Path, got_bytes: int, size_bytes: int) -> UserError:
     part.unlink()
     return UserError(
-        f"{url} sends {got_bytes} bytes or more where {size_bytes} are expected: a changed file, or a proxy's own "
-        "page. Nothing of it was kept; download the file by hand."
+        f"{url} sends {got_bytes} bytes or more where {size_bytes} are expected: a changed file, or a page of "
+        "a proxy. Nothing of it was kept; download the file by hand."
     )

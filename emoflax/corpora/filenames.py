@@ -1,4 +1,4 @@
-"""Corpora whose file names tell everything: CREMA-D, TESS, SAVEE and EmoDB, one entry of CORPORA each."""
+"""Corpora described by their file names: CREMA-D, TESS, SAVEE and EmoDB, one entry of CORPORA each."""
 
 import dataclasses
 import re
@@ -123,29 +123,29 @@ CORPORA = {
 
 
 def load(name: str, folder: str, cache_dir: str) -> Corpus:
-    """The corpus `name` of CORPORA from the recordings under `folder`, whatever folders they lie in.
+    """The corpus `name` of CORPORA from the recordings under `folder`, in whatever folders they are.
 
     Identical doubles count once. Recordings with other names are left out, with a warning that counts them; so is a
     number of clips other than the published one. Raises UserError when no file is named as the corpus names them.
     """
-    del cache_dir  # every corpus is asked the same way
+    del cache_dir  # all loaders have the same arguments
     naming = CORPORA[name]
     place = scan.existing_folder(folder, f"the folder of {name}'s recordings (named like {naming.example})")
     paths = scan.files(place)
     groups_of: dict[str, dict[str, str]] = {}
-    found = []
+    named = []
     for path in paths:
         if groups := _groups(naming, path):
             clip_id = naming.clip_id.format(**groups)
             groups_of[clip_id] = groups
-            found.append((clip_id, path))
-    if not found:
+            named.append((clip_id, path))
+    if not named:
         raise UserError(
-            f"None of the {len(paths)} audio files in {place} is named as {name} names them, like {naming.example}."
+            f"None of the {len(paths)} audio files in {place} has a name of {name}, such as {naming.example}."
         )
-    path_of = scan.one_of_each(found)
-    if len(paths) > len(found):
-        others = sorted(set(paths) - {path for _, path in found})
+    path_of = scan.one_of_each(named)
+    if len(paths) > len(named):
+        others = sorted(set(paths) - {path for _, path in named})
         logging.warning(
             "%d audio files in %s are not named like %s and are left out, such as %s.",
             *(len(others), place, naming.example, others[0]),

@@ -1,10 +1,10 @@
-"""The names that emotions go by, to tell a misspelt label from a new one."""
+"""Names of emotions, to distinguish a misspelt label from a new one."""
 
 import difflib
 import re
 from collections.abc import Mapping
 
-# One emotion per line. Several words of one line in one corpus mean the same class.
+# One emotion per line. Several words of one line in one corpus are the same class.
 _SAME = (
     "neutral neutrality",
     "calm calmness",
@@ -43,7 +43,7 @@ def normalise(label: str) -> str:
 
 
 def merged(counts: Mapping[str, int]) -> dict[str, str]:
-    """{label: name to use} for labels that name one emotion in two ways ('anger', 'angry'): the commoner name."""
+    """{label: name to use} for labels that name one emotion in two ways ('anger', 'angry'): the more frequent name."""
     names: dict[str, str] = {}
     for label in sorted(counts, key=lambda label: (-counts[label], label)):
         names.setdefault(EMOTION_OF.get(label, label), label)
@@ -51,25 +51,25 @@ def merged(counts: Mapping[str, int]) -> dict[str, str]:
 
 
 def typos(counts: Mapping[str, int]) -> dict[str, str]:
-    """{label: name that it may have been meant to be, or ''} for labels that look like slips of the pen.
+    """{label: its probable correct name, or ''} for labels that look like typing errors.
 
-    A label is free to be any word, in any language, as long as it is used like one: known emotions pass, and so does
-    an unknown word in several clips. A slip is an unknown word in a single clip; one close to a known emotion, where
-    that emotion is in the corpus too or the word is rare; or one close to a label at least ten times as common.
+    A label may be any word, in any language: known emotions are accepted, and so is an unknown word in several clips.
+    An unknown word counts as a typing error in a single clip; if it is close to a known emotion, and that emotion is in
+    the corpus or the word is rare; or if it is close to a label at least ten times as frequent.
     """
     present = {EMOTION_OF.get(label) for label in counts}
-    slips = {}
+    errors = {}
     for label in sorted(set(counts) - EMOTION_OF.keys()):
         known = _nearest(label, EMOTION_OF)
-        commoner = _nearest(label, [other for other in counts if counts[other] >= 10 * counts[label]])
+        more_frequent = _nearest(label, [other for other in counts if counts[other] >= 10 * counts[label]])
         if known and (EMOTION_OF[known] in present or counts[label] < FEW_CLIPS):
-            slips[label] = known
-        elif commoner or counts[label] == 1:
-            slips[label] = commoner
-    return slips
+            errors[label] = known
+        elif more_frequent or counts[label] == 1:
+            errors[label] = more_frequent
+    return errors
 
 
 def _nearest(label: str, names: Mapping[str, str] | list[str]) -> str:
-    """The name one or two letters away, or ''. 'class1' and 'class2' are not near: their digits tell them apart."""
+    """The name one or two letters away, or ''. 'class1' and 'class2' differ in digits, so they are not close."""
     near = difflib.get_close_matches(label, list(names), n=1, cutoff=0.75)
     return near[0] if near and re.sub(r"\d", "", near[0]) != re.sub(r"\d", "", label) else ""

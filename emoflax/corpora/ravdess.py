@@ -1,7 +1,7 @@
 """RAVDESS, the speech part: 1440 clips, 24 actors, 8 emotions (Livingstone & Russo 2018, PLoS ONE 13(5): e0196391).
 
 Read from the publisher's WAV tree (or FLAC copies of it), from the Kaggle folder that holds every clip twice, from
-the publisher's zip, or downloaded. A file's name tells everything, wherever the file lies:
+the publisher's zip, or downloaded. A file's name describes the clip, in whatever folder it is:
 modality-channel-emotion-intensity-statement-repetition-actor, e.g. 03-01-05-02-01-01-12.wav.
 """
 
@@ -31,7 +31,7 @@ LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "sur
 STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
 _NAME = re.compile(r"\d\d(-\d\d){6}")
 _OWN_FOLDER = "ravdess_wav"
-_MARK = "source.sha256"  # file in the own folder: what the zip held that it was made of
+_MARK = "source.sha256"  # file in that folder: fingerprint of the zip that it was unpacked from
 _AGAIN = "Unpack or download it again."
 _WANTED = "the RAVDESS speech folder (Actor_01 ... Actor_24) or Audio_Speech_Actors_01-24.zip"
 
@@ -50,16 +50,16 @@ def _published_ids() -> frozenset[str]:
 PUBLISHED_IDS = _published_ids()
 
 
-def load(folder: str, cache_dir: str, answer_s: float = 30.0) -> Corpus:
+def load(folder: str, cache_dir: str, response_s: float = 30.0) -> Corpus:
     """All 1440 clips.
 
     folder: the folder or zip file that holds them; '' takes `cache_dir`'s copy, which is downloaded when missing.
-    answer_s: how long to wait for the publisher's server to answer at all.
+    response_s: longest wait for the publisher's server to respond.
 
-    Raises UserError when the corpus is not whole, and its subclass UnreachableError when it cannot be downloaded.
+    Raises UserError when the corpus is incomplete, and its subclass UnreachableError when it cannot be downloaded.
     """
     cache = Path(cache_dir).expanduser()
-    place = _given(folder, cache) if folder else _own_copy(cache, answer_s)
+    place = _given(folder, cache) if folder else _own_copy(cache, response_s)
     paths = scan.files(place)
     clips = _clips(paths)
     if not clips:
@@ -67,7 +67,7 @@ def load(folder: str, cache_dir: str, answer_s: float = 30.0) -> Corpus:
         raise UserError(f"No RAVDESS speech clip is in {place}{other}. Set --config.data.dir to {_WANTED}.")
     by_id = scan.one_of_each(clips)
     own = place == cache / _OWN_FOLDER
-    _refuse_incomplete(by_id, f"Delete {place}: the next run makes it anew." if own else _AGAIN, place)
+    _refuse_incomplete(by_id, f"Delete {place}: the next run unpacks it again." if own else _AGAIN, place)
     if len(paths) > len(clips):
         count = len(paths) - len(clips)
         logging.warning("%d audio files in %s are not RAVDESS speech clips and are ignored.", count, place)
@@ -86,7 +86,7 @@ def _clips(paths: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _instead(paths: Iterable[str]) -> str:
-    """What else of RAVDESS is there: people download the songs or the videos by mistake."""
+    """Describes other parts of RAVDESS in a folder: songs or videos downloaded by mistake."""
     stems = (Path(path).stem for path in paths)
     codes = {stem[:5] for stem in stems if _NAME.fullmatch(stem)}
     kinds = []
@@ -99,27 +99,27 @@ def _instead(paths: Iterable[str]) -> str:
 
 def _refuse_incomplete(ids: Iterable[str], remedy: str, where: Path) -> None:
     """Raise UserError unless these are exactly the 1440 published clips."""
-    found = set(ids)
-    if unknown := sorted(found - PUBLISHED_IDS):
+    present = set(ids)
+    if unknown := sorted(present - PUBLISHED_IDS):
         raise UserError(
-            f"{where} holds {len(unknown)} clips that RAVDESS does not have, such as {', '.join(unknown[:3])}. "
+            f"{where} has {len(unknown)} clips that are not in RAVDESS, such as {', '.join(unknown[:3])}. "
             "Move them elsewhere; for a corpus of your own use --config.data.corpus=manifest."
         )
-    missing = sorted(PUBLISHED_IDS - found)
+    missing = sorted(PUBLISHED_IDS - present)
     if not missing:
         return
-    absent = sorted({clip_id[:8] for clip_id in missing} - {clip_id[:8] for clip_id in found})
+    absent = sorted({clip_id[:8] for clip_id in missing} - {clip_id[:8] for clip_id in present})
     single = [clip_id for clip_id in missing if clip_id[:8] not in absent]
     parts = [f"all 60 of {', '.join(absent[:5])}{' ...' * (len(absent) > 5)} ({len(absent)} actors)"] if absent else []
     if single:
         parts.append(f"{', '.join(single[:3])}{' ...' * (len(single) > 3)} ({len(single)} single clips)")
     raise UserError(
-        f"RAVDESS in {where} has {len(found)} of its 1440 clips of 24 actors. Missing: {'; '.join(parts)}. {remedy}"
+        f"RAVDESS in {where} has {len(present)} of its 1440 clips of 24 actors. Missing: {'; '.join(parts)}. {remedy}"
     )
 
 
 def _given(folder: str, cache_dir: Path) -> Path:
-    """The folder of clips that `config.data.dir` means: itself, or what its zip was unpacked to."""
+    """The folder of clips for `config.data.dir`: itself, or the folder that its zip is unpacked to."""
     place = Path(folder).expanduser()
     if not place.exists():
         raise UserError(f"--config.data.dir={folder} does not exist: set it to {_WANTED}.")
@@ -133,29 +133,29 @@ def _given(folder: str, cache_dir: Path) -> Path:
     return place
 
 
-def _own_copy(cache_dir: Path, answer_s: float) -> Path:
+def _own_copy(cache_dir: Path, response_s: float) -> Path:
     """The cache's folder of clips, made from the cache's zip, which is downloaded if need be."""
     folder, archive = cache_dir / _OWN_FOLDER, cache_dir / "downloads" / ZIP_NAME
     if folder.is_dir():
         return folder
     with _locked(cache_dir):
         if not archive.exists():
-            _download(archive, cache_dir, answer_s)
+            _download(archive, cache_dir, response_s)
     return _unzipped(archive, cache_dir)
 
 
-def _download(archive: Path, cache_dir: Path, answer_s: float) -> None:
+def _download(archive: Path, cache_dir: Path, response_s: float) -> None:
     try:
-        download.fetch(URL, archive, ZIP_BYTES, ZIP_MD5, answer_s)
+        download.fetch(URL, archive, ZIP_BYTES, ZIP_MD5, response_s)
     except download.UnreachableError as error:
         raise download.UnreachableError(
-            f"RAVDESS is neither in {cache_dir} nor to be downloaded: {error} Get {ZIP_NAME} by another way and set "
-            "--config.data.dir to it, or use --config.data.corpus=synthetic."
+            f"RAVDESS is neither in {cache_dir} nor can it be downloaded: {error} Get {ZIP_NAME} in another way and "
+            "set --config.data.dir to it, or use --config.data.corpus=synthetic."
         ) from error
 
 
 def _unzipped(archive_path: Path, cache_dir: Path) -> Path:
-    """Unpack the zip's speech clips into the cache, unless these very bytes are there already. Returns the folder."""
+    """Unpack the zip's speech clips into the cache, unless the same files are there already. Returns the folder."""
     folder = cache_dir / _OWN_FOLDER
     try:
         with zipfile.ZipFile(archive_path) as archive, _locked(cache_dir):
@@ -173,7 +173,7 @@ def _unzipped(archive_path: Path, cache_dir: Path) -> Path:
 
 
 def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], mark: str, folder: Path) -> None:
-    """All or nothing: the clips are written to a folder beside it that is renamed when it is whole."""
+    """All or nothing: the clips are written to a folder beside it, which is renamed when it is complete."""
     half = folder.with_name(folder.name + ".part")
     shutil.rmtree(half, ignore_errors=True)  # left by a killed run
     try:
@@ -185,7 +185,7 @@ def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], mark:
     except OSError as error:
         raise download.cannot_write(folder, error) from error
     finally:
-        shutil.rmtree(half, ignore_errors=True)  # after a failure: gives the disk space back
+        shutil.rmtree(half, ignore_errors=True)  # after a failure: frees the disk space
 
 
 def _members(archive: zipfile.ZipFile, archive_path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -198,13 +198,13 @@ def _members(archive: zipfile.ZipFile, archive_path: Path) -> dict[str, zipfile.
         if (first.CRC, first.file_size) != (info.CRC, info.file_size):
             raise UserError(f"{archive_path} holds two different files for {clip_id}: {first.filename} and {name}.")
     if not members:
-        raise UserError(f"No RAVDESS speech clip is in {archive_path}{_instead(names)}. It takes {_WANTED}.")
+        raise UserError(f"No RAVDESS speech clip is in {archive_path}{_instead(names)}. It must be {_WANTED}.")
     _refuse_incomplete(members, _AGAIN, archive_path)
     return members
 
 
 def _write_clips(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path) -> None:
-    """Write every clip under the name that its id gives, so that no path in the zip can lead out of the folder."""
+    """Write every clip under the name that its id gives, so that no path in the zip can point outside the folder."""
     for clip_id, info in tqdm(sorted(members.items()), desc=f"unpack {ZIP_NAME}", unit="clip"):
         target = folder / (clip_id + Path(info.filename).suffix.lower())
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ def _write_clips(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], 
 
 
 def _locked(cache_dir: Path) -> filelock.FileLock:
-    """Runs that share a cache wait for one another here instead of unpacking over each other."""
+    """A lock for runs that share a cache: they unpack one after the other."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

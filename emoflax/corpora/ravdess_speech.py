@@ -5,8 +5,8 @@
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=FOLDER_OR_NONE))
     source = builder.as_data_source(split="train")
 
-`features.Audio` and `dl_manager.extract` would need TensorFlow: the samples are a plain Tensor feature, and the archive
-is found, checked and opened by ravdess.py.
+`features.Audio` and `dl_manager.extract` would need TensorFlow: the samples are a plain Tensor feature, and ravdess.py
+finds, checks and opens the archive.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ _CITATION = """@article{livingstone2018ravdess,
 
 
 class RavdessSpeech(tfds.core.GeneratorBasedBuilder):
-    """1440 clips of 24 actors in one split, 'train': who tests on whom is the reader's choice."""
+    """1440 clips of 24 actors in one split, 'train'; test speakers are chosen by the user."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
-    # tfds looks there for checksums of downloads, of which it makes none here; finding out where "there" is takes
-    # importlib_resources, which tfds 4.9.10 does not install.
+    # The folder of download checksums, of which there are none; to find it, tfds 4.9.10 would need
+    # importlib_resources, which it does not install.
     code_path = None
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Optional: put {ravdess.ZIP_NAME}, or the folders Actor_01 to Actor_24, into manual_dir. "
@@ -63,14 +63,14 @@ class RavdessSpeech(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         try:
             folder = str(dl_manager.manual_dir)
-        except AssertionError as absent:  # how tfds says that manual_dir is empty or not there
+        except AssertionError as absent:  # raised by tfds where manual_dir is empty or not there
             logging.info("%s", absent)
             folder = ""
         corpus = ravdess.load(folder, str(dl_manager.download_dir))
         return {"train": self._generate_examples(corpus.clips)}
 
     def _generate_examples(self, clips: tuple[Clip, ...]) -> Iterator[tuple[str, dict]]:
-        import soundfile  # only preparing needs it, reading does not
+        import soundfile  # needed to prepare, not to read
 
         for clip in clips:
             samples, sample_rate_hz = soundfile.read(clip.path, dtype="int16", always_2d=True)

@@ -24,7 +24,7 @@ BANDWIDTHS_HZ = np.array([70.0, 100.0, 140.0, 220.0])
 
 @dataclasses.dataclass(frozen=True)
 class Manner:
-    """How something is said, relative to the speaker's own way of speaking."""
+    """A manner of speaking, relative to the speaker's own voice."""
 
     pitch_st: float  # mean pitch, semitones
     range_st: float  # size of the accents, semitones
@@ -38,7 +38,7 @@ class Manner:
 
 @dataclasses.dataclass(frozen=True)
 class Speaker:
-    """One made-up person."""
+    """One synthetic speaker."""
 
     f0_hz: float
     tract: float  # factor on the formants; 1 is an adult male's vocal tract
@@ -50,12 +50,12 @@ class Speaker:
 
 @dataclasses.dataclass(frozen=True)
 class Rhythm:
-    """When which syllable sounds; `[syllables]` and `[samples]`."""
+    """Timing of the syllables; `[syllables]` and `[samples]`."""
 
     begins_word: np.ndarray  # [syllables] bool
     starts: np.ndarray  # [syllables] sample at which each begins
     ends: np.ndarray
-    syllable: np.ndarray  # [samples] which syllable sounds
+    syllable: np.ndarray  # [samples] index of the syllable
     within: np.ndarray  # [samples] 0 to 1 inside each syllable
 
 
@@ -100,7 +100,7 @@ def _pitch(manner: Manner, speaker: Speaker, rhythm: Rhythm, rng: np.random.Gene
 
 def _glottis(f0_hz: np.ndarray, manner: Manner, rng: np.random.Generator) -> np.ndarray:
     """Derivative of the glottal flow, `[samples]`: Rosenberg's pulse, tilted, with breath while the glottis is open."""
-    from scipy.signal import lfilter  # imported here: half a second, and only making the corpus needs it
+    from scipy.signal import lfilter  # imported here: it takes half a second, and only generating the corpus needs it
 
     phase = np.cumsum(f0_hz / SAMPLE_RATE_HZ) % 1.0
     opening, closing = 0.4, 0.16

@@ -1,4 +1,4 @@
-"""The subword tokenizer of a Hugging Face folder, kept as one JSON text that shards and checkpoints carry along."""
+"""The subword tokenizer of a Hugging Face folder, as one JSON text that shards and checkpoints contain."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ def read(source: str) -> str:
     """The JSON of a folder's tokenizer.json, or one for BERT's WordPiece made from its vocab.txt.
 
     Args:
-      source: the folder, or such a JSON, which is given back.
+      source: the folder, or such a JSON, which is returned.
 
     Raises:
       UserError: the folder has neither, or they are damaged.
@@ -26,8 +26,8 @@ def read(source: str) -> str:
     whole, words = (pathlib.Path(source) / name for name in ("tokenizer.json", "vocab.txt"))
     if not whole.is_file() and not words.is_file():
         raise UserError(
-            f"there is neither {whole} nor {words.name} beside it. Nothing is downloaded: put the tokenizer files of "
-            "the model there, or set config.text.tokenizer='' for whole words"
+            f"there is neither {whole} nor {words.name} in its folder. Nothing is downloaded: put the tokenizer files "
+            "of the model there, or set config.text.tokenizer='' for whole words"
         )
     library = _tokenizers()
     try:

@@ -1,8 +1,8 @@
-"""Contours of the voice beside the mel bands: pitch, harmonicity, formants and slopes that mel bands blur.
+"""Contours of the voice beside the mel bands: pitch, harmonicity, formants and slopes, which mel bands blur.
 
-The contours of `descriptors.py`, 10 ms apart, are averaged over the time of each frame of the log-mel. Those that mean
-something in voiced frames only are drawn on in straight lines through unvoiced ones, as pitch commonly is; 'voiced'
-says what share of the frame they were measured in.
+The contours of `descriptors.py`, 10 ms apart, are averaged over the time of each frame of the log-mel. Those defined in
+voiced frames only are interpolated linearly through unvoiced ones, as is usual for pitch; 'voiced' is the voiced share
+of the frame.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def contours(wave: np.ndarray, sample_rate_hz: int, hop_ms: float, frames: int) 
 
 
 def averaged(measured: Contours, hop_ms: float, frames: int) -> np.ndarray:
-    """What `describe` measured, as `contours` gives it."""
+    """The result of `describe`, averaged as in `contours`."""
     time = np.arange(len(measured.voiced))
     known = np.flatnonzero(measured.voiced) if measured.voiced.any() else time
     lines = measured.always | {"voiced": measured.voiced.astype(float)}

@@ -1,6 +1,6 @@
 """Waveform -> contours: energy, spectrum, pitch, voice quality and formants every 10 ms. About 20 ms for a clip of 2 s.
 
-What is measured follows Eyben et al. 2016, "The Geneva Minimalistic Acoustic Parameter Set", and Schuller et al. 2013,
+The set follows Eyben et al. 2016, "The Geneva Minimalistic Acoustic Parameter Set", and Schuller et al. 2013,
 "The INTERSPEECH 2013 Computational Paralinguistics Challenge". Shape letters: T frames, K frequency bins, M mel bands,
 L lags, C pitch candidates.
 """
@@ -20,15 +20,15 @@ _F0_HZ = (60.0, 700.0)
 _CANDIDATES = 6  # pitch candidates of a frame
 _OCTAVE_COST, _JUMP_COST, _VOICING_COST, _VOICED = 0.02, 0.35, 0.14, 0.45  # Boersma 1993, section 5
 _FORMANT_HZ, _LPC_ORDER = 5_500.0, 11
-_FLOOR = 1e-10  # of powers: -100 dB under full scale
+_FLOOR = 1e-10  # of powers: 100 dB below full scale
 _ROLLOFFS = (0.25, 0.5, 0.75, 0.9)
 MELS, _CEPSTRA = 26, 15
 
 
 @dataclasses.dataclass(frozen=True)
 class Contours:
-    """`always`: float64 [frames] by name, of every frame; `voice`: those that mean something in voiced frames only;
-    `voiced`: bool [frames], which these are."""
+    """`always`: float64 [frames] by name, defined in every frame; `voice`: those defined in voiced frames only;
+    `voiced`: bool [frames]."""
 
     always: dict[str, np.ndarray]
     voice: dict[str, np.ndarray]
@@ -106,7 +106,7 @@ def _shape(power_TxK: np.ndarray, frequency_K: np.ndarray) -> dict[str, np.ndarr
     width = np.sqrt((share * offset**2).sum(1)) + 1.0
     cumulative = np.cumsum(share, axis=1)
     db = _db(power_TxK)
-    found = {
+    values = {
         "centroid": np.log2(centroid + 50),
         "bandwidth": np.log2(width),
         "spectral_skew": (share * offset**3).sum(1) / width**3,
@@ -123,8 +123,8 @@ def _shape(power_TxK: np.ndarray, frequency_K: np.ndarray) -> dict[str, np.ndarr
         "slope_0_5000": _slope(db, frequency_K, 0, 5000),
     }
     for part in _ROLLOFFS:
-        found[f"rolloff_{part * 100:.0f}"] = np.log2(frequency_K[(cumulative < part).sum(1)] + 50)
-    return found
+        values[f"rolloff_{part * 100:.0f}"] = np.log2(frequency_K[(cumulative < part).sum(1)] + 50)
+    return values
 
 
 def _between(frequency_K: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
@@ -132,7 +132,7 @@ def _between(frequency_K: np.ndarray, low_hz: float, high_hz: float) -> np.ndarr
 
 
 def _balance(power_TxK, frequency_K, low: tuple[float, float], high: tuple[float, float]) -> np.ndarray:
-    """Level of the higher band over that of the lower one, dB."""
+    """Level of the higher band relative to the lower one, dB."""
     above, below = (power_TxK[:, _between(frequency_K, *band)].sum(1) for band in (high, low))
     return _db(above) - _db(below)
 
@@ -219,16 +219,16 @@ def _formants(power_TxK: np.ndarray, frequency_K: np.ndarray, voiced: np.ndarray
     """First three formants and their bandwidths, Hz, by selective linear prediction (Makhoul 1975), voiced frames."""
     hz = frequency_K[frequency_K <= _FORMANT_HZ]
     emphasised = power_TxK[voiced][:, : len(hz)] * (1 + (hz / 50) ** 2)  # +6 dB per octave
-    found = np.tile(np.array([500.0, 1500, 2500, 100, 100, 100]), (len(voiced), 1))
+    values = np.tile(np.array([500.0, 1500, 2500, 100, 100, 100]), (len(voiced), 1))
     if len(emphasised):
         place, width = _resonances(emphasised, 2 * hz[-1])
         place = np.where((place > 150) & (width < 700), place, np.inf)
         order = np.argsort(place, axis=1)[:, :3]
         measured = np.concatenate([np.take_along_axis(place, order, 1), np.take_along_axis(width, order, 1)], axis=1)
         good = np.tile(np.isfinite(measured[:, :3]), 2)
-        found[voiced] = np.where(good, measured, found[voiced])
+        values[voiced] = np.where(good, measured, values[voiced])
     names = [f"{name}_{i}" for name in ("formant", "bandwidth") for i in (1, 2, 3)]
-    return dict(zip(names, found.T, strict=True))
+    return dict(zip(names, values.T, strict=True))
 
 
 def _resonances(power_TxK: np.ndarray, sample_rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +246,7 @@ def _resonances(power_TxK: np.ndarray, sample_rate_hz: float) -> tuple[np.ndarra
 def _harmonics(
     db_TxK: np.ndarray, f0: np.ndarray, sample_rate_hz: int, formants: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Level of the first harmonic over the second, the third, and those at the formants, dB: breathy or tense."""
+    """Level of the first harmonic relative to the second, the third and those at the formants, dB: breathy or tense."""
     step = sample_rate_hz / 2 / (db_TxK.shape[1] - 1)
 
     def level(hz: np.ndarray) -> np.ndarray:

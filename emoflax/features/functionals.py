@@ -1,8 +1,8 @@
 """Waveform -> one vector per clip: statistics over time of prosody, spectrum and voice quality.
 
-Each contour of `descriptors.py` is summed up by its distribution, its course from beginning to end, and its peaks; a
-few numbers for rhythm and modulation are added. Nothing is learned and no other clip is looked at. About 35 ms for a
-clip of 2 s.
+Each contour of `descriptors.py` is described by its distribution, its course from beginning to end, and its peaks; a
+few numbers for rhythm and modulation are added. Nothing is learned, and no other clip has an influence. About 35 ms for
+a clip of 2 s.
 """
 
 from collections.abc import Iterable
@@ -23,11 +23,11 @@ _SMOOTHING = np.hanning(9)[1:-1] / np.hanning(9).sum()  # 70 ms
 _MODULATION_HZ = (0.5, 1, 2, 4, 8, 16, 32)
 _BANDS = ((0, 4), (4, 9), (9, 14), (14, 20), (20, MELS))  # of mel bands, whose modulation is measured
 _DEPTHS_DB = (6, 10, 15, 20, 30)
-_FEW = 4  # with fewer voiced frames, all frames stand in for them
+_FEW = 4  # with fewer voiced frames, all frames are used instead
 
 
 def check(sample_rate_hz: int, statistics: bool, kernels: int) -> None:
-    """Raises UserError for a sample rate at which voices lose what is measured, and where nothing is to be."""
+    """Raises UserError for a sample rate too low for these measurements, and for settings without any functional."""
     if kernels < 0 or not (statistics or kernels):
         raise UserError("--config.functionals.kernels must be 0 or more, and not 0 without functionals.statistics.")
     lowest_hz = _LOWEST_RATE_HZ if not kernels else 2 * round(MEL["fmax_hz"])
@@ -50,7 +50,7 @@ def of_recording(
 
     Args:
       statistics, kernels: see `functionals`.
-      speeds: the recording is heard as many times as fast, pitch and formants with it, as by another, smaller speaker.
+      speeds: one row each: the recording resampled to play this many times as fast, with higher pitch and formants.
 
     Raises:
       UserError: the recording cannot be used.
@@ -68,15 +68,15 @@ def functionals(
 
     Args:
       statistics: whether statistics of the contours are among them.
-      kernels: how many random convolutions' statistics are.
+      kernels: number of random convolutions whose statistics are.
     """
     contours = describe(wave, sample_rate_hz)
-    found = {}
+    values = {}
     if statistics:
-        found |= _of_contours(contours) | _rhythm(contours) | _modulation(contours)
+        values |= _of_contours(contours) | _rhythm(contours) | _modulation(contours)
     if kernels:
-        found |= kernel_statistics(wave, sample_rate_hz, contours, kernels)
-    return np.fromiter(found.values(), np.float32, len(found)), tuple(found)
+        values |= kernel_statistics(wave, sample_rate_hz, contours, kernels)
+    return np.fromiter(values.values(), np.float32, len(values)), tuple(values)
 
 
 def _of_contours(contours: Contours) -> dict[str, float]:
@@ -90,28 +90,28 @@ def _of_contours(contours: Contours) -> dict[str, float]:
     step_TxL = np.diff(voice_TxL, axis=0)[np.diff(times) == 1]
     if not len(step_TxL):
         step_TxL = np.zeros((1, len(voice)))
-    found = _named(always, "", _spread(x_TxL) | _course(x_TxL, np.arange(len(x_TxL))) | _peaks(x_TxL))
-    found |= _named(always, "@voiced", _spread(x_TxL[times]))
-    found |= _named(voice, "@voiced", _spread(voice_TxL) | _course(voice_TxL, times))
-    return found | _named(voice, "@step", _spread(step_TxL))  # jitter and shimmer from one frame to the next
+    values = _named(always, "", _spread(x_TxL) | _course(x_TxL, np.arange(len(x_TxL))) | _peaks(x_TxL))
+    values |= _named(always, "@voiced", _spread(x_TxL[times]))
+    values |= _named(voice, "@voiced", _spread(voice_TxL) | _course(voice_TxL, times))
+    return values | _named(voice, "@step", _spread(step_TxL))  # jitter and shimmer from one frame to the next
 
 
 def _named(contours: Iterable[str], suffix: str, statistics: dict[str, np.ndarray]) -> dict[str, float]:
     return {
         f"{contour}{suffix}.{name}": float(value)
-        for name, values in statistics.items()
-        for contour, value in zip(contours, values, strict=True)
+        for name, row in statistics.items()
+        for contour, value in zip(contours, row, strict=True)
     }
 
 
 def _spread(x_TxL: np.ndarray) -> dict[str, np.ndarray]:
-    """What does not depend on the order of frames."""
+    """Statistics that do not depend on the order of frames."""
     mean, std = x_TxL.mean(0), x_TxL.std(0)
     z_TxL = (x_TxL - mean) / (std + 1e-6)
     p = dict(zip(_PERCENTILES, np.percentile(x_TxL, _PERCENTILES, axis=0), strict=True))
-    found = {"mean": mean, "std": std, "skew": (z_TxL**3).mean(0), "kurtosis": np.log((z_TxL**4).mean(0) + 1)}
-    found |= {"magnitude": np.abs(x_TxL).mean(0)} | {f"p{share}": value for share, value in p.items()}
-    return found | {"range": p[99] - p[1], "iqr": p[75] - p[25], "upper": p[75] - p[50], "lower": p[50] - p[25]}
+    values = {"mean": mean, "std": std, "skew": (z_TxL**3).mean(0), "kurtosis": np.log((z_TxL**4).mean(0) + 1)}
+    values |= {"magnitude": np.abs(x_TxL).mean(0)} | {f"p{share}": value for share, value in p.items()}
+    return values | {"range": p[99] - p[1], "iqr": p[75] - p[25], "upper": p[75] - p[50], "lower": p[50] - p[25]}
 
 
 def _course(x_TxL: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
@@ -121,7 +121,7 @@ def _course(x_TxL: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
     basis = np.stack([np.ones_like(u), u, u**2 - (u**2).mean()], 1)
     weight, *_ = np.linalg.lstsq(basis, x_TxL, rcond=None)
     centred = x_TxL - x_TxL.mean(0)
-    found = {
+    values = {
         "slope": weight[1],
         "slope_per_s": weight[1] / max(HOP_S, np.ptp(times) * HOP_S),
         "curve": weight[2],
@@ -131,19 +131,19 @@ def _course(x_TxL: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
         "where_min": x_TxL.argmin(0) / frames,
     }
     phase = np.pi * (np.arange(frames) + 0.5) / frames
-    found |= {f"cosine{k}": np.cos(k * phase) @ centred / frames for k in _COSINES}
+    values |= {f"cosine{k}": np.cos(k * phase) @ centred / frames for k in _COSINES}
     edges = np.linspace(0, frames, _PARTS + 1).round().astype(int)
     for part, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
         start = min(start, frames - 1)
-        found[f"part{part}"] = x_TxL[start : max(stop, start + 1)].mean(0)
-    return found
+        values[f"part{part}"] = x_TxL[start : max(stop, start + 1)].mean(0)
+    return values
 
 
 def _peaks(x_TxL: np.ndarray) -> dict[str, np.ndarray]:
     """Share of time above levels; of the smoothed contour, rate and heights of local maxima, and rises and falls."""
     frames = len(x_TxL)
     low, high = np.percentile(x_TxL, (1, 99), axis=0)
-    found = {f"above{share * 100:.0f}": (x_TxL > low + share * (high - low)).mean(0) for share in _LEVELS}
+    values = {f"above{share * 100:.0f}": (x_TxL > low + share * (high - low)).mean(0) for share in _LEVELS}
     padded = np.pad(x_TxL, ((3, 3), (0, 0)), mode="edge")
     smooth = sum(weight * padded[i : i + frames] for i, weight in enumerate(_SMOOTHING))
     centred, step = smooth - smooth.mean(0), np.diff(smooth, axis=0)
@@ -152,7 +152,7 @@ def _peaks(x_TxL: np.ndarray) -> dict[str, np.ndarray]:
     height = np.where(top, centred[1:-1], 0).sum(0) / count
     variance = np.where(top, (centred[1:-1] - height) ** 2, 0).sum(0) / count
     rising, falling = step > 0, step < 0
-    return found | {
+    return values | {
         "peaks_per_s": top.sum(0) / (frames * HOP_S),
         "peak_height": height,
         "peak_spread": np.sqrt(variance),
@@ -168,12 +168,12 @@ def _rhythm(contours: Contours) -> dict[str, float]:
     seconds = len(voiced) * HOP_S
     change = np.flatnonzero(np.diff(np.concatenate([[0], voiced, [0]])))
     begin, end = change[::2], change[1::2]
-    found = {"log_duration": np.log(seconds), "voiced_share": voiced.mean(), "stretches_per_s": len(begin) / seconds}
+    values = {"log_duration": np.log(seconds), "voiced_share": voiced.mean(), "stretches_per_s": len(begin) / seconds}
     for name, lengths in (("voiced", end - begin), ("unvoiced", begin[1:] - end[:-1])):
         length_s = lengths * HOP_S if len(lengths) else np.zeros(1)
         for statistic in (np.mean, np.std, np.max, np.median):
-            found[f"{name}_{statistic.__name__}_s"] = statistic(length_s)
-    return found | {f"within_{depth}_db": (level > level.max() - depth).mean() for depth in _DEPTHS_DB}
+            values[f"{name}_{statistic.__name__}_s"] = statistic(length_s)
+    return values | {f"within_{depth}_db": (level > level.max() - depth).mean() for depth in _DEPTHS_DB}
 
 
 def _modulation(contours: Contours) -> dict[str, float]:
@@ -184,10 +184,10 @@ def _modulation(contours: Contours) -> dict[str, float]:
     lines |= {f"band{i}": mel_TxM[:, low:high].mean(1) for i, (low, high) in enumerate(_BANDS)}
     x_TxL = np.stack(list(lines.values()), 1)
     x_TxL = (x_TxL - x_TxL.mean(0)) * np.hanning(len(x_TxL))[:, None]
-    power = np.abs(scipy.fft.rfft(x_TxL, max(1024, len(x_TxL)), axis=0)) ** 2  # zeros up to 10 s
+    power = np.abs(scipy.fft.rfft(x_TxL, max(1024, len(x_TxL)), axis=0)) ** 2  # zero-padded to 10 s
     hz = np.linspace(0, 0.5 / HOP_S, len(power))
-    found = {}
+    values = {}
     for low, high in zip(_MODULATION_HZ[:-1], _MODULATION_HZ[1:], strict=True):
         share = power[(hz >= low) & (hz < high)].sum(0) / (power.sum(0) + 1e-9)
-        found |= {f"{line}.{low:g}hz": value for line, value in zip(lines, np.log(share + 1e-4), strict=True)}
-    return found
+        values |= {f"{line}.{low:g}hz": value for line, value in zip(lines, np.log(share + 1e-4), strict=True)}
+    return values

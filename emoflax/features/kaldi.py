@@ -1,6 +1,6 @@
 """Kaldi's log-mel filter bank, scaled as the Audio Spectrogram Transformer was trained on it (arXiv:2104.01778).
 
-Equal to what `transformers.ASTFeatureExtractor` makes of the clip, without its padding to 10 s.
+Equal to `transformers.ASTFeatureExtractor`, without its padding to 10 s.
 """
 
 import functools
@@ -17,12 +17,12 @@ MEAN, DEVIATION = -4.2677393, 4.5689974  # of AudioSet's log-mels; twice the dev
 def fbank(wave: np.ndarray, *, mels: int, fmin_hz: float, fmax_hz: float, **_) -> np.ndarray:
     """float32 [samples] at 16 kHz -> float32 [1 + (samples - 400) // 160, mels], about -1.3 to 1.
 
-    No frame reaches beyond the clip; what is shorter than a window is filled up with zeros.
+    No frame reaches beyond the clip; clips shorter than a window are padded with zeros.
     """
     wave = np.pad(wave.astype(np.float64), (0, max(0, WINDOW - len(wave))))
     frames = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP]
     frames = frames - frames.mean(axis=1, keepdims=True)
-    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)  # the first sample's neighbour is itself
+    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)  # the first sample is its own predecessor
     power = np.abs(np.fft.rfft((frames - PREEMPHASIS * before) * np.hanning(WINDOW), N_FFT)) ** 2
     cells = np.log(np.maximum(power @ _filters(mels, fmin_hz, fmax_hz), FLOOR))
     return ((cells - MEAN) / (2 * DEVIATION)).astype(np.float32)

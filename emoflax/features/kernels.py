@@ -1,4 +1,4 @@
-"""Statistics of random convolutions over a clip's log-mels and contours: functionals that nobody thought of.
+"""Statistics of random convolutions over a clip's log-mels and contours, as further functionals.
 
 Of each kernel's responses (`emoflax.audio.random_kernels`) over the clip: mean, deviation, and the share of time above
 three levels. About 8 ms for 2,000 kernels on a clip of 2 s.
@@ -26,13 +26,13 @@ def kernel_statistics(wave: np.ndarray, sample_rate_hz: int, measured: Contours,
     logmel_TxM = mel_db(wave, sample_rate_hz=sample_rate_hz, **MEL)
     x_TxF = np.concatenate([logmel_TxM, averaged(measured, MEL["hop_ms"], len(logmel_TxM))], axis=1)
     response_TxK = convolve(np.clip((x_TxF - _CENTRE) / _SCALE, -FAR, FAR), count)
-    found = {"mean": response_TxK.mean(0), "std": response_TxK.std(0)}
-    found |= {f"above{level:+g}": (response_TxK > level).mean(0) for level in _LEVELS}
-    return {f"kernel{i}.{name}": value for name, of in found.items() for i, value in enumerate(of.tolist())}
+    statistics = {"mean": response_TxK.mean(0), "std": response_TxK.std(0)}
+    statistics |= {f"above{level:+g}": (response_TxK > level).mean(0) for level in _LEVELS}
+    return {f"kernel{i}.{name}": value for name, row in statistics.items() for i, value in enumerate(row.tolist())}
 
 
 def convolve(x_TxF: np.ndarray, count: int) -> np.ndarray:
-    """float32 [frames, channels] -> responses [frames, count]; the first and the last frame go on beyond the ends."""
+    """float32 [frames, channels] -> responses [frames, count]; the outermost frames are repeated beyond the ends."""
     channel_FxK, tap_SxK, dilation_K = draw(count, MEL["mels"])
     mixed_TxK = x_TxF @ channel_FxK
     response_TxK = np.zeros_like(mixed_TxK)

@@ -1,8 +1,8 @@
-"""Speech to text, through a cache that lets no recording be transcribed twice.
+"""Speech to text, with a cache, so that no recording is transcribed twice.
 
-An engine is a file here and a line in `ENGINES`: a module with two functions. `locate_weights(model)` returns if that
-model's weights can be had and raises `WeightsUnavailable` if not; `load(text)` gives an object whose `texts(waves)`
-turns waveforms into transcripts. `transcribe_clips` runs an engine over a corpus.
+An engine is a module here and a line in `ENGINES`, with two functions: `locate_weights(model)` returns if that model's
+weights are available and raises `WeightsUnavailable` if not; `load(text)` returns an object whose `texts(waves)` turns
+waveforms into transcripts. `transcribe_clips` runs an engine over a corpus.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ ENGINES = {"openai-whisper": stt_openai, "faster-whisper": stt_faster}
 
 class Engine(Protocol):
     def texts(self, waves: Sequence[np.ndarray]) -> list[str]:
-        """Transcripts of waveforms (float32 [samples], 16 kHz, mono, any length): '' where nobody speaks.
+        """Transcripts of waveforms (float32 [samples], 16 kHz, mono, any length): '' where there is no speech.
 
         A wave's words do not depend on the other waves.
         """
@@ -32,16 +32,16 @@ def load(text: Mapping) -> Engine:
     """The engine that `config.text` describes (fields engine, whisper_model, language, prompt, beam).
 
     Raises:
-      UserError: unknown engine, model or language, weights that cannot be had (`WeightsUnavailable`) or are broken.
+      UserError: unknown engine, model or language, weights that are not available (`WeightsUnavailable`) or damaged.
     """
     return _module(text).load(text)
 
 
 def locate_weights(text: Mapping) -> None:
-    """Returns if `load` will find weights, on disk or by download; takes about 5 s at most.
+    """Returns if weights are on disk or can be downloaded; takes about 5 s at most.
 
     Raises:
-      WeightsUnavailable: neither; says which file to put where.
+      WeightsUnavailable: neither; the message names the file and its folder.
       UserError: no such engine, no such model, no such file.
     """
     _module(text).locate_weights(text["whisper_model"])
@@ -54,7 +54,7 @@ def _module(text: Mapping):
 
 
 def all_cached(clips: Sequence[Clip], text: Mapping, cache_dir: str) -> bool:
-    """Whether `transcribe_clips` would find every transcript in the cache, and so needs no weights."""
+    """Whether every transcript is in the cache, so that `transcribe_clips` needs no weights."""
     cache = TranscriptCache(cache_dir, text)
     return all(cache.find(clip) is not None for clip in clips)
 
@@ -65,7 +65,7 @@ def transcribe_clips(
     """Transcripts in the order of the clips, and why by clip id where there is None.
 
     `get_engine(text)` is called once, and not at all where every transcript is cached; the engine is dropped at the
-    end, so that training has its memory.
+    end, which frees its memory for training.
 
     At most `text.whisper_batch` recordings are in memory at a time. A killed run continues where it stopped.
 
@@ -93,19 +93,19 @@ def _transcribe_missing(
     rest = iter(missing)
     with tqdm(total=len(missing), desc="transcribing", unit="clip", disable=len(missing) < 2) as progress:
         while clips := list(islice(rest, text["whisper_batch"])):
-            heard = _listen(clips, failures)
-            new = {digest: wave for _, digest, wave in heard if cache.find_digest(digest) is None}
+            decoded = _decoded(clips, failures)
+            new = {digest: wave for _, digest, wave in decoded if cache.find_digest(digest) is None}
             words = {}
             if new:
                 engine = engine or get_engine(text)
                 words = dict(zip(new, engine.texts(list(new.values())), strict=True))
-            cache.add([(clip, digest, words.get(digest, cache.find_digest(digest))) for clip, digest, _ in heard])
+            cache.add([(clip, digest, words.get(digest, cache.find_digest(digest))) for clip, digest, _ in decoded])
             progress.update(len(clips))
 
 
-def _listen(clips: Sequence[Clip], failures: dict[str, str]) -> list[tuple[Clip, str, np.ndarray]]:
+def _decoded(clips: Sequence[Clip], failures: dict[str, str]) -> list[tuple[Clip, str, np.ndarray]]:
     """(clip, digest, float32 [samples] at 16 kHz) of every clip that can be read."""
-    heard = []
+    decoded = []
     for clip in clips:
         try:
             if clip.path is None:
@@ -114,12 +114,12 @@ def _listen(clips: Sequence[Clip], failures: dict[str, str]) -> list[tuple[Clip,
         except UserError as error:
             failures[clip.id] = str(error)
         else:
-            heard.append((clip, digest, wave))
-    return heard
+            decoded.append((clip, digest, wave))
+    return decoded
 
 
 def _waveform(clip: Clip) -> tuple[str, np.ndarray]:
-    """Digest of the decoded samples, and the same as Whisper wants them."""
+    """Digest of the decoded samples, and these at Whisper's sample rate."""
     from emoflax.features import decode  # libsndfile and soxr, which a text-only run does not need
 
     samples, rate_hz = decode.decode(clip.path, clip.start_s, clip.end_s)

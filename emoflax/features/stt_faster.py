@@ -1,4 +1,4 @@
-"""Speech to text by faster-whisper: the same models in CTranslate2, several times as fast. An optional install."""
+"""Speech to text by faster-whisper: the same models in CTranslate2, several times as fast. An optional dependency."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from absl import logging
 
 from emoflax.errors import UserError, WeightsUnavailable, optional
 from emoflax.features.stt_openai import WINDOW_SAMPLES, check_language
-from emoflax.pretrained import whisper_files as whisper_weights
+from emoflax.pretrained import whisper_files
 
 FILES = ("model.bin", "config.json", "tokenizer.json")  # and vocabulary.json or .txt
 
@@ -24,7 +24,7 @@ class FasterWhisperEngine:
         return [self._transcribe(wave) for wave in waves]
 
     def _transcribe(self, wave: np.ndarray) -> str:
-        # As in stt_openai: greedy or beams, never a second try at a higher temperature, windows on their own.
+        # As in stt_openai: greedy or beam search, no second try at a higher temperature, windows decoded independently.
         segments, _ = self.model.transcribe(
             wave, language=self.language, temperature=0.0, initial_prompt=self.prompt, beam_size=self.beam or 1,
             condition_on_previous_text=False, without_timestamps=len(wave) <= WINDOW_SAMPLES,
@@ -33,17 +33,17 @@ class FasterWhisperEngine:
 
 
 def locate_weights(model: str) -> None:
-    """Returns if `load` will find the weights, on disk or by download.
+    """Returns if the weights are on disk or can be downloaded.
 
     Raises:
-      WeightsUnavailable: neither; says which files to put where.
+      WeightsUnavailable: neither; the message names the files and their folder.
       UserError: faster-whisper is not installed; no such model, or a folder without a model.
     """
     faster_whisper = _import()
     if Path(model).is_dir():
         if missing := [name for name in FILES if not (Path(model) / name).is_file()]:
             raise UserError(
-                f"text.whisper_model={model} lacks {', '.join(missing)}: it is no folder of a CTranslate2 "
+                f"text.whisper_model={model} lacks {', '.join(missing)}: it is not the folder of a CTranslate2 "
                 "model with its tokenizer (ct2-transformers-converter --copy_files tokenizer.json)."
             )
         return
@@ -54,8 +54,8 @@ def locate_weights(model: str) -> None:
         )
     if _downloaded(model):
         return
-    url = f"https://huggingface.co/{faster_whisper.utils._MODELS[model]}"  # private, but the only place that knows
-    if obstacle := whisper_weights.why_unreachable(f"{url}/resolve/main/model.bin"):
+    url = f"https://huggingface.co/{faster_whisper.utils._MODELS[model]}"  # private, but nothing public has the address
+    if obstacle := whisper_files.why_unreachable(f"{url}/resolve/main/model.bin"):
         raise WeightsUnavailable(
             f"The weights of faster-whisper's {model} are not on this machine, and {url} cannot be reached "
             f"({obstacle}). Put {', '.join(FILES)} and vocabulary.* from there into a folder of their own and set "
@@ -72,7 +72,7 @@ def load(text: Mapping) -> FasterWhisperEngine:
     locate_weights(name)
     logging.info("Loading faster-whisper %s", name)
     try:
-        with whisper_weights.stall_timeout():
+        with whisper_files.stall_timeout():
             model = faster_whisper.WhisperModel(name, local_files_only=Path(name).is_dir() or _downloaded(name))
     except Exception as error:  # CTranslate2 and the tokenizer raise bare RuntimeError and Exception
         detail = (str(error).splitlines() or ["no details"])[0]

@@ -1,7 +1,7 @@
 """Speech to text by openai-whisper.
 
-whisper pulls in torch and takes about 3 s to import, so it is imported inside the functions that need it: a run whose
-transcripts are cached never pays for it.
+whisper imports torch, which takes about 3 s, so it is imported inside the functions that need it: a run whose
+transcripts are cached does without.
 """
 
 import pickle
@@ -11,11 +11,11 @@ import numpy as np
 from absl import logging
 
 from emoflax.errors import UserError
-from emoflax.pretrained import whisper_files as whisper_weights
+from emoflax.pretrained import whisper_files
 
 SAMPLE_RATE_HZ = 16_000
-WINDOW_SAMPLES = 30 * SAMPLE_RATE_HZ  # what Whisper's encoder hears at once; shorter clips are padded to it
-# Whisper's own rule for windows without speech (transcribe.py), where it would otherwise make words up.
+WINDOW_SAMPLES = 30 * SAMPLE_RATE_HZ  # input length of Whisper's encoder; shorter clips are padded to it
+# Whisper's own rule for windows without speech (transcribe.py), in which it would otherwise invent words.
 NO_SPEECH_PROBABILITY = 0.6
 NO_SPEECH_LOG_PROBABILITY = -1.0
 FIELD = "text.whisper_model"
@@ -26,8 +26,8 @@ class WhisperEngine:
 
     Attributes:
       model: the `whisper.Whisper` module, on the GPU where torch sees one.
-      language: code, or None: Whisper guesses it for every clip.
-      prompt: words that are said to have come before, or None.
+      language: code, or None: Whisper detects it for every clip.
+      prompt: text given as preceding context, or None.
       beam: width of the beam search, or None: greedy.
     """
 
@@ -39,7 +39,7 @@ class WhisperEngine:
         self.fp16 = model.device.type == "cuda"
 
     def texts(self, waves: Sequence[np.ndarray]) -> list[str]:
-        """Transcripts of waveforms (float32 [samples], 16 kHz, mono, any length): '' where nobody speaks.
+        """Transcripts of waveforms (float32 [samples], 16 kHz, mono, any length): '' where there is no speech.
 
         Waves of up to 30 s go through the model as one batch; a longer one goes alone, window by window.
         """
@@ -51,8 +51,8 @@ class WhisperEngine:
         import torch
         import whisper
 
-        # One by one: log_mel_spectrogram clips at 80 dB under the loudest value of all it is given, so in one call a
-        # clip's transcript would depend on its neighbours in the batch.
+        # One by one: log_mel_spectrogram clips at 80 dB below the loudest value of its input, so in one call a clip's
+        # transcript would depend on its neighbours in the batch.
         mels = [
             whisper.log_mel_spectrogram(whisper.pad_or_trim(wave), self.model.dims.n_mels, device=self.model.device)
             for wave in waves
@@ -61,15 +61,15 @@ class WhisperEngine:
             language=self.language, temperature=0.0, prompt=self.prompt, beam_size=self.beam,
             without_timestamps=True, fp16=self.fp16,
         )  # fmt: skip
-        # One clip at a time where beams are searched: with more, whisper 20250625 stops at a misshapen cross-attention
-        # (openai/whisper pull request 2197).
+        # One clip at a time with beam search: with more, whisper 20250625 fails in cross-attention (openai/whisper pull
+        # request 2197).
         groups = [[mel] for mel in mels] if self.beam else [mels]
         results = [result for group in groups for result in whisper.decode(self.model, torch.stack(group), options)]
         return [_spoken(result) for result in results]
 
     def _transcribe(self, wave: np.ndarray) -> str:
-        # With timestamps, which let the next window begin where the last whole sentence ended. Windows do not
-        # condition on each other's text: that is how Whisper falls into repeating itself.
+        # With timestamps, so that the next window begins where the last complete sentence ended. Windows are not
+        # conditioned on earlier text, because Whisper then tends to repeat itself.
         result = self.model.transcribe(
             wave, language=self.language, temperature=0.0, initial_prompt=self.prompt, beam_size=self.beam,
             fp16=self.fp16, condition_on_previous_text=False,
@@ -83,21 +83,21 @@ def _spoken(result) -> str:
 
 
 def locate_weights(model: str) -> None:
-    """See `whisper_weights.locate`. Raises NotInstalled where openai-whisper is missing."""
-    whisper_weights.openai_whisper()
-    whisper_weights.locate(model, FIELD)
+    """See `whisper_files.locate`. Raises NotInstalled where openai-whisper is missing."""
+    whisper_files.openai_whisper()
+    whisper_files.locate(model, FIELD)
 
 
 def load(text: Mapping) -> WhisperEngine:
     """See `stt.load`."""
-    whisper = whisper_weights.openai_whisper()
+    whisper = whisper_files.openai_whisper()
     from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
     name = text["whisper_model"]
     locate_weights(name)
     logging.info("Loading Whisper %s", name)
     try:
-        with whisper_weights.stall_timeout():
+        with whisper_files.stall_timeout():
             model = whisper.load_model(name)
     except (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         detail = (str(error).splitlines() or ["no details"])[0]
@@ -111,13 +111,13 @@ def load(text: Mapping) -> WhisperEngine:
 
 
 def check_language(language: str, known: Collection[str], multilingual: bool, model: str) -> str | None:
-    """The code that a model wants; None: it guesses for every clip. Raises UserError for one that it does not know."""
+    """The language code for a model; None: it detects each clip's language. Raises UserError for an unknown one."""
     if language and language not in known:
         raise UserError(
-            f"text.language={language!r} is unknown to Whisper; allowed are '' (guess), {', '.join(known)}."
+            f"text.language={language!r} is unknown to Whisper; allowed are '' (detect), {', '.join(known)}."
         )
     if not multilingual and language not in ("", "en"):
         raise UserError(
-            f"Whisper {model} knows English only, text.language is {language!r}; take a model without '.en'."
+            f"Whisper {model} transcribes English only, text.language is {language!r}; take a model without '.en'."
         )
     return (language or None) if multilingual else "en"

@@ -1,4 +1,4 @@
-"""What was heard in which recording: a cache that lets nothing be transcribed twice."""
+"""A cache of transcripts, so that no recording is transcribed twice."""
 
 import contextlib
 import hashlib
@@ -14,11 +14,11 @@ from emoflax.pretrained.whisper_files import sha256
 
 
 class TranscriptCache:
-    """`<cache_dir>/transcripts/<model>-<hash>.jsonl`: what one model, decoding in one way, heard in which samples.
+    """`<cache_dir>/transcripts/<model>-<hash>.jsonl`: transcripts by one model with one set of decoding settings.
 
     Records are appended a batch at a time, so a killed run loses one batch. Each holds the digest of the decoded
-    samples, which finds the words again in any corpus and under any name, and the file's stamp (path, size, time of
-    change, part), which finds them without decoding.
+    samples, which identifies the recording in any corpus and under any name, and the file's stamp (path, size,
+    modification time, part), which identifies it without decoding.
     """
 
     def __init__(self, cache_dir: str, text: Mapping):
@@ -31,7 +31,7 @@ class TranscriptCache:
         self._by_stamp: dict[tuple, str] = {}
         if self.path.exists():
             for line in self.path.read_bytes().splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # the torn line of a killed run
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # the incomplete last line of a killed run
                     self._remember(json.loads(line))
 
     def _remember(self, record: dict) -> None:
@@ -40,21 +40,21 @@ class TranscriptCache:
             self._by_stamp[tuple(record["stamp"])] = record["text"]
 
     def find(self, clip: Clip) -> str | None:
-        """The words of this clip, without reading the recording."""
+        """The transcript of this clip, without reading the recording."""
         stamp = _stamp(clip)
         return None if stamp is None else self._by_stamp.get(stamp)
 
     def find_digest(self, digest: str) -> str | None:
-        """The words of these samples, whatever the recording is called."""
+        """The transcript of these samples, whatever the recording's name."""
         return self._by_digest.get(digest)
 
-    def add(self, heard: Sequence[tuple[Clip, str, str]]) -> None:
-        """Appends (clip, digest, words) triples in one write."""
-        records = [{"digest": digest, "text": words, "stamp": _stamp(clip)} for clip, digest, words in heard]
+    def add(self, transcribed: Sequence[tuple[Clip, str, str]]) -> None:
+        """Appends (clip, digest, transcript) triples in one write."""
+        records = [{"digest": digest, "text": text, "stamp": _stamp(clip)} for clip, digest, text in transcribed]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab+") as file:
-                _cut_torn_line(file)
+                _cut_incomplete_line(file)
                 file.write("".join(json.dumps(record) + "\n" for record in records).encode())
         except OSError as error:
             raise UserError(
@@ -65,12 +65,12 @@ class TranscriptCache:
 
 
 def _fingerprint(model: str) -> str:
-    """Hash of the weights in a file or folder, which are the user's own; a published model is its name."""
+    """Hash of the weights in a file or folder, of the user's own; for a published model its name."""
     path = Path(model) / "model.bin" if Path(model).is_dir() else Path(model)
     return sha256(path) if path.is_file() else model
 
 
-def _cut_torn_line(file) -> None:
+def _cut_incomplete_line(file) -> None:
     end = file.seek(0, os.SEEK_END)
     start = max(0, end - (1 << 20))  # a transcript is far shorter than 1 MiB
     file.seek(start)

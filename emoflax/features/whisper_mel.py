@@ -9,18 +9,17 @@ SETTINGS = {
     "fmax_hz": (8_000.0,),
 }  # fmt: skip
 N_FFT, HOP, RATE_HZ = 400, 160, 16_000
-RANGE = 2.0  # no cell is more than this (80 dB) under the clip's loudest one
-LOWEST = -1.5  # what the smallest power that counts, 1e-10, becomes
-_TAIL = 3 * HOP  # after so much silence, no window hears the clip any more
+RANGE = 2.0  # cells are clipped at this (80 dB) below the clip's loudest one
+LOWEST = -1.5  # value of the lowest power, 1e-10
+_TAIL = 3 * HOP  # after so much silence, no window reaches back into the clip
 
 
 def log_mel(wave: np.ndarray, *, mels: int, **_) -> np.ndarray:
     """float32 [samples] at 16 kHz -> float32 [samples // 160 + 3, mels], about -1 to 1.5.
 
-    Equal to the beginning of what `whisper.log_mel_spectrogram` makes of the clip when silence follows it, as in
-    Whisper's own windows of 30 s. There every later frame is silence and need not be stored: the clip's highest value
-    minus `RANGE` or, after a quiet clip, `LOWEST`. Values depend on the clip's loudest cell, so a clip cut in two gives
-    other values near silence.
+    Equal to the beginning of `whisper.log_mel_spectrogram` of the clip followed by silence, as in Whisper's windows of
+    30 s. Every later frame there is silence and need not be stored: the clip's highest value minus `RANGE` or, after a
+    quiet clip, `LOWEST`. Values depend on the clip's loudest cell, so parts of a clip give other values near silence.
     """
     import librosa
 

@@ -1,4 +1,4 @@
-"""How well transcripts agree with the reference text, so that a bad text score can be told from bad transcripts."""
+"""Word error rates of transcripts against the reference text: they separate poor transcripts from poor text models."""
 
 from collections.abc import Sequence
 
@@ -7,25 +7,25 @@ from emoflax.features.text import tokenise
 
 
 def spoken_words(text: str) -> str:
-    """Lower case, no punctuation, single blanks. Numbers stay as they are written: '2' is not 'two'."""
+    """Lower case, no punctuation, single spaces. Numbers stay as written: '2' is not 'two'."""
     return " ".join(token for token in tokenise(text, lowercase=True) if any(letter.isalnum() for letter in token))
 
 
 def count(references: Sequence[str], transcripts: Sequence[str]) -> list[tuple[int, int]]:
-    """(words that are wrong, missing or too many; words of the reference) of each clip; their ratio is the error rate.
+    """(wrong, missing and inserted words; words of the reference) of each clip; their ratio is the error rate.
 
     The sums of both, divided, are the word error rate of any set of clips.
     """
     with optional("The word error rate of transcripts", "text"):
         import jiwer
 
-    pairs = [(spoken_words(said), spoken_words(heard)) for said, heard in zip(references, transcripts, strict=True)]
-    # An empty reference is nothing that could be aligned: whatever is heard there is too much.
-    said = [(said, heard) for said, heard in pairs if said]
-    chunks = iter(jiwer.process_words(*map(list, zip(*said, strict=True))).alignments if said else ())
+    pairs = [(spoken_words(ref), spoken_words(hyp)) for ref, hyp in zip(references, transcripts, strict=True)]
+    # jiwer cannot align an empty reference: every word of its transcript is an insertion.
+    aligned = [(ref, hyp) for ref, hyp in pairs if ref]
+    chunks = iter(jiwer.process_words(*map(list, zip(*aligned, strict=True))).alignments if aligned else ())
     return [
-        (sum(_errors(chunk) for chunk in next(chunks)), len(said.split())) if said else (len(heard.split()), 0)
-        for said, heard in pairs
+        (sum(_errors(chunk) for chunk in next(chunks)), len(ref.split())) if ref else (len(hyp.split()), 0)
+        for ref, hyp in pairs
     ]
 
 

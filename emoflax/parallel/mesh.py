@@ -1,8 +1,7 @@
-"""Devices and processes: who holds which rows, and what one process does for all.
+"""Devices: how rows and weights are placed on them.
 
-Training is data-parallel over one axis, 'data', that runs over every device of every process. Rows and batches are
-dealt out along it, weights are the same everywhere. A mesh of None means one device, which runs the program as it would
-be written without any of this.
+Training is data-parallel over one axis, 'data', of every device of every process. Rows and batches are sharded along
+it, weights are replicated. A mesh of None means one device, which runs the program without any sharding.
 """
 
 import contextlib
@@ -17,8 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDev
 from emoflax.parallel.workers import usable_cores
 
 AXIS = "data"
-# What a processor may be split into. These divide the usual batches; beyond them a batch of 16 leaves each device fewer
-# than 4 clips, and what is done once per device begins to weigh.
+# Number of devices that a processor may be split into. They divide the usual batches; with more, a batch of 16 leaves
+# fewer than 4 clips per device, and the work per device dominates.
 _CPU_DEVICES = (1, 2, 4)
 
 
@@ -36,18 +35,18 @@ def split_processor() -> None:
 
 
 def all_devices() -> Mesh | None:
-    """Over every device of every process; None where there is only one."""
+    """The mesh of every device of every process; None where there is only one."""
     count = jax.device_count()
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,)) if count > 1 else None
 
 
 def pad_to_multiple(rows: int, mesh: Mesh | None) -> int:
-    """The least number from `rows` on that can be dealt out evenly."""
+    """The smallest number of at least `rows` that can be sharded evenly."""
     return rows if mesh is None else -(-rows // mesh.size) * mesh.size
 
 
 def shard(shape: tuple[int, ...], axis: int, make: Callable[[slice], np.ndarray], mesh: Mesh | None) -> jax.Array:
-    """An array whose `axis` is dealt out to the devices; `make(part of it)` is asked for this process's parts."""
+    """An array sharded along `axis`; `make(part of the axis)` is called for the parts of this process."""
     if mesh is None:
         return jax.device_put(make(slice(0, shape[axis])))
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
@@ -55,7 +54,7 @@ def shard(shape: tuple[int, ...], axis: int, make: Callable[[slice], np.ndarray]
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
-    """Arrays of this process, the same in every process, as arrays that every device holds."""
+    """Arrays of this process, equal in every process -> arrays replicated on every device."""
     if mesh is None:
         return tree
     sharding = NamedSharding(mesh, PartitionSpec())
@@ -68,34 +67,35 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def like(tree: Any, mesh: Mesh | None) -> Any:
-    """Shapes of a tree of arrays, or of shapes, as they are to lie in memory once a checkpoint is read."""
+    """Shapes, dtypes and sharding of a tree of arrays (or shapes), as a checkpoint is to be restored."""
     place = NamedSharding(mesh, PartitionSpec()) if mesh else SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
 
 def constrain_sharded(tree: Any, mesh: Mesh | None) -> Any:
-    """Inside a compiled program: the first axis of every array is dealt out from here on."""
+    """Inside a compiled program: every array is sharded along its first axis."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 def constrain_replicated(tree: Any, mesh: Mesh | None) -> Any:
-    """Inside a compiled program: every device has all of every array from here on."""
+    """Inside a compiled program: every array is replicated on every device."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def at_work(mesh: Mesh | None) -> contextlib.AbstractContextManager:
-    """While a program is traced: `summed_by_device` and `by_device` see the mesh."""
+    """Context for tracing a program, in which `summed_by_device` and `by_device` use the mesh."""
     return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def summed_by_device(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """`function` of arrays [rows, ...], a sum over the rows: of each device's own rows, then added up.
 
-    For what XLA would not see through, such as a loop over groups of rows: it would send every device all rows.
+    For code that XLA cannot partition, such as a loop over groups of rows, for which it would send all rows to every
+    device.
     """
 
     def call(*arrays: jax.Array) -> jax.Array:
-        return _manually(lambda *own: jax.lax.psum(function(*own), AXIS), function, PartitionSpec())(*arrays)
+        return _shard_mapped(lambda *own: jax.lax.psum(function(*own), AXIS), function, PartitionSpec())(*arrays)
 
     return call
 
@@ -104,12 +104,12 @@ def by_device(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """`function` from arrays [rows, ...] to [rows, ...], row by row: on each device's own rows."""
 
     def call(*arrays: jax.Array) -> jax.Array:
-        return _manually(function, function, PartitionSpec(AXIS))(*arrays)
+        return _shard_mapped(function, function, PartitionSpec(AXIS))(*arrays)
 
     return call
 
 
-def _manually(own: Callable, alone: Callable, out: PartitionSpec) -> Callable:
+def _shard_mapped(own: Callable, alone: Callable, out: PartitionSpec) -> Callable:
     mesh = jax.sharding.get_abstract_mesh()
     if AXIS not in mesh.axis_names:
         return alone

@@ -1,7 +1,7 @@
-"""Several processes that train one model: how they meet, and what one of them does for all.
+"""Several processes that train one model: how they connect, and what process 0 does for all.
 
-Every process runs the same command. All compute, and all write their share of a checkpoint; process 0 alone makes the
-features, writes reports and logs, and draws the progress bar.
+Every process runs the same command. All compute, and all write their share of a checkpoint; only process 0 computes
+features, writes reports and logs, and shows the progress bar.
 """
 
 import errno
@@ -22,9 +22,9 @@ from jax.experimental import multihost_utils
 from emoflax.errors import UserError
 
 MODES = ("train", "eval", "precompute")
-_LAST_STEP_S = 30  # a process that is done waits so long for the others
+_SHUTDOWN_S = 30  # a finished process waits so long for the others
 _PRECOMPUTE_S = 24 * 3600.0
-_numbers = itertools.count()  # of the times that all processes waited for each other
+_barriers = itertools.count()  # numbers of the barriers, whose names must differ
 T = TypeVar("T")
 
 
@@ -35,39 +35,41 @@ def connect(
 
     Args:
       on: whether there are several.
-      coordinator: HOST:PORT of process 0; None, with the next two: the cluster says who takes part.
+      coordinator: HOST:PORT of process 0; None, with the next two: taken from the cluster's environment.
       processes: how many there are.
       process: number of this one.
       timeout_s: how long to wait for the others.
 
     Raises:
-      UserError: flags that do not go together, no cluster, a port that is taken. Where the others do not come, the
+      UserError: flags that do not go together, no cluster, a port in use. Where the other processes do not connect, the
         program ends here, with a sentence and status 2.
     """
     given = [value is not None for value in (coordinator, processes, process)]
     if not on:
         if any(given):
-            raise UserError("--coordinator, --processes and --process say how processes meet: they need --multihost")
+            raise UserError(
+                "--coordinator, --processes and --process describe how processes connect: they need --multihost"
+            )
         return
     if mode not in MODES:
         raise UserError(f"--multihost goes with --mode={', '.join(MODES)}, not with --mode={mode}")
     if any(given) and not all(given):
         raise UserError(
             "--multihost needs --coordinator=HOST:PORT, --processes=N and --process=I together, or none of them where "
-            "the cluster (SLURM, Open MPI, Kubernetes, Cloud TPU) says who takes part"
+            "the cluster (SLURM, Open MPI, Kubernetes, Cloud TPU) provides them"
         )
     if all(given):
         _check(coordinator, processes, process)
-        _go_past_proxies(coordinator)
-    where = f"process {process} of {processes} at {coordinator}" if all(given) else "what the cluster says"
-    # JAX ends the program with a C++ stack trace when its own time is up: be earlier.
+        _bypass_proxies(coordinator)
+    where = f"process {process} of {processes} at {coordinator}" if all(given) else "the cluster's settings"
+    # JAX ends the program with a C++ stack trace at its own timeout, so ours is shorter.
     watch = threading.Timer(timeout_s, _give_up, (where, timeout_s))
     watch.daemon = True
     watch.start()
     try:
         jax.distributed.initialize(
             coordinator, processes, process,
-            initialization_timeout=timeout_s + 60, shutdown_timeout_seconds=_LAST_STEP_S,
+            initialization_timeout=timeout_s + 60, shutdown_timeout_seconds=_SHUTDOWN_S,
         )  # fmt: skip
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -98,8 +100,8 @@ def _check(coordinator: str, processes: int, process: int) -> None:
             raise UserError(f"--coordinator={coordinator}: port {port} {why} on this host; choose another") from error
 
 
-def _go_past_proxies(coordinator: str) -> None:
-    """A cluster's processes meet directly, though the way out to the Internet may lead through a proxy."""
+def _bypass_proxies(coordinator: str) -> None:
+    """Connects processes directly where a proxy is set for the Internet."""
     known = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy")  # noqa: SIM112
     os.environ["no_grpc_proxy"] = ",".join(filter(None, (known, coordinator.rpartition(":")[0])))  # noqa: SIM112
     jax.config.update("jax_check_proxy_envs", False)  # it would warn of them
@@ -111,16 +113,16 @@ def _give_up(where: str, timeout_s: int) -> None:
         "that --coordinator names the host of process 0, and that its port can be reached from the others",
         file=sys.stderr, flush=True,
     )  # fmt: skip
-    os._exit(2)  # the main thread is in a call that hears no exception
+    os._exit(2)  # the main thread is in a C++ call that no exception interrupts
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes what is written once."""
+    """Whether this is process 0, which writes what is written once."""
     return jax.process_index() == 0
 
 
 def first_then_all(make: Callable[[], T]) -> T:
-    """`make()` of process 0 and then of the others, who find on disk what it has made.
+    """Calls `make()` in process 0 and then in the others, which read from disk what process 0 has written.
 
     Raises:
       UserError: in every process, if process 0 raised one.
@@ -133,14 +135,14 @@ def first_then_all(make: Callable[[], T]) -> T:
             made = make()
         except UserError as error:
             failure = error
-    wait_for_all_processes(f"emoflax-{next(_numbers)}", _PRECOMPUTE_S)
+    wait_for_all_processes(f"emoflax-{next(_barriers)}", _PRECOMPUTE_S)
     if multihost_utils.broadcast_one_to_all(np.array(failure is not None)):
-        raise failure or UserError("process 0 stopped; its own message says why")
+        raise failure or UserError("process 0 stopped; see its own message")
     return made if is_first() else make()
 
 
 def own_share(items: np.ndarray) -> np.ndarray:
-    """What this process is to look at where every process adds its part."""
+    """The items of this process, where every process adds its part."""
     return items[jax.process_index() :: jax.process_count()]
 
 
@@ -148,7 +150,7 @@ def total(numbers: np.ndarray) -> np.ndarray:
     """Sum of float64 arrays over the processes, the same in each."""
     if jax.process_count() == 1:
         return numbers
-    # As bytes: JAX would turn them into float32.
+    # As bytes: JAX would convert them to float32.
     gathered = multihost_utils.process_allgather(np.ascontiguousarray(numbers, np.float64).view(np.uint8))
     return np.ascontiguousarray(gathered).view(np.float64).reshape(-1, *numbers.shape).sum(0)
 
@@ -156,6 +158,6 @@ def total(numbers: np.ndarray) -> np.ndarray:
 def wait_for_all_processes(name: str, timeout_s: float) -> None:
     """Returns when every process has called it with that name, which must be new.
 
-    Their hosts wait, not their devices: those would not wait for hours.
+    A barrier of the hosts, not of the devices: a collective of devices does not wait for hours.
     """
     ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=round(timeout_s * 1000))

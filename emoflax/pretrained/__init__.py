@@ -1,10 +1,10 @@
-"""Weights from elsewhere -> our encoders.
+"""Pretrained weights -> our encoders.
 
     python main.py --config=configs/bert.py --config.model.pretrained.text=FOLDER
 
-One file per encoder that can take them, and one line in `SOURCES`. The file says four things (`table.Source`): which
-config fields the weights decide (sizes, features), how to read their tensors, which of them goes where, and which
-others may be there and mean nothing to an encoder.
+One file per encoder that can load them, and one line in `SOURCES`. The file defines four things (`table.Source`): the
+config fields that follow from the weights (sizes, features), how their tensors are read, to which parameter each
+belongs, and which further tensors are ignored.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ SOURCES = {"ast": AST, "bert": BERT, "whisper": WHISPER}  # by the encoder's nam
 
 
 def fields(encoder: str, path: str) -> dict[str, Any]:
-    """Config fields that the weights at `path` decide for the encoder of that name in the registry.
+    """Config fields that follow from the weights at `path`, for the encoder of that name in the registry.
 
     Raises:
       UserError: no such weights, or weights of something else.
@@ -31,10 +31,10 @@ def fields(encoder: str, path: str) -> dict[str, Any]:
 
 
 def load(module: nnx.Module, encoder: str, path: str) -> None:
-    """Puts the weights at `path` into `module`, an encoder of that name in the registry.
+    """Loads the weights at `path` into `module`, an encoder of that name in the registry.
 
     Raises:
-      UserError: they are not there, cannot be read, or do not fit, with the names of the tensors that do not.
+      UserError: they are not there, cannot be read, or do not fit; the message names the tensors that do not fit.
     """
     source = source_of(encoder)
     where = pathlib.Path(path)
@@ -44,7 +44,7 @@ def load(module: nnx.Module, encoder: str, path: str) -> None:
 def source_of(encoder: str) -> Source:
     if encoder not in SOURCES:
         raise UserError(
-            f"config.model.pretrained is set, but encoder {encoder!r} cannot take weights from elsewhere; "
+            f"config.model.pretrained is set, but encoder {encoder!r} cannot load pretrained weights; "
             f"these can: {', '.join(SOURCES)}"
         )
     return SOURCES[encoder]

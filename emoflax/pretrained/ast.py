@@ -15,7 +15,7 @@ FIXED = {"model_type": "audio-spectrogram-transformer", "hidden_act": "gelu", "l
 
 
 def fields(folder: pathlib.Path) -> dict[str, Any]:
-    """Sizes, and the features that it was trained on; how long a clip may be stays with our config."""
+    """Sizes, and the features that it was trained on; the longest clip is decided by our config."""
     config = read_config(folder, FIXED)
     if config["time_stride"] != config["frequency_stride"]:
         raise UserError(f"{folder / 'config.json'} has two strides, along time and frequency; ast has one for both")
@@ -65,8 +65,8 @@ def table(ast: Ast, folder: pathlib.Path) -> Table:
 def fit_positions(grid_RxSxD: np.ndarray, rows: int, steps: int) -> np.ndarray:
     """Position embeddings [rows, steps, width] for other mels and clips: [steps * rows, width], in our order.
 
-    Time begins where it did: fewer steps are the first ones. More steps, and other rows, are interpolated linearly
-    between the centres of equal parts, as `torch.nn.functional.interpolate` does it.
+    Fewer steps are the first ones of the original. More steps, and other rows, are interpolated linearly between the
+    centres of equal parts, as in `torch.nn.functional.interpolate`.
     """
     grid = _interpolate(grid_RxSxD[:, :steps], rows)
     grid_SxRxD = _interpolate(grid.swapaxes(0, 1), steps)
@@ -74,7 +74,7 @@ def fit_positions(grid_RxSxD: np.ndarray, rows: int, steps: int) -> np.ndarray:
 
 
 def _interpolate(rows_NxMxD: np.ndarray, count: int) -> np.ndarray:
-    """Another number of rows."""
+    """Linear interpolation to another number of rows."""
     have = len(rows_NxMxD)
     at = np.clip((np.arange(count) + 0.5) * have / count - 0.5, 0, have - 1)
     low = np.floor(at).astype(int)

@@ -25,7 +25,7 @@ def table(bert: Bert, folder: pathlib.Path) -> Table:
     ours = [known.index(token) if token in known else 0 for token in ("[PAD]", "[UNK]")]
 
     def words(table_VxD: np.ndarray) -> np.ndarray:
-        """Their token i is our id i + 2, after our <pad> and <unk>; rows beyond the last token are there for nobody."""
+        """Their token i is our id i + 2, after our <pad> and <unk>; rows beyond the last token are unused."""
         return np.concatenate([table_VxD[ours], table_VxD[: len(known)]])
 
     return {

@@ -1,4 +1,4 @@
-"""Folders as Hugging Face lays them out: config.json and model.safetensors. Nothing is downloaded, no pickle read."""
+"""Folders as Hugging Face lays them out: config.json and model.safetensors. No download, no pickle."""
 
 import json
 import pathlib
@@ -17,10 +17,10 @@ def read_config(folder: pathlib.Path, expected: Mapping[str, Any]) -> dict[str, 
     """config.json of a Hugging Face folder.
 
     Args:
-      expected: values that our encoder has fixed.
+      expected: values that are fixed in our encoder.
 
     Raises:
-      UserError: it is not there, is not JSON, or describes something that we do not compute.
+      UserError: it is not there, is not JSON, or describes a model that our encoder does not implement.
     """
     path = folder / "config.json"
     try:
@@ -35,13 +35,13 @@ def read_config(folder: pathlib.Path, expected: Mapping[str, Any]) -> dict[str, 
     wrong = [f"{name}={config.get(name)!r} instead of {value!r}" for name, value in expected.items()
              if config.get(name, value) != value]  # fmt: skip
     if wrong:
-        raise UserError(f"{path} describes another model than we can compute: {', '.join(wrong)}")
+        raise UserError(f"{path} describes a model that our encoder does not implement: {', '.join(wrong)}")
     return config
 
 
 def read_safetensors(folder: pathlib.Path, prefix: str) -> Tensors:
-    """The tensors of a Hugging Face folder; `prefix` is taken off names that begin with it."""
-    paths = sorted(folder.glob("model*.safetensors"))  # large models come in several
+    """The tensors of a Hugging Face folder; `prefix` is removed from names that begin with it."""
+    paths = sorted(folder.glob("model*.safetensors"))  # large models are split into several
     if not paths:
         raise UserError(
             f"there is no {folder / 'model.safetensors'}. Nothing is downloaded, and pickles (pytorch_model.bin) are "
@@ -62,6 +62,7 @@ def _modern(name: str) -> str:
 
 
 def sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Our names of an encoder's sizes -> their values in a Hugging Face config."""
     names = {"width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
              "hidden": "intermediate_size"}  # fmt: skip
     return {ours: config[theirs] for ours, theirs in names.items()}

@@ -1,7 +1,7 @@
-"""From a dictionary of tensors to an encoder's parameters, by a table, checked: all of them or none.
+"""From a dictionary of tensors to an encoder's parameters, by a checked table: all of them or none.
 
-A table maps each of their names to our parameter and to what turns the one array into the other. It is put together
-from `linear`, `norm`, `layers` and single tensors; our parameters are named by their path in the encoder, e.g.
+A table maps the name of each tensor to our parameter and to the function from one array to the other. It is composed of
+`linear`, `norm`, `layers` and single tensors; our parameters are named by their path in the encoder, e.g.
 'layers.0.attention.query.kernel'.
 """
 
@@ -23,13 +23,13 @@ Table = dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]  # their name 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where the weights of one encoder come from.
+    """How the pretrained weights of one encoder are read.
 
     Attributes:
       fields: path -> config fields that follow from the weights, as {'model.bert.width': 768, ...}.
-      tensors: path -> their tensors by name, with any prefix of the whole model's taken off.
+      tensors: path -> their tensors by name, without a prefix of the whole model.
       table: (our encoder, path) -> the table.
-      ignored: pattern of the names that may be there as well: classifier heads, poolers.
+      ignored: pattern of further names that are allowed and not loaded: classifier heads, poolers.
     """
 
     fields: Callable[[pathlib.Path], dict[str, Any]]
@@ -47,7 +47,7 @@ def assign(module: nnx.Module, tensors: Tensors, table: Table, ignored: str, whe
         raise ValueError(f"the table for {type(module).__name__} leaves out {sorted(unset)}")
     missing = [name for name in table if name not in tensors]
     extra = [name for name in tensors if name not in table and not (ignored and re.match(ignored, name))]
-    values = {ours: _turned(turn, tensors[name]) for name, (ours, turn) in table.items() if name in tensors}
+    values = {ours: _converted(convert, tensors[name]) for name, (ours, convert) in table.items() if name in tensors}
     misshapen = [
         f"{name} ({_shape(tensors[name])}, for our {_shape(params[ours])})"
         for name, (ours, _) in table.items()
@@ -55,8 +55,8 @@ def assign(module: nnx.Module, tensors: Tensors, table: Table, ignored: str, whe
     ]
     problems = {"missing": missing, "not known": extra, "of another shape": misshapen}
     if any(problems.values()):
-        told = "; ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names)
-        raise UserError(f"the weights in {where} do not fit {type(module).__name__}: {told}")
+        listed = "; ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names)
+        raise UserError(f"the weights in {where} do not fit {type(module).__name__}: {listed}")
     nnx.update(module, nnx.from_flat_state({
         path: nnx.Param(jnp.asarray(values[".".join(map(str, path))], jnp.float32)) for path in paths
     }))  # fmt: skip
@@ -85,9 +85,9 @@ def layers(count: int, theirs: str, parts: Mapping[str, tuple[Callable[[str, str
     return table
 
 
-def _turned(turn: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
+def _converted(convert: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
     try:
-        return turn(array)
+        return convert(array)
     except (IndexError, ValueError):  # it has another number of axes
         return array
 

@@ -1,4 +1,4 @@
-"""Whisper's audio encoder from openai-whisper: a model's name, or the path of a .pt file. Its decoder is left out."""
+"""Whisper's audio encoder from openai-whisper: a model's name, or the path of a .pt file. Its decoder is not loaded."""
 
 import pathlib
 import pickle
@@ -11,7 +11,7 @@ from emoflax.errors import UserError, optional
 from emoflax.models.whisper import WINDOW, Whisper, sinusoids
 from emoflax.pretrained.table import Source, Table, Tensors, as_is, layers, linear, norm
 
-FIELDS = "config.model.pretrained.audio (for a probe: config.states.weights)"  # where a user names weights
+FIELDS = "config.model.pretrained.audio (for a probe: config.states.weights)"  # config fields that name the weights
 POSITIONS_TOLERANCE = 2e-3  # published positions are float16
 
 
@@ -28,29 +28,29 @@ def fields(model: pathlib.Path) -> dict[str, Any]:
 
 
 def tensors(model: pathlib.Path) -> Tensors:
-    found = {name: tensor.float().numpy() for name, tensor in read(model)["model_state_dict"].items()
+    encoder = {name: tensor.float().numpy() for name, tensor in read(model)["model_state_dict"].items()
              if not name.startswith("decoder.")}  # fmt: skip
-    found = {name.removeprefix("encoder."): array for name, array in found.items()}
-    positions = found.pop("positional_embedding", None)
+    encoder = {name.removeprefix("encoder."): array for name, array in encoder.items()}
+    positions = encoder.pop("positional_embedding", None)
     if positions is not None and (
         len(positions) != WINDOW // 2 or np.abs(positions - sinusoids(*positions.shape)).max() > POSITIONS_TOLERANCE
     ):
-        raise UserError(f"the weights in {model} mark positions by other numbers than Whisper's sinusoids over 30 s")
-    return found
+        raise UserError(f"the weights in {model} have other position embeddings than Whisper's sinusoids over 30 s")
+    return encoder
 
 
 def read(model: pathlib.Path) -> dict[str, Any]:
     """The checkpoint {'dims', 'model_state_dict'}; tensors stay on disk until they are touched.
 
     Raises:
-      UserError: it is not there and cannot be had (`WeightsUnavailable`), or is no openai-whisper checkpoint.
+      UserError: it is not there and cannot be downloaded (`WeightsUnavailable`), or is no openai-whisper checkpoint.
     """
     with optional(f"{model}, a checkpoint of PyTorch,", "whisper"):
         import torch  # nothing of a pickle but tensors and plain values is loaded
 
-    from emoflax.pretrained import whisper_files as whisper_weights
+    from emoflax.pretrained import whisper_files
 
-    path = whisper_weights.file_of(str(model), FIELDS)
+    path = whisper_files.file_of(str(model), FIELDS)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         return {"dims": dict(checkpoint["dims"]), "model_state_dict": dict(checkpoint["model_state_dict"])}

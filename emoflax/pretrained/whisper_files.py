@@ -17,28 +17,28 @@ STALL_TIMEOUT_S = 60.0
 
 
 def locate(model: str, field: str) -> None:
-    """Returns if `whisper.load_model(model)` will find weights, on disk or by download; takes about 5 s at most.
+    """Returns if `whisper.load_model(model)` can load weights from disk or by download; takes about 5 s at most.
 
     Args:
       model: an openai-whisper name, or the path of a .pt file.
-      field: of the config, which said so.
+      field: the config field that names the model, for messages.
 
     Raises:
-      WeightsUnavailable: neither; says which file to put where.
+      WeightsUnavailable: neither; the message names the file and its folder.
       UserError: no such model, no such file.
     """
     if Path(model).is_file():
         return
     url = _address(model, field)
     file = _kept_at(url)
-    found = "is missing"
+    state = "is missing"
     if file.is_file():
         if sha256(file) == _checksum(url):
             return
-        found = "is there, but its checksum is wrong (a download that broke off?)"
+        state = "is there, but its checksum is wrong (a download that broke off?)"
     if obstacle := why_unreachable(url):
         raise WeightsUnavailable(
-            f"Whisper's weights {file} {found}, and {url} cannot be reached ({obstacle}). Put {file.name} from there "
+            f"Whisper's weights {file} {state}, and {url} cannot be reached ({obstacle}). Put {file.name} from there "
             f"into the folder {file.parent}, or set {field} to the path of a .pt file."
         )
 
@@ -55,7 +55,7 @@ def file_of(model: str, field: str) -> Path:
 
 
 def fingerprint(model: str, field: str) -> str:
-    """SHA-256 of a model's .pt file, which a published model's address holds: it need not be on disk."""
+    """SHA-256 of a model's .pt file; that of a published model is part of its address, without a file on disk."""
     return sha256(Path(model)) if Path(model).is_file() else _checksum(_address(model, field))
 
 
@@ -72,7 +72,7 @@ def openai_whisper() -> ModuleType:
 
 
 def why_unreachable(url: str) -> str:
-    """'' if the address answers."""
+    """'' if the address can be reached."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=REACH_TIMEOUT_S):
             return ""
@@ -82,7 +82,7 @@ def why_unreachable(url: str) -> str:
 
 @contextlib.contextmanager
 def stall_timeout() -> Iterator[None]:
-    """Whisper downloads without a timeout of its own, so a connection that went silent would hang for ever."""
+    """A timeout for new sockets: Whisper downloads without one, so a stalled connection would hang for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_TIMEOUT_S)
     try:
@@ -103,7 +103,7 @@ def _address(model: str, field: str) -> str:
             f"{field}={model!r} is neither a file nor a Whisper model; models are "
             f"{', '.join(whisper.available_models())}."
         )
-    return whisper._MODELS[model]  # private, but the only place that knows address and checksum
+    return whisper._MODELS[model]  # private, but nothing public has address and checksum
 
 
 def _checksum(url: str) -> str:

@@ -37,7 +37,7 @@ def sound(samples: int, seed: int) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def heard(frontend, batch):
+def log_mels_of(frontend, batch):
     return frontend(batch)
 
 
@@ -57,7 +57,7 @@ def test_a_padded_batch_of_log_mels_equals_librosas_of_each_clip_alone(changed):
     settings = SETTINGS | changed
     frontend = LogMel(RATE_HZ, **settings)
     waves = [sound(samples, seed) for seed, samples in enumerate([9_001, 23_456, 512, 1, 16_384, 23_551])]
-    found = heard(frontend, batch_of(frontend, waves))
+    found = log_mels_of(frontend, batch_of(frontend, waves))
     assert found.arrays().keys() == {"logmel", "frames", "label"}
     for wave, logmel, frames in zip(waves, np.asarray(found.logmel), found.frames, strict=True):
         expected = log_mel.mel_db(wave, sample_rate_hz=RATE_HZ, **settings)
@@ -68,7 +68,7 @@ def test_a_padded_batch_of_log_mels_equals_librosas_of_each_clip_alone(changed):
 
 def test_a_clip_without_sound_has_no_frames():
     frontend = LogMel(RATE_HZ, **SETTINGS)
-    found = heard(frontend, batch_of(frontend, [np.zeros(0, np.float32), sound(9_000, 0)]))
+    found = log_mels_of(frontend, batch_of(frontend, [np.zeros(0, np.float32), sound(9_000, 0)]))
     assert found.frames[0] == 0 and not np.asarray(found.logmel)[0].any()
 
 
@@ -145,13 +145,13 @@ def test_one_waveform_alone_gives_what_it_gives_in_a_batch(stored):
     config.data.store = "wave"
     frontend, wave, scale = frontend_of(config), features["wave"].get("wave", 2), features["wave"].scale(2)
     batch = batch_of(frontend, [wave, np.repeat(wave, 2)]).replace(scale=np.float32([scale, scale]))
-    found = heard(frontend, batch)
+    found = log_mels_of(frontend, batch)
     np.testing.assert_allclose(np.asarray(found.logmel)[0, : found.frames[0]], frontend.alone(wave, scale),
                                atol=1e-4)  # fmt: skip
 
 
 @pytest.mark.parametrize("field,value", [("data.store", "mp3"), ("audio.frontend", "kaldi")])
-def test_what_cannot_be_stored_or_heard_is_refused(stored, field, value):
+def test_unknown_stores_and_frontends_are_refused(stored, field, value):
     config, features = stored
     config = config.copy_and_resolve_references()
     config.data.store = "wave"
@@ -161,7 +161,7 @@ def test_what_cannot_be_stored_or_heard_is_refused(stored, field, value):
         frontend_of(config)
 
 
-def test_prediction_hears_what_evaluation_hears(stored):
+def test_prediction_and_evaluation_have_the_same_input(stored):
     config, features = stored
     config.data.store = "wave"
     there = frontend_of(config).alone(features["wave"].get("wave", 3), features["wave"].scale(3))

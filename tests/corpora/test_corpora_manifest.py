@@ -127,7 +127,7 @@ def test_words_alone_make_a_corpus_in_which_people_may_say_the_same(tmp_path, wi
     assert "line 3 has no text" in refused(write_csv(tmp_path, rows, header))
 
 
-def test_some_empty_texts_are_counted_aloud(folder, caplog):
+def test_some_empty_texts_are_counted_in_a_warning(folder, caplog):
     corpus = load(write_csv(folder, [[*row, "" if row[0] == "a/2.wav" else "yes"] for row in ROWS], [*HEADER, "text"]))
     assert [clip.text for clip in corpus.clips] == ["yes", "", "yes", "yes"]
     assert "1 clips without a text (line 3)" in caplog.text
@@ -148,15 +148,15 @@ def test_an_empty_cell_is_named_with_its_line(folder, column):
 
 
 @pytest.mark.parametrize(
-    "label, said",
+    "label, expected",
     [("hapy", "did you mean 'happy'"), ("Saad", "did you mean 'sad'"), ("banana", "others are happy, sad")],
 )
-def test_an_unknown_label_is_named_with_its_line(folder, label, said):
+def test_an_unknown_label_is_named_with_its_line(folder, label, expected):
     message = refused(write_csv(folder, changed(3, 1, label)))
-    assert f"line 3 has the unknown label '{label.lower()}'" in message and said in message
+    assert f"line 3 has the unknown label '{label.lower()}'" in message and expected in message
 
 
-def test_labels_of_ones_own_are_welcome_and_slips_in_them_are_not():
+def test_unknown_labels_are_accepted_and_typing_errors_in_them_are_not():
     assert labels.typos({"class1": 100, "class2": 3, "yes": 2, "no": 50, "disgusto": 40, "calma": 10}) == {}
     assert labels.typos({"happy": 3, "hapy": 30}) == {"hapy": "happy"}
     assert labels.typos({"agitated": 100, "agitted": 5}) == {"agitted": "agitated"}
@@ -165,7 +165,7 @@ def test_labels_of_ones_own_are_welcome_and_slips_in_them_are_not():
 
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(labels.EMOTION_OF)), st.integers(1, 9), min_size=1))
-def test_known_emotions_are_never_slips_and_one_emotion_gets_one_name(counts):
+def test_known_emotions_are_never_typing_errors_and_one_emotion_gets_one_name(counts):
     assert labels.typos(counts) == {}
     names = labels.merged(counts)
     assert set(names.values()) <= set(counts)
@@ -174,7 +174,7 @@ def test_known_emotions_are_never_slips_and_one_emotion_gets_one_name(counts):
             assert (names[one] == names[other]) == (labels.EMOTION_OF[one] == labels.EMOTION_OF[other])
 
 
-def test_two_words_for_one_emotion_become_the_commoner_one_aloud(folder, caplog):
+def test_two_words_for_one_emotion_become_the_more_frequent_one_with_a_warning(folder, caplog):
     rows = [
         ["a/1.wav", "anger", "ann"],
         ["a/2.wav", "angry", "bob"],
@@ -195,7 +195,7 @@ def test_missing_files_are_counted_and_the_first_three_named(folder):
 
 
 @pytest.mark.parametrize(
-    "column, value, said",
+    "column, value, expected",
     [
         ("split", "training", "the split 'training'; allowed are train, dev (val) and test"),
         ("split", "", "has no split"),
@@ -208,11 +208,11 @@ def test_missing_files_are_counted_and_the_first_three_named(folder):
         ("end_s", "0", "starts at 0.25 s and ends at 0 s"),
     ],
 )
-def test_a_bad_value_is_named_with_its_line(folder, column, value, said):
+def test_a_bad_value_is_named_with_its_line(folder, column, value, expected):
     good = {"split": "train", "start_s": "0.25", "end_s": "1"}
     rows = [[*row, *({**good, column: value} if row[0] == "b/3.wav" else good).values()] for row in ROWS]
     message = refused(write_csv(folder, rows, [*HEADER, *good]))
-    assert "line 4" in message and (said or "cells") in message
+    assert "line 4" in message and (expected or "cells") in message
 
 
 def test_a_recording_listed_twice_is_named_with_both_lines(folder):

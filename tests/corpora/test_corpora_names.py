@@ -1,4 +1,4 @@
-"""Corpora told by their files' names, and MELD's tables."""
+"""Corpora described by their file names, and MELD's tables."""
 
 import csv
 import shutil
@@ -94,7 +94,7 @@ def test_other_names_are_counted_and_left_out(tmp_path, caplog, name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_folder_of_another_corpus_shows_the_name_expected(tmp_path, name):
     other = next(other for other in PUBLISHED if other != name)
-    with pytest.raises(UserError, match=r"named as .* like \w+\.wav"):
+    with pytest.raises(UserError, match=r"has a name of .*, such as \w+\.wav"):
         corpora.load(name, str(write(tmp_path, PUBLISHED[other])), "")
     for folder in ("", str(tmp_path / "nowhere")):
         with pytest.raises(UserError, match="data.dir"):
@@ -135,18 +135,18 @@ def edit(row: int, column: int, value: str):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         (edit(0, 3, "Mood"), "no emotion"),
         (edit(3, 3, "surprized"), r"dev_sent_emo.csv line 4 .*'surprized'"),
         (edit(3, 2, " "), "line 4 has no speaker"),
-        (edit(3, 5, "0"), r"line 4 holds dev/dia0_utt0 a second time"),
+        (edit(3, 5, "0"), r"line 4 contains dev/dia0_utt0 a second time"),
         (lambda rows: rows[:1], "empty"),
         (lambda rows: [*rows, ["9", "Well", "yes", "S1", "joy", "x", "9", "0"]], "line 9 has 8 cells"),
     ],
 )
-def test_an_odd_meld_table_is_an_error_with_its_line(tmp_path, change, said):
-    with pytest.raises(UserError, match=said):
+def test_an_odd_meld_table_is_an_error_with_its_line(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
         corpora.load("meld", str(write_meld(tmp_path, change)), "")
 
 

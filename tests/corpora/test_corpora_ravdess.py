@@ -1,4 +1,4 @@
-"""RAVDESS in each of its published layouts, and the default corpus that falls back where RAVDESS cannot be had."""
+"""RAVDESS in each of its published layouts, and the default corpus that falls back where RAVDESS is not available."""
 
 import os
 import resource
@@ -50,7 +50,7 @@ def assert_whole(corpus) -> None:
 
 
 def no_network(monkeypatch) -> None:
-    """Port 9 of this machine: nobody listens there."""
+    """Port 9 of this machine: no server listens there."""
     monkeypatch.setattr(ravdess, "URL", "http://127.0.0.1:9/ravdess.zip")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
@@ -97,7 +97,7 @@ def test_a_double_with_other_content_is_an_error_that_names_both(tmp_path):
     write_tree(tmp_path)
     changed = tmp_path / "Actor_07" / "03-01-05-02-01-01-07.wav"
     times = changed.stat()
-    changed.write_bytes(changed.read_bytes()[::-1])  # of the same size and age: only the content tells
+    changed.write_bytes(changed.read_bytes()[::-1])  # of the same size and age: only the content differs
     for twin in tmp_path.rglob(changed.name):
         os.utime(twin, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(UserError) as error:
@@ -106,7 +106,7 @@ def test_a_double_with_other_content_is_an_error_that_names_both(tmp_path):
     assert str(tmp_path / "audio_speech_actors_01-24" / "Actor_07" / changed.name) in str(error.value)
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_missing_clips_are_named(tmp_path):
     one = "Actor_05/03-01-02-01-01-01-05"
     write_tree(tmp_path, {i for i in ravdess.PUBLISHED_IDS if not i.startswith("Actor_03")} - {one})
     with pytest.raises(UserError, match=rf"has 1379 of its 1440 .*all 60 of Actor_03 \(1 actors\); {one}"):
@@ -125,13 +125,14 @@ def test_songs_are_ignored_beside_the_speech(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, said", [("03-02-05-01-01-01-01.wav", "songs"), ("01-01-05-01-01-01-01.mp4", "videos"), ("x.wav", "RAVDESS")]
+    "name, message",
+    [("03-02-05-01-01-01-01.wav", "songs"), ("01-01-05-01-01-01-01.mp4", "videos"), ("x.wav", "RAVDESS")],
 )
-def test_a_folder_of_something_else_says_what_it_is_and_never_falls_back(tmp_path, monkeypatch, name, said):
+def test_a_folder_of_something_else_is_described_and_never_falls_back(tmp_path, monkeypatch, name, message):
     no_network(monkeypatch)
     (tmp_path / name).write_bytes(b"sound")
     for corpus in ("auto", "ravdess"):
-        with pytest.raises(UserError, match=f"No RAVDESS speech clip.*{said}"):
+        with pytest.raises(UserError, match=f"No RAVDESS speech clip.*{message}"):
             corpora.load(corpus, str(tmp_path), str(tmp_path / "cache"))
         with pytest.raises(UserError, match="does not exist"):
             corpora.load(corpus, str(tmp_path / "nowhere"), str(tmp_path / "cache"))
@@ -233,7 +234,9 @@ def test_a_hole_in_the_cached_copy_says_which_folder_to_delete(tmp_path):
         corpora.load("ravdess", "", str(tmp_path))
 
 
-def test_without_network_the_default_is_loudly_another_corpus_and_ravdess_an_error(tmp_path, monkeypatch, caplog):
+def test_without_network_the_default_is_another_corpus_with_a_warning_and_ravdess_an_error(
+    tmp_path, monkeypatch, caplog
+):
     no_network(monkeypatch)
     with pytest.raises(UserError, match="synthetic"):
         corpora.load("ravdess", "", str(tmp_path))
@@ -241,7 +244,7 @@ def test_without_network_the_default_is_loudly_another_corpus_and_ravdess_an_err
     corpus = corpora.load("auto", "", str(tmp_path))
     assert corpus.name == "synthetic" and "stand-in for RAVDESS" in corpus.notice
     assert "NO REAL SPEECH" in caplog.text and "data.dir" in caplog.text and caplog.text.count("\n") > 5
-    monkeypatch.setattr(corpora, "AUTO_ANSWER_S", 0.2)
+    monkeypatch.setattr(corpora, "AUTO_RESPONSE_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # a network that swallows every request
         monkeypatch.setattr(ravdess, "URL", f"http://127.0.0.1:{silent.getsockname()[1]}/ravdess.zip")
         started = time.monotonic()

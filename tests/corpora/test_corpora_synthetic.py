@@ -129,7 +129,7 @@ def test_the_index_can_be_read_as_a_manifest(tmp_path):
     assert all((tmp_path / "c" / row["file"]).is_file() for row in rows)
 
 
-def test_the_topics_have_the_same_rhythm_so_that_the_sound_does_not_tell_them():
+def test_the_topics_have_the_same_rhythm_so_that_the_sound_does_not_reveal_them():
     rhythms = {tuple(sorted(words.values())) for words in synthetic.TOPICS.values()}
     assert len(rhythms) == 1
     assert len(set(synthetic.EMOTIONS.values())) == len(synthetic.EMOTIONS)

@@ -133,8 +133,8 @@ def test_a_prepared_dataset_is_read_from_its_folder_without_its_code(tmp_path):
         "print(corpus.name, *corpus.labels, *[clip.speaker for clip in corpus.clips])"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "data"), str(tmp_path / "there")]
-    said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
-    assert said == [corpus.name, *corpus.labels, *[clip.speaker for clip in corpus.clips]]
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    assert output == [corpus.name, *corpus.labels, *[clip.speaker for clip in corpus.clips]]
 
 
 @pytest.mark.parametrize(
@@ -153,15 +153,15 @@ def test_a_dataset_that_lacks_something_is_refused_before_it_is_prepared_with_th
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("no_such_speech", "no dataset no_such_speech.*Check the spelling"),
         ("plain_speech:7.0.0", "cannot be loaded at version 7.0.0"),
         ("plain speech", "cannot open the dataset plain speech"),
     ],
 )
-def test_a_name_that_tfds_does_not_know_is_refused(tmp_path, name, said):
-    with pytest.raises(UserError, match=said):
+def test_a_name_that_tfds_does_not_know_is_refused(tmp_path, name, message):
+    with pytest.raises(UserError, match=message):
         from_tfds.load(name, "", str(tmp_path))
 
 
@@ -171,8 +171,8 @@ def test_a_dataset_that_needs_tensorflow_says_so_and_what_to_install(tmp_path):
         "try:\n    from_tfds.load('crema_d', '', sys.argv[1])\n"
         "except from_tfds.UserError as error:\n    print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert "crema_d needs tensorflow" in said.stdout and "`pip install tensorflow`" in said.stdout
+    output = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert "crema_d needs tensorflow" in output.stdout and "`pip install tensorflow`" in output.stdout
 
 
 def test_a_dataset_that_is_prepared_as_tfrecord_is_refused_with_the_remedy(tmp_path):
@@ -208,8 +208,8 @@ def prepared(tmp_path_factory, ravdess_like) -> Path:
         "print(len(builder.as_data_source(split='train')))"
     )
     command = [sys.executable, "-c", code, str(data_dir), str(ravdess_like)]
-    said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    assert said.split()[-1] == "1440"
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert output.split()[-1] == "1440"
     return data_dir
 
 
@@ -232,8 +232,8 @@ def test_our_builder_tells_intensity_repetition_and_name_of_each_clip(prepared):
     source = tfds.builder("ravdess_speech", data_dir=prepared).as_data_source(split="train")
     for example in source:
         code = example["clip_id"].decode().split("/")[1].split("-")
-        told = (example["label"] + 1, example["intensity"] + 1, example["repetition"], int(example["speaker"]))
-        assert told == (int(code[2]), int(code[3]), int(code[5]), int(code[6]))
+        fields = (example["label"] + 1, example["intensity"] + 1, example["repetition"], int(example["speaker"]))
+        assert fields == (int(code[2]), int(code[3]), int(code[5]), int(code[6]))
 
 
 def test_an_incomplete_ravdess_is_refused_by_name(tmp_path):

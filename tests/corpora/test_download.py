@@ -21,17 +21,17 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT; `cuts` says after how many bytes each answer breaks off, in turn."""
+    """Serves CONTENT; `cuts` says after how many bytes each response breaks off, in turn."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.cuts, self.knows_ranges, self.status = CONTENT, [], True, 200
-        self.range_error = 0  # bytes by which an answer starts beside the range asked for
-        self.go_on = threading.Event()  # until it is set, a finished answer holds its connection open
+        self.range_error = 0  # bytes by which a response starts beside the requested range
+        self.go_on = threading.Event()  # until it is set, a finished response holds its connection open
         self.go_on.set()
-        self.ranges: list[str | None] = []  # as asked for, request by request
+        self.ranges: list[str | None] = []  # as requested, one by one
 
     @property
     def url(self) -> str:
@@ -40,14 +40,14 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        asked = self.headers.get("Range")
-        self.server.ranges.append(asked)
+        requested = self.headers.get("Range")
+        self.server.ranges.append(requested)
         if self.server.status != 200:
             return self.send_error(self.server.status)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.knows_ranges else 0
+        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and self.server.knows_ranges else 0
         start += self.server.range_error if start else 0
         body = self.server.content[start:]
-        if asked and not body:
+        if requested and not body:
             return self.send_error(416)
         self.send_response(206 if start else 200)
         if start:
@@ -135,7 +135,7 @@ def test_a_wrong_size_is_refused_and_nothing_kept(server, tmp_path, sent, had):
 
 
 @pytest.mark.parametrize("status, requests", [(404, 1), (403, 1), (503, download.FRUITLESS_TRIES)])
-def test_only_a_server_in_trouble_is_asked_again(server, tmp_path, status, requests):
+def test_only_server_errors_are_tried_again(server, tmp_path, status, requests):
     server.status = status
     with pytest.raises(download.UnreachableError, match=str(status)):
         fetch(server.url, tmp_path / "file.zip")
@@ -174,7 +174,7 @@ def test_a_stalled_connection_counts_as_broken(server, tmp_path, monkeypatch):
     assert server.ranges == [None, "bytes=500003-"]
 
 
-def test_nobody_listening_is_known_at_once(tmp_path, monkeypatch):
+def test_a_refused_connection_is_an_error_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     started = time.monotonic()
     with pytest.raises(download.UnreachableError, match="cannot be reached"):
@@ -182,12 +182,12 @@ def test_nobody_listening_is_known_at_once(tmp_path, monkeypatch):
     assert time.monotonic() - started < 1
 
 
-def test_a_server_that_never_answers_is_waited_for_no_longer_than_told(tmp_path, monkeypatch):
+def test_a_server_that_never_responds_is_waited_for_no_longer_than_given(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
-        with pytest.raises(download.UnreachableError, match="no answer within 0.5 s"):
-            fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/file.zip", tmp_path / "file.zip", answer_s=0.5)
+        with pytest.raises(download.UnreachableError, match="no response within 0.5 s"):
+            fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/file.zip", tmp_path / "file.zip", response_s=0.5)
         assert 0.4 < time.monotonic() - started < 2
 
 

@@ -1,4 +1,4 @@
-"""Functionals measure what they are named after, and the ridge model on them is what it is said to be."""
+"""Functionals measure what their names state, and the ridge model on them equals scikit-learn's."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Whisper on real recordings: batches, the cache, kills, and weights that cannot be had."""
+"""Whisper on real recordings: batches, the cache, kills, and weights that are not available."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_a_clip_gets_the_same_words_alone_and_in_a_batch(fields, beam):
     assert len(set(together)) > 1
 
 
-def test_a_clip_of_more_than_30_s_is_heard_to_its_end(engine):
+def test_a_clip_of_more_than_30_s_is_transcribed_to_its_end(engine):
     start = wave(0, 31.0)
     one, other = (np.concatenate([start, wave(seed, 20.0)]) for seed in (3, 4))
     short, (first, second) = wave(1), engine.texts([one, other])
@@ -240,7 +240,7 @@ def test_a_broken_checkpoint_is_named_and_nothing_falls_back(fields, tmp_path, c
 
 @pytest.mark.parametrize("source", ["whisper", "auto"])
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         ({"whisper_model": "bass.en"}, "base.en"),
         ({"whisper_model": "/nowhere/my.pt"}, "neither a file"),
@@ -250,9 +250,9 @@ def test_a_broken_checkpoint_is_named_and_nothing_falls_back(fields, tmp_path, c
         ({"engine": "ears"}, "faster-whisper"),
     ],
 )
-def test_a_setting_that_whisper_does_not_know_is_one_clear_error(fields, tmp_path, offline, source, change, said):
+def test_a_setting_that_whisper_does_not_know_is_one_clear_error(fields, tmp_path, offline, source, change, message):
     corpus = Corpus("toy", ("joy",), tuple(recordings(tmp_path / "a", 1)))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         text.transcripts(corpus, fields | {"source": source} | change, str(tmp_path))
 
 

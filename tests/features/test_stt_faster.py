@@ -37,7 +37,7 @@ def test_clips_get_words_of_their_own_alone_and_in_company_through_the_cache(fie
     assert stt.load(fields).texts([noise(1)]) == words[1:2]
     monkeypatch.setattr(stt, "load", lambda _: pytest.fail("loaded faster-whisper for nothing"))
     assert stt.transcribe_clips(clips, fields, str(tmp_path)) == (words, {})
-    other = fields | {"engine": "openai-whisper"}  # what another engine heard is not ours
+    other = fields | {"engine": "openai-whisper"}  # another engine's transcripts are not used
     assert not stt.all_cached(clips, other, str(tmp_path))
 
 
@@ -61,9 +61,9 @@ def test_weights_that_are_nowhere_say_which_files_go_where(fields, monkeypatch, 
         stt.locate_weights(fields | {"whisper_model": "tiny.en"})
 
 
-@pytest.mark.parametrize("model, said", [("giant", "neither a folder nor a model"), ("", "lacks model.bin")])
-def test_an_unknown_model_is_one_clear_error(fields, model, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize("model, message", [("giant", "neither a folder nor a model"), ("", "lacks model.bin")])
+def test_an_unknown_model_is_one_clear_error(fields, model, message):
+    with pytest.raises(UserError, match=message):
         stt.load(fields | {"whisper_model": model})
 
 
@@ -78,7 +78,7 @@ def test_a_folder_without_all_files_or_with_broken_ones_is_one_clear_error(field
         stt.load(fields | {"whisper_model": str(broken)})
 
 
-@pytest.mark.parametrize("language, said", [("klingon", "unknown to Whisper"), ("de", "English only")])
-def test_a_language_that_the_model_does_not_know_is_one_clear_error(fields, language, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize("language, message", [("klingon", "unknown to Whisper"), ("de", "English only")])
+def test_a_language_that_the_model_does_not_know_is_one_clear_error(fields, language, message):
+    with pytest.raises(UserError, match=message):
         stt.load(fields | {"language": language})

@@ -17,7 +17,7 @@ WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_s
 
 
 @pytest.mark.parametrize(
-    "said, heard, errors, words",
+    "reference, transcript, errors, words",
     [
         ("Kids are talking by the door.", "kids ARE talking, by the door!", 0, 6),
         ("Kids are talking by the door", "Kids talking by the store door", 2, 6),
@@ -28,16 +28,18 @@ WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_s
         ("two dogs", "2 dogs", 1, 2),
     ],
 )
-def test_case_and_punctuation_do_not_count_and_every_wrong_missing_or_extra_word_does(said, heard, errors, words):
-    assert word_errors.count([said], [heard]) == [(errors, words)]
+def test_case_and_punctuation_do_not_count_and_every_wrong_missing_or_extra_word_does(
+    reference, transcript, errors, words
+):
+    assert word_errors.count([reference], [transcript]) == [(errors, words)]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(WORDS.filter(bool), WORDS), min_size=1, max_size=5))
 def test_sums_over_clips_give_jiwers_rate(pairs):
-    said, heard = map(list, zip(*pairs, strict=True))
-    errors, words = np.sum(word_errors.count(said, heard), axis=0)
-    assert errors / words == pytest.approx(jiwer.wer(said, heard))
+    reference, transcript = map(list, zip(*pairs, strict=True))
+    errors, words = np.sum(word_errors.count(reference, transcript), axis=0)
+    assert errors / words == pytest.approx(jiwer.wer(reference, transcript))
 
 
 def test_clips_without_words_keep_their_places():
@@ -50,9 +52,9 @@ def test_a_corpus_reports_the_errors_of_its_tested_clips_where_transcripts_are_n
 ):
     references = ["the cat sat", "on the mat", None]
     clips = tuple(Clip(str(i), "x", "s", f"{i}.wav", text) for i, text in enumerate(references))
-    heard = tmp_path / "heard.csv"
-    heard.write_text("id,text\n0,the bat sat\n1,on a mat\n2,whatever\n")
-    text = get_config().text.to_dict() | {"source": source, "file": str(heard)}
+    table = tmp_path / "transcripts.csv"
+    table.write_text("id,text\n0,the bat sat\n1,on a mat\n2,whatever\n")
+    text = get_config().text.to_dict() | {"source": source, "file": str(table)}
     settings_ = {"workers": 1, "shard_clips": 2, "max_bad_share": 0.5, "runner": ""}
     corpus = Corpus("toy", ("x",), clips)
     features = Features(corpus, {"tokens": build.tokens(corpus, text, str(tmp_path), settings_)})

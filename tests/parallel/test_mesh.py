@@ -26,7 +26,7 @@ from emoflax.parallel import multihost
 
 RUN = pathlib.Path("tiny-synthetic-speakers5", "seed0-fold1")
 # 6 clips in a batch: four devices have two each, and two places are left over. Pooling takes no maximum: its gradient
-# asks which steps equal it to the bit, and XLA without its optimisations, as conftest has it, computes those twice.
+# depends on which steps equal it bit for bit, and XLA without optimisations (see conftest) computes these twice.
 FIELDS = {
     "model.pooling": "mean",
     "data.corpus": "synthetic", "data.dir": "voices", "data.buckets": 1, "split.dev_share": 0.0, "train.epochs": 2,

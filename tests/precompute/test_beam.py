@@ -1,4 +1,4 @@
-"""Apache Beam and the local pool write the same files, byte for byte, and Beam's troubles are told in a sentence."""
+"""Apache Beam and the local pool write the same files, byte for byte, and Beam's failures give one sentence."""
 
 import functools
 import sys

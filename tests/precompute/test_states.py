@@ -49,7 +49,7 @@ def cache(corpus, weights, tmp_path_factory):
     return folder, compute(corpus, weights, folder)
 
 
-def test_states_hear_silence_up_to_30_s_if_asked_and_are_then_what_whisper_itself_gives(corpus, weights, cache):
+def test_states_of_clips_padded_to_30_s_equal_whispers_own(corpus, weights, cache):
     found = compute(corpus, weights, cache[0], padded=True)
     reference, outputs = whisper.load_model(str(weights)).encoder, []
     reference.ln_post.register_forward_hook(lambda _, __, output: outputs.append(output))
@@ -100,10 +100,10 @@ def test_other_weights_or_settings_get_a_folder_of_their_own(corpus, weights, ca
 
 
 @pytest.mark.parametrize(
-    "fields, said", [({"weights": ""}, "config.states.weights"), ({"batch": 0}, "config.states.batch")]
+    "fields, message", [({"weights": ""}, "config.states.weights"), ({"batch": 0}, "config.states.batch")]
 )
-def test_settings_without_sense_are_one_clear_error(corpus, weights, tmp_path, fields, said):
-    with pytest.raises(UserError, match=said):
+def test_settings_without_sense_are_one_clear_error(corpus, weights, tmp_path, fields, message):
+    with pytest.raises(UserError, match=message):
         compute(corpus, weights, tmp_path, **fields)
 
 

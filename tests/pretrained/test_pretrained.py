@@ -1,4 +1,4 @@
-"""Weights from a folder: all of them or none, said in a sentence; sizes, features and subwords come along."""
+"""Weights from a folder: all of them or none, with one clear error; sizes, features and subwords come with them."""
 
 import json
 import pathlib
@@ -93,12 +93,12 @@ def test_a_missing_an_extra_and_a_misshapen_tensor_are_named_and_nothing_is_chan
 
     rewrite(folder, spoil)
     before = jax.tree.map(np.array, nnx.state(bert, nnx.Param))
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         pretrained.load(bert, "bert", str(folder))
-    assert "1 missing: embeddings.LayerNorm.weight" in str(told.value)
-    assert "1 not known: encoder.layer.2.output.dense.bias" in str(told.value)
+    assert "1 missing: embeddings.LayerNorm.weight" in str(error.value)
+    assert "1 not known: encoder.layer.2.output.dense.bias" in str(error.value)
     shapes = r"2 of another shape: embeddings.word_embeddings.weight \(5, .*output.dense.bias \(7, for our 24\)"
-    assert re.search(shapes, str(told.value))
+    assert re.search(shapes, str(error.value))
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.array, nnx.state(bert, nnx.Param)))
 
 
@@ -140,7 +140,7 @@ def test_folders_of_old_and_of_split_models_are_read_as_well(folder, bert):
         (lambda f: edit(f, hidden_act="relu"), "hidden_act='relu'"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_the_file_to_put_where(folder, bert, spoil, words):
+def test_unreadable_weights_are_an_error_that_names_the_file_to_put_where(folder, bert, spoil, words):
     spoil(folder)
     with pytest.raises(UserError, match=words):
         settled("text", "bert", folder)
@@ -152,8 +152,8 @@ def edit(folder: pathlib.Path, **fields) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def test_an_encoder_without_a_table_says_which_have_one(folders):
-    with pytest.raises(UserError, match="'gru' cannot take weights .* bert"):
+def test_an_encoder_without_a_table_is_refused_with_those_that_have_one(folders):
+    with pytest.raises(UserError, match="'gru' cannot load pretrained weights.* bert"):
         settled("text", "gru", folders["bert"])
     with pytest.raises(UserError, match="config.model.audio names no encoder"):
         settled("audio", "", folders["ast"])
@@ -178,8 +178,8 @@ def test_fine_tuned_weights_are_predicted_with_after_the_folder_is_gone(folder, 
     meld = tmp_path / "meld"
     meld.mkdir()
     head = "Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID\n"
-    said = [("oh my god!", "a", "joy"), ("you are so crying", "b", "sadness"), ("don't go.", "c", "anger")] * 3
-    lines = [f"{line},{speaker},{emotion},0,{i}\n" for i, (line, speaker, emotion) in enumerate(said)]
+    utterances = [("oh my god!", "a", "joy"), ("you are so crying", "b", "sadness"), ("don't go.", "c", "anger")] * 3
+    lines = [f"{line},{speaker},{emotion},0,{i}\n" for i, (line, speaker, emotion) in enumerate(utterances)]
     for split in ("train", "dev", "test"):
         (meld / f"{split}_sent_emo.csv").write_text(head + "".join(lines))
     config = settled("text", "bert", folder)

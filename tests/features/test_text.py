@@ -1,4 +1,4 @@
-"""The words: cleaning, tokens, sources, and the check of how much they tell."""
+"""The words: cleaning, tokens, sources, and how much information about the label they carry."""
 
 import json
 
@@ -59,14 +59,14 @@ def test_contractions_stay_whole_however_their_apostrophe_was_spoilt(apostrophe)
     assert words.tokenise(f"Don{apostrophe}t", True) == ["don't"]
 
 
-def test_marks_that_tell_emotions_apart_are_tokens():
+def test_marks_that_differ_between_emotions_are_tokens():
     assert words.tokenise("So… So... WHAT?! You—you-you . . . 3,000.5!", True) == (
         ["so", "...", "so", "...", "what", "?", "!", "you", "-", "you", "-", "you", "...", "3,000.5", "!"]
     )
     assert words.tokenise("नमस्ते दुनिया", True) == ["नमस्ते", "दुनिया"]
 
 
-def test_an_honest_text_is_left_as_it_is():
+def test_a_correct_text_is_left_as_it_is():
     honest = 'Nestlé? "Adiós", he said: 5 € at 27:30.'
     assert words.normalise(honest) == honest
 
@@ -88,7 +88,7 @@ def test_clips_without_words_are_counted_and_listed_in_a_file(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "source, texts, path, said",
+    "source, texts, path, message",
     [
         ("wisper", ["a"], None, "auto, whisper, reference, file"),
         ("whisper", ["a"], None, "no recordings"),
@@ -97,8 +97,8 @@ def test_clips_without_words_are_counted_and_listed_in_a_file(tmp_path, caplog):
         ("file", ["a"], None, "needs text.file"),
     ],
 )
-def test_a_source_that_cannot_be_had_is_one_clear_error(tmp_path, source, texts, path, said):
-    with pytest.raises(UserError, match=said):
+def test_an_unavailable_source_is_one_clear_error(tmp_path, source, texts, path, message):
+    with pytest.raises(UserError, match=message):
         words.transcripts(corpus(texts, path), FIELDS | {"source": source}, str(tmp_path))
 
 
@@ -118,7 +118,7 @@ def test_a_file_gives_each_clip_its_own_text(tmp_path, kind, key):
 
 
 @pytest.mark.parametrize(
-    "name, content, said",
+    "name, content, message",
     [
         ("t.csv", b"name,text\nc0,a\n", "columns id"),
         ("t.csv", b"id,words\nc0,a\n", "columns id"),
@@ -131,9 +131,9 @@ def test_a_file_gives_each_clip_its_own_text(tmp_path, kind, key):
         ("t.txt", b"id,text\nc0,a\n", r"must end in \.csv or \.jsonl"),
     ],
 )
-def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, name, content, said):
+def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         words.read_transcripts([Clip("c0", "joy", "s")], str(tmp_path / name))
 
 
@@ -152,7 +152,7 @@ SENTENCES = ("Kids are talking by the door.", "Dogs are sitting by the door.")
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_two_sentences_in_every_emotion_tell_nothing(grouped):
+def test_two_sentences_in_every_emotion_carry_no_information(grouped):
     rows = [(s, e, a) for a in range(24) for e in "ABCDEFGH" for s in SENTENCES for _ in range(1 if e == "A" else 2)]
     texts, labels, speakers = zip(*rows, strict=True)
     found = text_check.label_information(texts, labels, speakers if grouped else None)
@@ -161,13 +161,13 @@ def test_two_sentences_in_every_emotion_tell_nothing(grouped):
     assert "at chance" in text_check.sentence(found)
 
 
-def test_unique_transcripts_that_say_nothing_are_not_taken_for_information():
+def test_unique_transcripts_without_information_are_not_taken_for_information():
     texts = [f"take{i} word{i * 7 % 50} word{i * 11 % 43}" for i in range(600)]
     found = text_check.label_information(texts, ["ABC"[i * i % 7 % 3] for i in range(600)], None)
     assert found["distinct_texts"] == 600 and not found["informative"]
 
 
-def test_words_that_decide_tell_nearly_all():
+def test_words_that_decide_carry_nearly_all_information():
     cues = {"joy": "great", "anger": "damn", "sadness": "sorry"}
     rows = [(f"well {cues[e]} thing{i % 30}", e, i % 10) for i in range(100) for e in cues]
     found = text_check.label_information(*zip(*rows, strict=True))
