@@ -13,8 +13,10 @@ from packaging.requirements import Requirement
 
 import emoflax
 
-OPTIONAL = ("torch", "triton", "tensorflow", "tensorflow_datasets", "optuna", "apache_beam", "whisper", "faster_whisper",
-            "jiwer", "tokenizers")  # fmt: skip
+OPTIONAL = (
+    "torch", "triton", "tensorflow", "tensorflow_datasets", "optuna", "apache_beam", "whisper", "faster_whisper", "jiwer",
+    "tokenizers",
+)  # fmt: skip
 # Runs the installed command in a process in which nothing optional can be imported: it is as if it were not there.
 # Of scikit-learn, which librosa needs, only our own imports fail.
 COMMAND = f"""
@@ -65,8 +67,7 @@ def test_the_wheel_holds_all_of_the_program_under_one_name(wheel):
     assert {name.split("/")[0] for name in names} == {"emoflax", f"emoflax-{emoflax.__version__}.dist-info"}
     listing = subprocess.run(["git", "ls-files"], cwd=cli.ROOT, capture_output=True, text=True)
     sources = [name for name in listing.stdout.split() if name.startswith(("emoflax/", "configs/", "precompute/"))]
-    if not sources:
-        pytest.fail("not a git checkout")
+    assert len(sources) > 100
     wanted = {name if name.startswith("emoflax/") else f"emoflax/{name}" for name in [*sources, "main.py"]}
     assert wanted <= set(names) and "emoflax/py.typed" in names
 
