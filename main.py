@@ -1,34 +1,37 @@
-"""EmoFlax's single entry point: flags and dispatch, nothing else.
+"""EmoFlax: trains, evaluates and applies speech-emotion classifiers.
 
-python main.py --config=configs/cnn2.py                                   train, evaluate, report
-python main.py --config=configs/cnn2.py --mode=precompute                 fill the cache only
-python main.py --config=configs/cnn2.py --mode=eval                       report again, from the checkpoints
-python main.py --config=configs/cnn2.py --mode=crossval                   choose on training speakers, fold by fold
-python main.py --config=configs/probe.py --mode=probe                     score Whisper's layers, fold by fold
-python main.py --config=configs/sweep.py --mode=sweep                     search settings on training speakers
-python main.py --mode=compare --runs=RUN_A,RUN_B                          differences, with intervals and p values
-python main.py --config=configs/cnn2.py --mode=benchmark                  our speed beside PyTorch's
-python main.py --config=configs/cnn2.py --multihost                       one of several processes on a cluster
-python main.py --mode=predict --checkpoint=RUN/seed0-fold1 --inputs=a.wav    use a trained model
+    python main.py --config=cnn2 [--mode=MODE] [--config.FIELD=VALUE ...]     (installed: emoflax --config=cnn2 ...)
+
+--config takes the name of a packaged config (--config=? lists them) or the path of a file of your own;
+configs/default.py lists every FIELD with its unit.
 """
 
 import errno
-import logging as std_logging
 import pathlib
 import signal
 import sys
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags, logging
 
+from emoflax import command_line
 from emoflax.errors import UserError
-from emoflax.experiment.model import resolve
 
+MODES = {
+    "train": "train what is not trained yet, score the test clips, report",
+    "eval": "score and report again, from the checkpoints",
+    "crossval": "choose on training speakers, fold by fold, then score the test clips once",
+    "sweep": "search settings on training speakers",
+    "probe": "score the layers of a pretrained Whisper, fold by fold: --config=probe",
+    "compare": "differences between runs, with intervals and p values: --runs=RUN_A,RUN_B",
+    "predict": "use a trained model: --checkpoint=RUN/seed0-fold1 --inputs=a.wav",
+    "precompute": "fill the cache, and train nothing",
+    "benchmark": "our speed beside PyTorch's",
+}
+HELP = "\n".join([__doc__, "modes:", *(f"  {name:12}{text}" for name, text in MODES.items())])
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/cnn2.py.", lock_config=True)
-MODES = ("train", "eval", "crossval", "compare", "sweep", "probe", "predict", "precompute", "benchmark")
-MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+CONFIG = command_line.define_config("What to train: a packaged config such as cnn2, or the path of a config file.")
+MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do, see above.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for checkpoints, logs and reports; one folder per run in it.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict: folder of a trained model, e.g. RUN/seed0-fold1.")
 INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
@@ -48,72 +51,46 @@ RECORD = flags.DEFINE_bool("record", False, "train, eval, crossval, probe: appen
 
 
 def main(argv: list[str]) -> None:
+    mode, config, workdir, record = MODE.value, CONFIG.value, pathlib.Path(WORKDIR.value), RECORD.value
     if argv[1:] and not RUNNER.value:
-        raise UserError(f"{argv[1]!r} is not a flag; see python main.py --help")
+        raise UserError(f"{argv[1]!r} is not a flag; --help lists them")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
     logging.get_absl_handler().setFormatter(None)
-    logging.get_absl_handler().addFilter(ours)
+    logging.get_absl_handler().addFilter(command_line.is_shown)
     from emoflax import job
+    from emoflax.experiment import checks
     from emoflax.parallel import mesh, multihost
 
-    if MODE.value != "predict":  # which may be of one clip
+    if config is not None:
+        if RUNNER.value:
+            config.precompute.update(runner=RUNNER.value, runner_options=tuple(argv[1:]))
+        checks.check(config) if mode in ("predict", "compare") else checks.prepare(config)
+    elif mode not in ("predict", "compare"):
+        raise UserError(f"--mode={mode} needs --config; try --config=cnn2")
+    if mode != "predict":  # which may be of one clip
         mesh.split_processor()
     multihost.connect(
-        MULTIHOST.value, MODE.value, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
+        MULTIHOST.value, mode, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
     )
-    if MODE.value == "predict":
-        job.predict(
-            CONFIG.value, pathlib.Path(WORKDIR.value), CHECKPOINT.value, INPUTS.value, OUTPUT.value,
-            explain=EXPLAIN.value,
-        )  # fmt: skip
-        return
-    if MODE.value == "compare":
-        job.compare(RUNS.value, pathlib.Path(WORKDIR.value))
-        return
-    if CONFIG.value is None:
-        raise UserError("--config is missing; try python main.py --config=configs/cnn2.py")
-    if RUNNER.value:
-        CONFIG.value.precompute.update(runner=RUNNER.value, runner_options=tuple(argv[1:]))
-    resolve(CONFIG.value)
-    if MODE.value == "precompute":
-        job.precompute(CONFIG.value)
-    elif MODE.value == "crossval":
-        job.crossval(CONFIG.value, pathlib.Path(WORKDIR.value), record=RECORD.value)
-    elif MODE.value == "sweep":
-        job.sweep(CONFIG.value, pathlib.Path(WORKDIR.value))
-    elif MODE.value == "probe":
-        job.probe(CONFIG.value, pathlib.Path(WORKDIR.value), record=RECORD.value)
-    elif MODE.value == "benchmark":
-        job.benchmark(CONFIG.value, pathlib.Path(WORKDIR.value))
-    else:
-        job.train_and_report(
-            CONFIG.value, pathlib.Path(WORKDIR.value), train=MODE.value == "train", record=RECORD.value
-        )
-
-
-def ours(record) -> bool:
-    """Keeps our own words and the libraries' warnings, but orbax's: it narrates every save, and raises what matters."""
-    folders = {pathlib.Path(__file__).parent / name for name in ("emoflax", "precompute")}
-    path = pathlib.Path(record.pathname)
-    return not folders.isdisjoint(path.parents) or (record.levelno >= std_logging.WARNING and "orbax" not in path.parts)
-
-
-def parse(argv: list[str]) -> list[str]:
-    """absl's parser, with a sentence instead of a traceback for a field or a file that does not exist."""
-    try:
-        rest = app.parse_flags_with_usage(argv)
-        if CONFIG.value is not None:
-            CONFIG.value.lock()  # a config file that could not be loaded is noticed only when it is touched
-        return rest
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
-        reason = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split()).strip("\"'")
-        raise UserError(f"--config: {reason}. configs/default.py lists every field with its unit") from error
+    {
+        "train": lambda: job.train_and_report(config, workdir, train=True, record=record),
+        "eval": lambda: job.train_and_report(config, workdir, train=False, record=record),
+        "crossval": lambda: job.crossval(config, workdir, record=record),
+        "sweep": lambda: job.sweep(config, workdir),
+        "probe": lambda: job.probe(config, workdir, record=record),
+        "compare": lambda: job.compare(RUNS.value, workdir),
+        "predict": lambda: job.predict(
+            config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value, explain=EXPLAIN.value
+        ),
+        "precompute": lambda: job.precompute(config),
+        "benchmark": lambda: job.benchmark(config, workdir),
+    }[mode]()
 
 
 def run() -> int:
     """Exit status: 0, 2 after a mistake that one sentence explains, 130 after an interruption."""
     try:
-        app.run(main, flags_parser=parse)
+        command_line.run(main, HELP)
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,8 @@
-"""Random convolutions summed up over each part of the sentence, and ridge regression: for texts that all actors say.
+"""aligned: random convolutions counted in each part of the sentence, and ridge regression; closed-form.
 
-Every clip is aligned to a template of its text, made of the training clips; what is kept is how often each kernel
-responds in each eighth of it. Solved, not descended to, in seconds.
+Input: log-mels with contours. For corpora in which all actors speak the same few texts, as in RAVDESS: every clip is
+aligned to a template of its text, made of the training clips, and the features are how often each random kernel (as in
+ROCKET, Dempster et al. 2020, arXiv:1910.13051) responds in each eighth of it. Cost: about a minute a fold on two cores.
 
     python main.py --config=configs/aligned.py --config.data.dir=data/ravdess --config.split.fold=all
 """

@@ -1,10 +1,11 @@
-"""ast_pretrained: published weights of the Audio Spectrogram Transformer, fine-tuned.
+"""ast_pretrained: published weights of the Audio Spectrogram Transformer (Gong et al. 2021), fine-tuned.
+
+Input: Kaldi's log-mels with 128 bands, scaled by the published mean and deviation. FOLDER holds a Hugging Face AST,
+such as the one that was trained on AudioSet: config.json and model.safetensors. Nothing is downloaded; the folder
+decides sizes and mels. Clips are trimmed and their padding is masked, whereas the published model attends to padding up
+to 10 s. Cost: it needs a GPU.
 
     python main.py --config=configs/ast_pretrained.py --config.model.pretrained.audio=FOLDER
-
-FOLDER holds a Hugging Face AST, such as the one that was trained on AudioSet: config.json and model.safetensors.
-Nothing is downloaded. The folder decides sizes and mels; log-mels are Kaldi's, with the published mean and deviation.
-Clips are trimmed and padding is masked, where the published model hears padding up to 10 s. It wants a GPU.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
 """attention_cnn: a compact temporal convolutional network with attentive statistics pooling.
 
-It hears log-mels and, beside them, contours of pitch, voice quality, formants and spectral shape; both are augmented.
+Input: log-mels, and beside them contours of pitch, voice quality, formants and spectral shape; both are augmented.
+Dilated residual convolutions (Bai et al. 2018, arXiv:1803.01271), pooling of Okabe et al. 2018 (arXiv:1803.10963).
+Cost: under 10 minutes for all six folds of RAVDESS on two cores, one seed.
 
     python main.py --config=configs/attention_cnn.py
     python main.py --mode=predict --explain --config=configs/attention_cnn.py --inputs=speech.wav

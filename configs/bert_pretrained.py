@@ -1,10 +1,10 @@
-"""bert_pretrained: the words alone, through published BERT weights, fine-tuned.
+"""bert_pretrained: the words alone, through published BERT weights (Devlin et al. 2019), fine-tuned.
+
+FOLDER holds a Hugging Face BERT: config.json, model.safetensors, and tokenizer.json or vocab.txt. Nothing is
+downloaded; the folder decides width, layers, heads and tokens, so that any size works. Learning rates as in the paper,
+with layer-wise decay. Cost: bert-base needs a GPU.
 
     python main.py --config=configs/bert_pretrained.py --config.model.pretrained.text=FOLDER
-
-FOLDER holds a Hugging Face BERT: config.json, model.safetensors, and tokenizer.json or vocab.txt.
-The folder decides width, layers, heads and tokens, so any size of BERT goes. Rates as in Devlin et al. 2019, with
-layer-wise decay; bert-base wants a GPU.
 """
 
 from ml_collections import ConfigDict

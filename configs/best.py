@@ -1,8 +1,10 @@
-"""best: three views of the sound, chosen, weighted and scored under nested evaluation.
+"""best: three models of the sound under nested evaluation: the best of them, and their ensemble.
 
-`attention_cnn` (log-mels and contours, learned from scratch), `functionals` (statistics over the clip, ridge
-regression) and `aligned` (random convolutions part by part of what is said, ridge regression). For each fold, speakers
-set aside from the training speakers choose the best one and weigh them all.
+`attention_cnn` (log-mels and contours, a network), `functionals` (statistics over the clip, ridge regression) and
+`aligned` (random convolutions, part by part of the text, ridge regression). For each fold, inner validation speakers,
+who are some of the training speakers, choose the best model and the ensemble's weights; then the test clips are scored
+once. Cost: the longest of all configs, dominated by the network; docs/results.md has the measured minutes, and
+configs/closed_form.py is the same without the network.
 
     python main.py --mode=crossval --config=configs/best.py --config.data.dir=data/ravdess
 """
@@ -19,7 +21,7 @@ def get_config() -> ConfigDict:
     config.seeds = (0, 1)
     config.split.fold = "all"
     config.crossval.candidates = {
-        "attention_cnn": {"evaluate.speeds": (0.9, 1.0, 1.1)},  # as functionals hear every clip, see their config
+        "attention_cnn": {"evaluate.speeds": (0.9, 1.0, 1.1)},  # test-time augmentation with functionals' speeds
         "functionals": changes(config, functionals.get_config()),
         "aligned": changes(config, aligned.get_config()),
     }
@@ -27,7 +29,7 @@ def get_config() -> ConfigDict:
 
 
 def changes(config: ConfigDict, other: ConfigDict) -> dict:
-    """The fields of a candidate's own in which it differs from the config, by dotted name."""
+    """The fields, by dotted name, in which a candidate's config differs from this one, as far as candidates may."""
     here, there = (flatten_dict(each.to_dict(), sep=".") for each in (config, other))
     own = ("audio.", "functionals.", "augment.", "model.", "optimizer.", "train.")
     return {field: value for field, value in there.items() if field.startswith(own) and here[field] != value}

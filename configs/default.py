@@ -1,7 +1,7 @@
 """Every field there is, once, with its unit and meaning. A variant imports this and changes what differs.
 
 Any field can be set on the command line: `python main.py --config=configs/cnn2.py --config.train.epochs=10`.
-Fields are locked: a misspelt name is an error.
+A misspelt name is an error. What each field may hold is in emoflax/experiment/fields.py.
 """
 
 from ml_collections import ConfigDict
@@ -128,9 +128,9 @@ def get_config() -> ConfigDict:
     # convolutions over each part of a text that many clips say | ''
     config.model.functionals = ""
     config.model.ridge = ConfigDict({"ridges": (0.1, 0.3, 1.0, 3.0)})  # penalties; left-out training speakers choose
-    # Templates have so many states, in equal parts, and at most so many texts have one; so many kernels are rivals.
+    # Templates have so many states, in equal parts, and at most so many texts have one; kernels: random convolutions.
     config.model.aligned = ConfigDict({
-        "states": 32, "parts": 8, "kernels": 1000, "rivals": 8, "texts": 16, "ridges": (0.1, 0.3, 1.0, 3.0),
+        "states": 32, "parts": 8, "kernels": 1000, "texts": 16, "ridges": (0.1, 0.3, 1.0, 3.0),
     })  # fmt: skip
     config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'
     config.model.fusion = "concat"  # of sound and words: 'concat' | 'early' | 'late' | 'hybrid'

@@ -1,6 +1,8 @@
-"""fusion_early: frames and tokens as one sequence in front of a common Transformer trunk.
+"""fusion_early: frames and tokens as one sequence through a common Transformer trunk.
 
-python main.py --config=configs/fusion_early.py
+Input: log-mels and the words. Cost: about two minutes a fold of RAVDESS on two cores, transcription not included.
+
+    python main.py --config=configs/fusion_early.py
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
-"""fusion_hybrid: cross-attention between frames and tokens, joined with what each modality says alone.
+"""fusion_hybrid: cross-attention between frames and tokens (Tsai et al. 2019, arXiv:1906.00295), and each one alone.
 
-python main.py --config=configs/fusion_hybrid.py
+Input: log-mels and the words. Cost: about two minutes a fold of RAVDESS on two cores, transcription not included.
+
+    python main.py --config=configs/fusion_hybrid.py
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
-"""gru: the words alone, through an embedding and a masked bidirectional GRU.
+"""gru: the words alone, through an embedding and a masked bidirectional GRU (Cho et al. 2014, arXiv:1406.1078).
+
+Cost: a minute a seed on MELD on two cores. On RAVDESS, whose two sentences are spoken in every emotion, it can only be
+at chance, which the report states.
 
     python main.py --config=configs/gru.py --config.data.corpus=meld --config.data.dir=MELD_FOLDER
-
-On RAVDESS, whose two sentences are spoken in every emotion, it can only be at chance; the report says so.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,11 @@
-"""probe: what each layer of a published Whisper tells about the emotion, under leave-one-speaker-out.
+"""probe: a linear probe of every layer of a published Whisper (Radford et al. 2022), under leave-one-speaker-out.
+
+Closed-form ridge regression. Input: the encoder's states, averaged over each clip's time. `states.weights` is an
+openai-whisper name or the path of a .pt file. Layer and penalty are chosen inside the training speakers of each fold.
+Cost: the states are computed once and cached (--mode=precompute does that alone, on a GPU if there is one); the probe
+then takes under a minute on two cores, even of the largest model.
 
     python main.py --config=configs/probe.py --mode=probe --config.states.weights=base
-
-Any openai-whisper name or the path of a .pt file. Layer and regularisation are chosen inside the training speakers of
-each fold. The states are computed once and cached (--mode=precompute alone does that, on a GPU if there is one); the
-probe itself then takes well under a minute on two cores, even of the largest model.
 """
 
 from ml_collections import ConfigDict

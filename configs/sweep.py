@@ -1,8 +1,9 @@
-"""sweep: a search for cnn2's settings on the training speakers of fold 1.
+"""sweep: a search for the settings of configs/cnn2.py on the training speakers of fold 1; no test clip is scored.
+
+The result, runs/sweep-ravdess-emobox6-sweep/best.json, holds flags for --config=configs/cnn2.py. Cost: up to 40 trials
+of about a minute each on two cores.
 
     python main.py --config=configs/sweep.py --mode=sweep
-
-What it finds, runs/sweep-ravdess-emobox6-sweep/best.json, are flags for --config=configs/cnn2.py.
 """
 
 from ml_collections import ConfigDict

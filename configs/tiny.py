@@ -1,6 +1,8 @@
-"""tiny: a model of seconds on the built-in corpus, for tests and for trying things out.
+"""tiny: a model that trains in seconds on the built-in synthetic corpus, for tests and for a first try.
 
-python main.py --config=configs/tiny.py
+Input: log-mels.
+
+    python main.py --config=configs/tiny.py
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,11 @@
-"""whisper: Whisper's audio encoder on Whisper's log-mel, small and from scratch; sizes of 0.4 M parameters.
+"""whisper: Whisper's audio encoder (Radford et al. 2022, arXiv:2212.04356), small and from scratch.
+
+Input: Whisper's own log-mels. 0.4 million parameters. Cost: 3 minutes on the built-in corpus on one core. The second
+command uses published weights (a name, or the path of an openai-whisper .pt file, which then decides the sizes), frozen
+under a trained head. A linear probe of all their layers is configs/probe.py.
 
     python main.py --config=configs/whisper.py
-
-With published weights (a name, or the path of an openai-whisper .pt file), frozen under a trained head:
-
     python main.py --config=configs/whisper.py --config.model.pretrained.audio=base --config.optimizer.freeze=audio
-
-The weights then decide the sizes. A linear probe of all their layers is configs/probe.py.
 """
 
 from ml_collections import ConfigDict

@@ -19,10 +19,11 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.data.shards import ShardSet
 from emoflax.data.splits import Split
-from emoflax.errors import UserError
-from emoflax.experiment import evaluate, population
-from emoflax.experiment import run as experiment
+from emoflax.errors import NotInstalled, UserError, optional
+from emoflax.experiment import evaluate, identity, lock, population
 from emoflax.experiment.features import features_of
+from emoflax.experiment.members import folds, members, run_folder
+from emoflax.files import make_folder
 from emoflax.inference import predict as prediction
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
@@ -53,7 +54,8 @@ def precompute(config: ConfigDict) -> None:
 
 def benchmark(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Times the config's model beside the same one in PyTorch, on random clips."""
-    from emoflax.benchmark import run  # PyTorch comes with it
+    with optional("--mode=benchmark", "benchmark"):
+        from emoflax.benchmark import run  # imports PyTorch
 
     run.no_compilation_caches()  # compile times are to be true
     run.run(config, workdir)
@@ -64,18 +66,20 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     begin, commit = time.perf_counter(), ledger.commit()  # of the code that is loaded now
     keep_compiled_programs(config)
     corpus = multihost.first_then_all(lambda: open_corpus(config))
-    folder = experiment.run_folder(workdir, config, corpus)
-    members = experiment.members(config, corpus, folder)
-    _make(folder)
+    folder = run_folder(workdir, config, corpus)
+    own = members(config, corpus, folder)
+    lock.hold(folder)
+    for member in own:
+        identity.check_early(config, corpus, member.checkpoints, member.split, member.seed)
     features = multihost.first_then_all(lambda: features_of(config, corpus))
     if train:
-        population.train_members([(config, features, member) for member in members], config.train.population)
-    predictions = [evaluate.predict_member(config, features, member) for member in members]
+        population.train_members([(config, features, member) for member in own], config.train.population)
+    predictions = [evaluate.predict_member(config, features, member) for member in own]
     if not multihost.is_first():
         return
-    facts = facts_of(config, features, members[0].split, predictions, time.perf_counter() - begin, commit)
+    facts = facts_of(config, features, own[0].split, predictions, time.perf_counter() - begin, commit)
     report_on(folder, facts, corpus, predictions, record=record)
-    report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in members])
+    report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in own])
     logging.info("report, predictions and pictures: %s", folder)
 
 
@@ -85,16 +89,16 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
     keep_compiled_programs(config)
     corpus = open_corpus(config)
     permuted = "-permuted" if config.crossval.permute_labels else ""
-    folder = experiment.run_folder(workdir, config, corpus)
+    folder = run_folder(workdir, config, corpus)
     folder = folder.with_name(f"{folder.name}-nested{permuted}")
-    _make(folder)
+    lock.hold(folder)
     result = nested.run(config, corpus, folder)
     features, notes = nested.open_features(config), nested.notes(config, result)
     for part in nested.parts(config, result):
         facts = facts_of(config, features, part.split, part.predictions, part.seconds, commit)
         own = {"config": f"{config.name}{part.suffix}{permuted}", "protocol": part.protocol, "seeds": part.seeds}
         facts = dataclasses.replace(facts, **own, ensemble=part.models, notes=notes)
-        _make(folder / part.folder)
+        make_folder(folder / part.folder)
         recorded = record and (part.final or not result.final)
         report_on(folder / part.folder, facts, corpus, part.predictions, record=recorded)
     drawn, which = (result.inner, "inner") if result.inner else (result.final, "final")
@@ -111,9 +115,9 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     begin, commit = time.perf_counter(), ledger.commit()
     keep_compiled_programs(config)
     corpus = open_corpus(config)
-    folder = experiment.run_folder(workdir, config, corpus)
-    made = experiment.folds(config, corpus, dev_share=0.0)
-    _make(folder)
+    folder = run_folder(workdir, config, corpus)
+    made = folds(config, corpus, dev_share=0.0)
+    lock.hold(folder)
     features = Features(corpus, {"states": states_of(config, corpus)})
     for split in made:
         splits.check_leakage(split, corpus, features.digests)
@@ -141,13 +145,14 @@ def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:
 
 def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Searches config.sweep.space on training speakers alone."""
-    from emoflax.selection import sweep as search  # optuna, wanted only here
+    with optional("--mode=sweep", "sweep"):
+        from emoflax.selection import sweep as search  # imports optuna
 
     keep_compiled_programs(config)
     corpus = open_corpus(config)
-    folder = experiment.run_folder(workdir, config, corpus)
+    folder = run_folder(workdir, config, corpus)
     folder = folder.with_name(f"{folder.name}-sweep")
-    _make(folder)
+    lock.hold(folder)
     print(search.run(config, corpus, folder))
 
 
@@ -211,8 +216,10 @@ def word_errors(features: Features, tested: set[int]) -> tuple[int, int] | None:
 
 def text_check(config: ConfigDict, features: Features, split: Split) -> str:
     """How much the words that the model saw tell about the label: a bad score can be the words' fault."""
-    from emoflax.reporting import text_check as check  # scikit-learn, wanted only here
-
+    try:
+        from emoflax.reporting import text_check as check  # imports scikit-learn
+    except NotInstalled as error:
+        return str(error)
     clips = features.readable(split.train)
     lexicon = np.array([*features.shards["tokens"].manifest["lexicon"], ""], object)
     texts = [" ".join(lexicon[np.asarray(features.get("tokens", i))]) for i in clips]
@@ -253,15 +260,8 @@ def predict(
         raise UserError("--mode=predict needs --checkpoint=RUN/seed0-fold1, or the --config that trained the model")
     if checkpoint is None:
         corpus = open_corpus(config)
-        folder = experiment.members(config, corpus, experiment.run_folder(workdir, config, corpus))[0].checkpoints
+        folder = members(config, corpus, run_folder(workdir, config, corpus))[0].checkpoints
     else:
         folder = pathlib.Path(checkpoint)
         folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
     prediction.predict(folder, inputs, pathlib.Path(output) if output else None, explain=explain)
-
-
-def _make(folder: pathlib.Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --workdir") from error

@@ -16,7 +16,7 @@ import threadpoolctl
 
 from emoflax.data import shards
 from emoflax.data.clip import Clip
-from emoflax.errors import UserError
+from emoflax.errors import UserError, optional
 
 # DirectRunner by its inner name: by the outer one, Beam first tries to download a program that is to replace it.
 RUNNERS = {
@@ -47,14 +47,9 @@ def write_shards(
     """
     if runner not in RUNNERS:
         raise UserError(f"--runner={runner} is not known; allowed are {', '.join(RUNNERS)}.")
-    try:
-        import apache_beam as beam  # optional; seconds
+    with optional(f"--runner={runner}", "beam"):  # for Dataflow also: pip install 'apache-beam[gcp]'
+        import apache_beam as beam  # seconds
         from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise UserError(
-            f"--runner={runner} needs Apache Beam: pip install apache-beam==2.77.0; for Dataflow "
-            "pip install 'apache-beam[gcp]==2.77.0'."
-        ) from error
     try:
         settings = PipelineOptions([f"--runner={RUNNERS[runner]}", *options])
         with threadpoolctl.threadpool_limits(1), beam.Pipeline(options=settings) as pipeline:

@@ -1,19 +1,18 @@
 """Corpus -> shards of features: worker processes, one progress bar, and going on where a killed run stopped.
 
-A cache folder's name holds a hash of everything that its bytes follow from (feature settings, library versions, size
-and date of every file), so a changed setting or recording gets another folder and never an old answer.
+A cache folder's name holds a hash of everything that its bytes follow from (feature settings, the code that makes the
+features, library versions, size and date of every file), so a changed setting, line of code or recording gets another
+folder, and old features are never read in the place of new ones.
 """
 
 import concurrent.futures
 import functools
 import hashlib
-import importlib.metadata
 import json
 import multiprocessing
 import os
 import re
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -24,14 +23,17 @@ import threadpoolctl
 from absl import logging
 from tqdm import tqdm
 
+from emoflax import fingerprint
 from emoflax.audio.channels import channels, functionals_count
 from emoflax.data import shards
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.shards import Failure, Row, ShardSet
 from emoflax.errors import UserError
+from emoflax.parallel.workers import end_with_parent, usable_cores
 from emoflax.precompute import beam
 
 _POLL_S = 0.1  # how often the bar is redrawn
+_CODE = ("emoflax.features", "emoflax.audio", "emoflax.data.subwords")  # the packages that make features
 
 
 def log_mels(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]) -> ShardSet:
@@ -57,7 +59,8 @@ def waves(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: 
     Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter.
     """
     kept = {name: audio[name] for name in ("sample_rate_hz", "trim_db")}
-    head = head_of("wave", corpus, recordings(corpus), {**kept, **audio_versions()}, precompute)
+    settings = {**kept, **audio_versions(), **code_of(write_wave_shard)}
+    head = head_of("wave", corpus, recordings(corpus), settings, precompute)
     write = functools.partial(write_wave_shard, kept=kept)
     return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
 
@@ -70,13 +73,13 @@ def functionals(
     Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter. `wanted`: the
     fields of config.functionals.
     """
-    from emoflax.features.functionals import VERSION, check
+    from emoflax.features.functionals import check
 
     check(audio["sample_rate_hz"], wanted["statistics"], wanted["kernels"])
     kept = {name: audio[name] for name in ("sample_rate_hz", "trim_db")}
     kept |= {**wanted, "speeds": list(wanted["speeds"])}
-    versions = {"version": VERSION} | {name: importlib.metadata.version(name) for name in ("librosa", "scipy", "soxr")}
-    head = head_of("functionals", corpus, recordings(corpus), {**kept, **versions}, precompute)
+    settings = {**kept, **audio_versions("scipy"), **code_of(write_functionals_shard)}
+    head = head_of("functionals", corpus, recordings(corpus), settings, precompute)
     write = functools.partial(write_functionals_shard, kept=kept)
     return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
 
@@ -122,7 +125,7 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
     words = [None if t is None else cut(t) for t in said]
     lexicon = sorted({word for line in words for word in line or ()})
     lines = [[clip.id, line] for clip, line in zip(corpus.clips, words, strict=True)]
-    head = head_of("tokens", corpus, lines, {"lowercase": text["lowercase"]}, precompute)
+    head = head_of("tokens", corpus, lines, {"lowercase": text["lowercase"], **code_of(tokens)}, precompute)
     folder = cache_folder(cache_dir, head)
     if not (folder / shards.MANIFEST).exists():
         places = {word: place for place, word in enumerate(lexicon)}
@@ -138,12 +141,9 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
 
 def log_mel_head(corpus: Corpus, audio: Mapping[str, Any], precompute: Mapping[str, Any]) -> dict[str, Any]:
     """What the bytes of a corpus's log-mel shards follow from; the head of their manifest."""
-    versions = audio_versions()
-    if audio["contours"]:
-        from emoflax.features.functionals import VERSION
-
-        versions |= {"contours": VERSION, "scipy": importlib.metadata.version("scipy")}
-    return head_of("logmel", corpus, recordings(corpus), {**audio, **versions}, precompute)
+    versions = audio_versions("scipy") if audio["contours"] else audio_versions()
+    settings = {**audio, **versions, **code_of(write_log_mel_shard)}
+    return head_of("logmel", corpus, recordings(corpus), settings, precompute)
 
 
 def recordings(corpus: Corpus) -> list[list]:
@@ -153,9 +153,14 @@ def recordings(corpus: Corpus) -> list[list]:
     return [[clip.id, *_file_state(clip.path), clip.start_s, clip.end_s] for clip in corpus.clips]
 
 
-def audio_versions() -> dict[str, str]:
-    """Of the libraries that a spectrogram's last digits depend on."""
-    return {name: importlib.metadata.version(name) for name in ("librosa", "soxr")}
+def audio_versions(*others: str) -> dict[str, str]:
+    """Of the libraries that a spectrogram's last digits depend on, and of others."""
+    return fingerprint.versions("librosa", "soxr", *others)
+
+
+def code_of(function: Callable) -> dict[str, dict[str, str]]:
+    """{'code': hash of every module by which the function makes features}; they are found by its own imports."""
+    return {"code": fingerprint.of_function(function, within=_CODE)}
 
 
 def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
@@ -166,7 +171,7 @@ def cache_folder(cache_dir: str, head: Mapping[str, Any]) -> Path:
 
 def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio: Mapping[str, Any]) -> None:
     """Makes one shard: its bytes follow from clips and settings alone, whoever calls it on whatever machine."""
-    from emoflax.features.audio import log_mel  # here, so that training on finished shards needs no audio libraries
+    from emoflax.features.log_mel import log_mel  # here, so that training on finished shards needs no audio libraries
 
     def row(clip: Clip) -> Row:
         frames, digest, _ = log_mel(clip.path, clip.start_s, clip.end_s, **audio)
@@ -177,7 +182,7 @@ def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio:
 
 def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
     """As `write_log_mel_shard`; kept: the fields of config.audio that shape a waveform."""
-    from emoflax.features.audio import waveform
+    from emoflax.features.log_mel import waveform
 
     def row(clip: Clip) -> Row:
         samples, scale, digest = waveform(clip.path, clip.start_s, clip.end_s, **kept)
@@ -230,7 +235,7 @@ def _compute(
     precompute: Mapping[str, Any],
 ) -> None:
     """Writes the shards that are not there yet, each whole by one worker process."""
-    from emoflax.features.audio import check_settings
+    from emoflax.features.log_mel import check_settings
 
     check_settings(**audio)
     shards.make_folder(folder)
@@ -254,10 +259,9 @@ def _run(tasks: Sequence[functools.partial], workers: int, bar: tqdm) -> None:
     """
     if not tasks:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     context = multiprocessing.get_context("spawn")
     finished, stop, before = context.Value("q", 0), context.RawValue("b", 0), bar.n
-    count = min(workers or cores, len(tasks))
+    count = min(workers or usable_cores(), len(tasks))
     with concurrent.futures.ProcessPoolExecutor(count, context, _start_worker, (finished, stop)) as pool:
         try:
             pending = {pool.submit(task) for task in tasks}
@@ -289,14 +293,8 @@ class _Worker:
 def _start_worker(finished: Any, stop: Any) -> None:
     _Worker.finished, _Worker.stop = finished, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     threadpoolctl.threadpool_limits(1)  # as many processes as cores already; and sums are then the same on any machine
-
-
-def _die_with_parent() -> None:
-    """Ends a worker whose parent was killed; otherwise it would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _work(write: Callable[..., None], folder: Path, number: int, clips: Sequence[Clip]) -> None:

@@ -16,7 +16,7 @@ from absl import logging
 from flax import nnx
 from tqdm import tqdm
 
-from emoflax import pretrained
+from emoflax import fingerprint, pretrained
 from emoflax.data import shards
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.shards import Failure, Row, ShardSet
@@ -25,6 +25,7 @@ from emoflax.models.whisper import WINDOW, Whisper
 from emoflax.precompute import build
 from emoflax.pretrained.whisper_files import sha256
 
+_CODE = ("emoflax.models", "emoflax.features", "emoflax.audio", "emoflax.masks")  # the packages that make states
 _WIDTH_MULTIPLE = 128  # frames: batches of clips that end where they end are rounded up to it; each width is compiled
 
 
@@ -54,6 +55,7 @@ def layer_states(
         "padded": states["padded"],
         "trim_db": audio["trim_db"],
         **build.audio_versions(),
+        "code": fingerprint.of_modules([__name__, "emoflax.precompute.build.write_log_mel_shard"], within=_CODE),
     }
     head = build.head_of("states", corpus, build.recordings(corpus), settings, precompute)
     folder = build.cache_folder(cache_dir, head)

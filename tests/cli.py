@@ -16,7 +16,7 @@ def command(*flags) -> list[str]:
 
 
 def run(*flags, cwd, status: int = 0, timeout: float = 240) -> str:
-    """What main.py printed; fails unless it exits with `status`, and always if a user sees a traceback."""
+    """What main.py printed; fails unless it exits with `status`, or if it printed a traceback."""
     done = subprocess.run(
         command(*flags), cwd=cwd, env=ENVIRONMENT, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

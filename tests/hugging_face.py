@@ -1,4 +1,4 @@
-"""Small Hugging Face folders with weights drawn afresh, written by `transformers` itself."""
+"""Small Hugging Face folders with random weights, written by `transformers` itself."""
 
 import pathlib
 
@@ -11,8 +11,8 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "oh", "my", "god", "
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
 
 
-def drawn(model: torch.nn.Module) -> torch.nn.Module:
-    """Every weight from a wide normal distribution: a swapped or forgotten one cannot go unnoticed."""
+def randomised(model: torch.nn.Module) -> torch.nn.Module:
+    """Every weight from a wide normal distribution, so that a swapped or forgotten one changes the output visibly."""
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(std=0.3)
@@ -21,14 +21,14 @@ def drawn(model: torch.nn.Module) -> torch.nn.Module:
 
 def ast(folder: pathlib.Path, max_length: int = 66, mels: int = 36, head: bool = False) -> transformers.ASTModel:
     config = transformers.ASTConfig(**SIZES, max_length=max_length, num_mel_bins=mels)
-    model = drawn((transformers.ASTForAudioClassification if head else transformers.ASTModel)(config))
+    model = randomised((transformers.ASTForAudioClassification if head else transformers.ASTModel)(config))
     model.save_pretrained(folder)
     return model.audio_spectrogram_transformer if head else model
 
 
 def bert(folder: pathlib.Path, head: bool = False) -> transformers.BertModel:
     config = transformers.BertConfig(**SIZES, vocab_size=len(VOCABULARY), max_position_embeddings=16)
-    model = drawn((transformers.BertForPreTraining if head else transformers.BertModel)(config))
+    model = randomised((transformers.BertForPreTraining if head else transformers.BertModel)(config))
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     return model.bert if head else model

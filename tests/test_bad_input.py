@@ -2,8 +2,9 @@
 
 import json
 import os
-import re
 import shutil
+import subprocess
+import sys
 
 import cli
 import numpy as np
@@ -72,11 +73,32 @@ def test_a_manifest_with_one_speaker_says_why_that_is_too_few(tmp_path):
     assert "speaker" in cli.run(*flags(), cwd=tmp_path, status=2)
 
 
-@pytest.mark.parametrize("field", ["train.epoch=3", "modle.audio=cnn", "train.epochs=many", "train.dtype=float8x"])
-def test_a_misspelt_field_or_value_is_named(place, field):
-    status = 1 if "many" in field else 2  # absl itself checks types, and exits with 1
-    output = cli.run(*flags(), f"--config.{field}", f"--workdir={place}/other", cwd=place, status=status)
-    assert any(word in output for word in re.split("[.=]", field) if word not in ("train", "audio"))
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--config.train.epoch=3", "config.train.epoch does not exist; did you mean config.train.epochs"),
+        ("--config.train.epochs=many", "config.train.epochs=many must be a whole number of at least 1"),
+        ("--config.seeds=(1,1)", "config.seeds=(1, 1) must be a tuple of 1 or more values"),
+        ("--config.data.max_s=nan", "config.data.max_s=nan must be a number from 0.1 to 86400"),
+        ("--config.model.aligned.rivals=8", "config.model.aligned.rivals does not exist any more"),
+        ("--config=cnn9", "--config=cnn9: there is no such config; did you mean cnn3 or cnn2?\n"),
+    ],
+)
+def test_a_misspelt_flag_field_or_value_is_named_before_a_corpus_is_looked_for(tmp_path, flag, sentence):
+    output = cli.run(*flags(**{"data.dir": "nowhere.csv"}), flag, cwd=tmp_path, status=2)
+    assert f"error: {sentence}" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_packaged_config_is_taken_by_its_name_from_any_folder_by_the_installed_command(tmp_path):
+    """As the entry point of a wheel does, where `main` is a module of the package."""
+    code = "import sys; from emoflax.main import run; sys.exit(run())"
+    corpus = ("--config.data.corpus=manifest", "--config.data.dir=nowhere.csv")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--config=cnn2", *corpus], cwd=tmp_path, capture_output=True, text=True,
+        env=cli.ENVIRONMENT | {"PYTHONPATH": str(cli.ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2 and "nowhere.csv" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "silent", "nan", "text"])

@@ -7,10 +7,9 @@ def write(
     path: str | Path, seed: int = 0, multilingual: bool = False, n_mels: int = 80, audio_layers: int = 1,
     weight_scale: float = 1.0,
 ) -> Path:  # fmt: skip
-    """Writes a .pt that `whisper.load_model(path)` loads; it hears nonsense, but the same nonsense every time.
+    """Writes a .pt that `whisper.load_model(path)` loads; its transcripts are nonsense, but the same for one seed.
 
-    n_text_ctx 32 keeps decoding to 16 tokens. The output bias of the real model's embeddings is missing here, so
-    embeddings are scaled up: otherwise every clip would get the same words.
+    n_text_ctx=32 limits decoding to 16 tokens, which keeps it fast.
     """
     import torch
     from whisper.model import ModelDimensions, Whisper
@@ -31,7 +30,7 @@ def write(
 def write_ctranslate2(folder: Path, seed: int = 2) -> Path:
     """A folder that `faster_whisper.WhisperModel` loads: random weights, converted by CTranslate2's own converter.
 
-    Of the first seeds, 2 is the one whose words depend on what is heard.
+    2 is the lowest seed whose transcripts depend on the sound.
     """
     import json
 
@@ -43,7 +42,7 @@ def write_ctranslate2(folder: Path, seed: int = 2) -> Path:
 
     source = folder / "huggingface"
     source.mkdir(parents=True)
-    # Whisper's own tokens, without the merges: words are cut into bytes, which the decoder can put together again.
+    # Whisper's own tokens without the merges: words are split into bytes, which the decoder joins again.
     encoding = get_encoding("gpt2")
     shown = [byte for byte in range(256) if 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174]
     letters = {byte: chr(byte) for byte in shown}
@@ -65,8 +64,8 @@ def write_ctranslate2(folder: Path, seed: int = 2) -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name != "model.encoder.embed_positions.weight":
-                loud = 3.0 if "layers" in name else 1.0  # or the last word would repeat itself, whatever is heard
-                parameter.copy_(loud * torch.randn(parameter.shape, generator=generator))
+                scale = 3.0 if "layers" in name else 1.0  # or one word would repeat itself, whatever the sound
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(source)
     TransformersConverter(str(source), copy_files=["tokenizer.json"]).convert(str(folder / "converted"))
     return folder / "converted"

@@ -25,7 +25,7 @@ _WIDTH_MULTIPLE = 64  # frames; one waveform is filled up to a multiple of it, s
 
 @dataclasses.dataclass(frozen=True)
 class LogMel:
-    """What `emoflax.features.audio.mel_db` makes with librosa, within 1e-3 dB, as part of a compiled program."""
+    """What `emoflax.features.log_mel.mel_db` makes with librosa, within 1e-3 dB, as part of a compiled program."""
 
     sample_rate_hz: int
     window_ms: float

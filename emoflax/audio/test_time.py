@@ -1,4 +1,4 @@
-"""Test-time augmentation: a clip is judged in several fixed variants, whose log-probabilities are averaged."""
+"""Test-time augmentation: a clip is predicted in several fixed variants, whose log-probabilities are averaged."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ class TestTimeAugmentation:
     Attributes:
       speeds: the log-mel is read this many times as fast.
       band_shifts: each band is read from so many bands above; contours stay.
-      bands: mel bands at the front of each frame; what follows are contours. None: all.
+      bands: mel bands at the front of each frame, before the contours. None: every channel is a mel band.
     """
 
     speeds: tuple[float, ...] = (1.0,)
@@ -41,15 +41,15 @@ class TestTimeAugmentation:
     def log_probabilities(
         self, batch: Mapping[str, jax.Array], logits_of: Callable[[Mapping[str, jax.Array]], jax.Array]
     ) -> jax.Array:
-        """Mean of the variants' log-probabilities [batch, classes]; `logits_of` judges one batch."""
-        # Wide enough for the slowest, whatever the padding: a clip must not be cut because its batch is narrow.
+        """Mean of the variants' log-probabilities [batch, classes]; `logits_of` predicts one batch."""
+        # Wide enough for the slowest variant: how a batch is padded must not decide whether a clip is cut.
         width = -(-batch["logmel"].shape[1] // min(*self.speeds, 1.0))
         width = int(-(-width // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
 
         def of_variant(variant: tuple[jax.Array, jax.Array]) -> jax.Array:
             return jax.nn.log_softmax(logits_of(self._variant(batch, *variant, width)))
 
-        # One after the other: one compiled program, and the memory of one.
+        # One after the other: one compiled program, and the memory of one variant.
         variants = np.array(list(itertools.product(self.speeds, self.band_shifts)), np.float32)
         return jax.lax.map(of_variant, (variants[:, 0], variants[:, 1])).mean(0)
 

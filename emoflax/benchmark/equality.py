@@ -1,4 +1,4 @@
-"""Both contestants do the same work: same logits, same loss, same size of the gradient."""
+"""Checks that EmoFlax's model and its PyTorch twin do the same work: same logits, loss and norm of the gradient."""
 
 import jax
 import numpy as np
@@ -10,14 +10,14 @@ from emoflax.benchmark.train_step import TorchTrainer
 from emoflax.training.step import apply, train_step
 
 TOLERANCE = 1e-4
-ROWS = 8  # half-filled ones among them
+ROWS = 8  # clips of different lengths, so that padding is compared, too
 
 
 def check(config: ConfigDict) -> dict[str, float]:
     """Largest relative errors of logits, loss and gradient norm, in float32 and without dropout.
 
     Raises:
-      ArithmeticError: they differ; the times would compare two different models.
+      ArithmeticError: they differ, so that times would compare two different models.
       UserError: an encoder that has no PyTorch twin.
     """
     config = config.copy_and_resolve_references()

@@ -1,13 +1,13 @@
 """Arithmetic of one train step, counted from the layers' shapes.
 
-Counted are the multiplications and additions of convolutions and matrix products, forward and both gradients
+The count holds the multiplications and additions of convolutions and matrix products, forward and both gradients
 (Kaplan et al. 2020, arXiv:2001.08361, appendix C), without the input gradient that a first layer does not need.
-XLA's own count would take a loop's body for a single step.
+XLA's own count is of no use here: it counts a loop's body once.
 """
 
 from ml_collections import ConfigDict
 
-from emoflax.audio.channels import channels as heard
+from emoflax.audio.channels import channels as input_channels
 
 
 def train_flops_per_clip(config: ConfigDict, frames: int, tokens: int, classes: int) -> float:
@@ -23,7 +23,8 @@ def train_flops_per_clip(config: ConfigDict, frames: int, tokens: int, classes: 
         cnn = model.attention_cnn
         steps = -(-frames // cnn.stride)
         blocks = len(cnn.dilations) * (cnn.kernel + 1) * cnn.width**2
-        total += 2 * steps * (2 * cnn.stem_kernel * heard(config.audio) * cnn.width + 3 * blocks)
+        stem = 2 * cnn.stem_kernel * input_channels(config.audio) * cnn.width
+        total += 2 * steps * (stem + 3 * blocks)
         width += cnn.width
     if model.text == "gru":
         hidden = model.gru.hidden

@@ -17,19 +17,19 @@ from emoflax.benchmark import script, setup, timing
 from emoflax.data import dataset as data
 from emoflax.data.dataset import Dataset
 from emoflax.errors import UserError
-from emoflax.training import loop as train
+from emoflax.training.epoch import train_epoch
 
 SIZES = ((1, 1), (10, 1), (1, 4), (10, 4))  # times the clips, times the length
 
 
 class Epochs:
-    """Training on one size; its program is compiled before anything is timed."""
+    """Training on one size; its program is compiled before the timing begins."""
 
     def __init__(self, start: setup.Setup, dataset: Dataset):
         self.train_config, self.state, self.buckets = start.train_config, start.state(), dataset.buckets
 
     def turn(self) -> None:
-        self.state, _ = train.train_epoch(self.train_config, self.state, self.buckets)
+        self.state, _ = train_epoch(self.train_config, self.state, self.buckets)
         jax.block_until_ready(self.state)
 
 

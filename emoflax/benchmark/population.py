@@ -1,4 +1,4 @@
-"""A population's epoch beside the same models' epochs one after the other: what config.train.population is worth here.
+"""A population's epoch against the same models' epochs one after the other: the gain of config.train.population.
 
 python -m emoflax.benchmark.population configs/cnn2.py 4
 """
@@ -14,9 +14,8 @@ from ml_collections import ConfigDict
 
 from emoflax.benchmark import script, setup, timing
 from emoflax.experiment import population
-from emoflax.experiment.train_config import train_config_of
 from emoflax.reporting import ledger
-from emoflax.training import loop as train
+from emoflax.training.epoch import train_epoch
 
 STEPS = 8  # of one turn
 
@@ -25,19 +24,19 @@ def measure(config: ConfigDict, members: int, budget_s: float = 30.0) -> dict[st
     """Seconds of wall clock and of processor per member and step: 'alone' and 'together'."""
     start = setup.prepare(config)
     bucket = start.bucket(STEPS * config.train.batch_size, config.train.batch_size)
-    build = functools.partial(train_config_of, start.config, start.model, STEPS)
-    varied = {field: np.full(members, population.value(start.config, field), np.float32) for field in population.VARIED}
     lone = [start.state() for _ in range(members)]
     stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *(start.state() for _ in range(members)))]
     place, processor = np.zeros(members, np.int32), {"alone": [], "together": []}
+    config, batch_sizes = start.train_config.step, (bucket.batch_size,)
 
     def alone() -> None:
         for number in range(members):
-            lone[number], _ = train.train_epoch(start.train_config, lone[number], (bucket,))
+            lone[number], _ = train_epoch(start.train_config, lone[number], (bucket,))
         jax.block_until_ready(lone)
 
     def together() -> None:
-        stacked[0], _ = population.train_epoch(build, (len(bucket),), stacked[0], (bucket,), place, varied, 0)
+        plan = population.plan_of_members((bucket,), stacked[0], place)
+        stacked[0], _ = population.train_epoch(config, batch_sizes, stacked[0], (bucket.rows,), plan)
         jax.block_until_ready(stacked[0])
 
     def timed(name: str, turn) -> None:

@@ -1,4 +1,4 @@
-"""From features in memory to probabilities in memory, ours and PyTorch's: one clip's latency, a batch's throughput."""
+"""From features in memory to probabilities in memory, ours and PyTorch's: latency of a clip, throughput of a batch."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ CALLS = {"one_clip": 20, "batch": 4}  # of one turn
 def measure(start: Setup, modes: Sequence[str], budget_s: float) -> dict:
     """{'one_clip': times, 'batch': times}, each with `ratio_to_torch` by mode, where ours is the compiled model.
 
-    'ours_api' is the whole way that --mode=predict takes, buckets and windows included.
+    'ours_api' is all that --mode=predict does after reading a file, buckets and windows included.
     """
     start = dataclasses.replace(start, mesh=None)
     found = {}

@@ -3,7 +3,7 @@
     python -m emoflax.benchmark.probe
 
 1440 clips of 24 speakers, 33 layers of 1280 numbers, 6 ridges, 24 folds, read from shards as --mode=probe reads them.
-Random numbers tell nothing about emotions: the score is chance, and is printed to show that nothing leaks.
+On random numbers the score must be chance; it is printed to show that no label leaks.
 """
 
 import pathlib

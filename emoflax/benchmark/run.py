@@ -1,4 +1,4 @@
-"""`--mode=benchmark`: measures one config against PyTorch and plain librosa; a table and benchmark.json."""
+"""`--mode=benchmark`: times one config against PyTorch and plain librosa; prints a table, writes benchmark.json."""
 
 import atexit
 import functools
@@ -20,7 +20,6 @@ from emoflax.benchmark import (
     equality,
     flops,
     prediction,
-    script,
     setup,
     storage,
     table,
@@ -28,6 +27,8 @@ from emoflax.benchmark import (
     torch_models,
     train_step,
 )
+from emoflax.files import make_folder
+from emoflax.parallel.workers import usable_cores
 from emoflax.reporting import ledger
 
 STAGES = (
@@ -51,39 +52,39 @@ def run(
     """Measures, prints the table and writes <workdir>/benchmark-<config.name>/benchmark.json, which is returned.
 
     Args:
-      budget_s: how long train steps are timed; the other parts take a share of it. Few rounds are always done, and
-        compilation comes on top.
+      budget_s: seconds for which train steps are timed; other parts get a share of them. A few rounds are always done,
+        and compilation takes more time.
       clips: recordings that precompute is timed on.
       modes: PyTorch's ways to run, of `torch_models.MODES`.
 
     Raises:
       UserError: an encoder without a PyTorch twin; a folder that cannot be written.
-      ArithmeticError: both sides do not compute the same.
+      ArithmeticError: the two sides compute different numbers.
     """
     folder = workdir / f"benchmark-{config.name}"
-    script.make_folder(folder)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # what XLA takes, whatever OMP_NUM_THREADS says
-    found = {"config": config.name, "machine": machine(), "notice": notice()}
+    make_folder(folder)
+    torch.set_num_threads(usable_cores())  # as many as XLA uses, whatever OMP_NUM_THREADS is
+    results = {"config": config.name, "machine": machine(), "notice": notice()}
     with tqdm(total=len(STAGES), bar_format="benchmark {n}/{total} {elapsed} {desc}") as bar:
-        say = functools.partial(_next, bar, enumerate(STAGES))
-        say()
-        found["relative_error"] = equality.check(config)
+        begin_stage = functools.partial(_next, bar, enumerate(STAGES))
+        begin_stage()
+        results["relative_error"] = equality.check(config)
         start = setup.prepare(config)
-        found |= training(start, budget_s, modes, say)
-        say()
-        running = [mode for mode in modes if mode not in found["train_step"]["skipped"]]
-        found["prediction"] = prediction.measure(start, running, budget_s / 4)
-        say()
+        results |= training(start, budget_s, modes, begin_stage)
+        begin_stage()
+        running = [mode for mode in modes if mode not in results["train_step"]["skipped"]]
+        results["prediction"] = prediction.measure(start, running, budget_s / 4)
+        begin_stage()
         with tempfile.TemporaryDirectory() as scratch:
-            found["checkpoint"] = storage.checkpoint_times(start.state(), pathlib.Path(scratch) / "checkpoints")
+            results["checkpoint"] = storage.checkpoint_times(start.state(), pathlib.Path(scratch) / "checkpoints")
             if config.model.audio:
-                found["precompute"] = storage.precompute_times(config, clips, pathlib.Path(scratch))
+                results["precompute"] = storage.precompute_times(config, clips, pathlib.Path(scratch))
         bar.update()
-    found["peak_memory_mib"]["end"] = peak_memory_mib()
-    (folder / "benchmark.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(table.text(found))
+    results["peak_memory_mib"]["end"] = peak_memory_mib()
+    (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(table.text(results))
     logging.info("benchmark.json: %s", folder)
-    return found
+    return results
 
 
 def _next(bar: tqdm, stages: Iterator[tuple[int, str]]) -> None:
@@ -92,30 +93,30 @@ def _next(bar: tqdm, stages: Iterator[tuple[int, str]]) -> None:
 
 
 def no_compilation_caches() -> None:
-    """Programs are compiled anew in this process, so that the times of compilation are those of a first run."""
+    """Compiles every program in this process, so that the times of compilation are those of a first run."""
     jax.config.update("jax_enable_compilation_cache", False)
     empty = tempfile.TemporaryDirectory()
     atexit.register(empty.cleanup)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty.name
 
 
-def training(start: setup.Setup, budget_s: float, modes: Sequence[str], say: Callable[[], None]) -> dict:
+def training(start: setup.Setup, budget_s: float, modes: Sequence[str], begin_stage: Callable[[], None]) -> dict:
     """Shapes, peak, memory and times of the train step."""
     batch_size, dtype = start.config.train.batch_size, start.config.train.dtype
     bucket = start.bucket(train_step.STEPS * batch_size, batch_size)
     shape = {name: list(bucket.rows[name].shape[1:]) for name in ("logmel", "tokens") if name in bucket.rows}
     frames, tokens = (shape.get(name, [0])[0] for name in ("logmel", "tokens"))
     gflop = flops.train_flops_per_clip(start.config, frames, tokens, setup.CLASSES) / 1e9
-    say()
+    begin_stage()
     ours = train_step.ours(start, bucket)
     for contestant in ours.values():
         contestant.turn()
     memory = {"after_our_steps": peak_memory_mib()}
-    say()
+    begin_stage()
     theirs, skipped = train_step.theirs(start, bucket, modes)
     for name, reason in skipped.items():
         logging.warning("PyTorch's %s is not measured: %s", name, reason)
-    say()
+    begin_stage()
     peak = timing.matmul_peak(dtype, setup.torch_device(), budget_s / 20)
     times = train_step.measure(ours | theirs, start, peak, gflop, budget_s)
     memory["after_torch_steps"] = peak_memory_mib()
@@ -149,13 +150,13 @@ def notice() -> str:
     if jax.default_backend() != "cpu" and setup.torch_device() == "cpu":
         return "this PyTorch was built without the accelerator that JAX uses: its times are a CPU's, not comparable"
     if os.getloadavg()[0] > 0.5:
-        # GNU OpenMP's threads spin while they wait for one that got no core: steps then take up to 50 times as long.
+        # GNU OpenMP's threads spin while they wait for one without a core: steps then take up to 50 times as long.
         advice = "repeat it on an idle machine, or with OMP_WAIT_POLICY=PASSIVE to spare PyTorch the worst of it"
         return f"other programs were running (load average {os.getloadavg()[0]:.1f}): {advice}"
     return ""
 
 
 def peak_memory_mib() -> float:
-    """The most that the whole process ever had in memory, our side, PyTorch's and both libraries' code together."""
+    """Peak memory of the whole process so far: both sides and the code of both libraries."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

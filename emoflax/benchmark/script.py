@@ -1,7 +1,6 @@
-"""What the benchmarks that are commands of their own have in common."""
+"""What the benchmarks that are commands of their own share: options, errors, the JSON file."""
 
 import argparse
-import importlib.util
 import json
 import os
 import pathlib
@@ -11,14 +10,16 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from emoflax.errors import UserError
+from emoflax.experiment import checks, config_files
+from emoflax.files import make_folder
 from emoflax.parallel import mesh
 from emoflax.reporting import ledger
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Calls with the command line's options; a user's mistake is a sentence and exit status 2, as main.py has it.
+    """Calls `main` with the command line's options; a UserError becomes one sentence and exit status 2, as in main.py.
 
-    As there, training has a processor's cores as devices.
+    As there, a processor's cores are split into devices before JAX starts.
     """
     parser.add_argument("--workdir", type=pathlib.Path, default="runs", help="folder for the JSON file")
     options = parser.parse_args()
@@ -31,25 +32,15 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         sys.exit(2)
 
 
-def make_folder(folder: pathlib.Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --workdir") from error
+def load_config(name: str) -> ConfigDict:
+    """A packaged config by its name, or that of a file, checked as main.py does."""
+    config = config_files.load(name)
+    checks.check(config)
+    return config
 
 
-def load_config(path: str) -> ConfigDict:
-    """The config of a file like configs/cnn2.py."""
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"there is no config {path}; choose a file of configs/, such as configs/cnn2.py")
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
-
-
-def write(path: pathlib.Path, found: dict, table: str) -> None:
-    """Writes what was found as JSON, with the machine, and prints the table."""
+def write(path: pathlib.Path, results: dict, table: str) -> None:
+    """Writes the results as JSON, with the machine, and prints the table."""
     here = {"machine": ledger.machine(), "commit": ledger.commit(), "load_average": os.getloadavg()[0]}
-    path.write_text(json.dumps(here | found, indent=2) + "\n")
+    path.write_text(json.dumps(here | results, indent=2) + "\n")
     print(f"{here['machine']}, load {here['load_average']:.1f}; {path}\n\n{table}")

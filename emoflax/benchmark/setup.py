@@ -1,4 +1,4 @@
-"""What both contestants start from: one model, random clips of typical lengths, the recipe of one train step."""
+"""What both contestants start from: one model, random clips of typical lengths, the settings of one train step."""
 
 import dataclasses
 
@@ -29,10 +29,10 @@ MEAN_DB, STD_DB = -40.0, 15.0
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """`config` with what would make the two recipes differ (schedule, weight averaging, augmentation) switched off.
+    """`config` without what PyTorch's side does not do: learning rate schedule, weight averaging, augmentation.
 
-    On a processor our side deals its batches out to the devices into which its cores are split. PyTorch gets one
-    accelerator, and so do we; so does prediction, whatever trains.
+    On a processor, our side shards its batches over the devices into which the cores are split. On accelerators both
+    sides use one; prediction always does.
     """
 
     config: ConfigDict
@@ -41,7 +41,7 @@ class Setup:
     mesh: Mesh | None
 
     def state(self) -> TrainState:
-        """A copy: programs that donate it would take the model's own arrays with them."""
+        """A copy, because a program that its arguments are donated to would delete the model's own arrays."""
         return devices.replicate(jax.tree.map(jnp.copy, self.train_config.init(self.model, 0)), self.mesh)
 
     def bucket(self, rows: int, batch_size: int) -> Bucket:
@@ -78,7 +78,7 @@ class Setup:
 
 
 def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
-    """Raises UserError for an encoder that only one side has."""
+    """Raises UserError for an encoder without a PyTorch twin."""
     config = config.copy_and_resolve_references()
     config.optimizer.update(schedule="constant", warmup_epochs=0.0)
     config.train.ema = 0.0
@@ -91,7 +91,8 @@ def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
         model.normalise.std[...] = jnp.full(channels(config.audio), STD_DB)
     train_config = train_config_of(config, model, steps_per_epoch=1)
     mesh = devices.all_devices() if jax.default_backend() == "cpu" else None
-    return Setup(config, model, dataclasses.replace(train_config, augmentation=Augmentation()), mesh)
+    step = dataclasses.replace(train_config.step, augmentation=Augmentation())
+    return Setup(config, model, dataclasses.replace(train_config, step=step), mesh)
 
 
 def torch_device() -> str:

@@ -1,10 +1,9 @@
-"""Checkpoints written and read, and recordings turned into features: what a run does besides training."""
+"""Times of writing and reading checkpoints, and of turning recordings into features."""
 
 import concurrent.futures
 import functools
 import itertools
 import multiprocessing
-import os
 import pathlib
 import time
 
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 
 from emoflax.benchmark import timing
+from emoflax.parallel.workers import usable_cores
 
 ROUNDS = 3
 RATE_HZ = 48_000  # of the recordings, as in RAVDESS
@@ -21,18 +21,18 @@ TOLERANCE_DB = 0.1
 
 def checkpoint_times(state, folder: pathlib.Path) -> dict[str, dict[str, float]]:
     """Saving a training state until it is on disk, and restoring it."""
-    from emoflax.training.checkpoint import Checkpoints, open_existing
+    from emoflax.training.checkpoint import Checkpoints, open_existing, parts_of
 
     save_s, restore_s = [], []
     for number in range(ROUNDS):
         begin = time.perf_counter()
         checkpoints = Checkpoints(folder / str(number))
-        checkpoints.save(1, state, {}, 0.0)
+        checkpoints.save(1, {}, 0.0, *parts_of(state))
         checkpoints.close()
         save_s.append(time.perf_counter() - begin)
         begin = time.perf_counter()
         checkpoints = open_existing(folder / str(number))
-        jax.block_until_ready(checkpoints.restore(1, state))
+        jax.block_until_ready(checkpoints.restore_state(1, state))
         restore_s.append(time.perf_counter() - begin)
         checkpoints.close()
     return {"save": timing.spread(save_s), "restore": timing.spread(restore_s)}
@@ -41,7 +41,7 @@ def checkpoint_times(state, folder: pathlib.Path) -> dict[str, dict[str, float]]
 def precompute_times(config, clips: int, folder: pathlib.Path) -> dict[str, float]:
     """Clips per second of our pool, of plain librosa in a loop, and of plain librosa in a pool of as many processes.
 
-    All three start fresh processes, whose start and imports count. Log-mels alone: librosa has no `audio.contours`.
+    All three start new processes; their start and imports are timed, too. Only log-mels: librosa has no contours.
 
     Raises:
       ArithmeticError: our features are not librosa's.
@@ -52,8 +52,8 @@ def precompute_times(config, clips: int, folder: pathlib.Path) -> dict[str, floa
     paths = write_recordings(folder / "recordings", clips)
     corpus = Corpus("benchmark", ("a",), tuple(Clip(path.stem, "a", "s", str(path)) for path in paths))
     audio = config.audio.to_dict() | {"contours": False}
-    workers = config.precompute.workers or len(os.sched_getaffinity(0))
-    # Small shards: a worker takes one at a time, and so few clips would be one shard's.
+    workers = config.precompute.workers or usable_cores()
+    # Small shards, so that all workers get some: a worker takes a shard at a time.
     settings = config.precompute.to_dict() | {"shard_clips": max(1, clips // (4 * workers))}
     begin = time.perf_counter()
     ours = build.log_mels(corpus, audio, str(folder / "cache"), settings)
@@ -62,13 +62,13 @@ def precompute_times(config, clips: int, folder: pathlib.Path) -> dict[str, floa
     pool_s, _ = _librosa_pool(paths, audio, workers)
     _compare(ours, theirs)
     seconds = {"ours": ours_s, "librosa_loop": loop_s, "librosa_pool": pool_s}
-    found = {"clips": clips, "workers": workers}
-    found |= {f"{name}_clips_per_s": clips / value for name, value in seconds.items()}
-    return found | {"ratio_to_librosa_loop": loop_s / ours_s, "ratio_to_librosa_pool": pool_s / ours_s}
+    rates = {"clips": clips, "workers": workers}
+    rates |= {f"{name}_clips_per_s": clips / value for name, value in seconds.items()}
+    return rates | {"ratio_to_librosa_loop": loop_s / ours_s, "ratio_to_librosa_pool": pool_s / ours_s}
 
 
 def write_recordings(folder: pathlib.Path, clips: int) -> list[pathlib.Path]:
-    """Noise that swells and fades, with silence around it."""
+    """Noise whose level rises and falls, with silence before and after it."""
     import soundfile
 
     folder.mkdir(parents=True)
@@ -83,8 +83,8 @@ def write_recordings(folder: pathlib.Path, clips: int) -> list[pathlib.Path]:
 
 
 def plain_librosa(path: pathlib.Path, audio: dict) -> np.ndarray:
-    """Float32 [mels, frames] in dB, the lines that everybody writes."""
-    import librosa  # in a process that does nothing else
+    """Float32 [mels, frames] in dB, as librosa's own examples compute it."""
+    import librosa  # the worker processes alone need it
 
     rate_hz = audio["sample_rate_hz"]
     wave, _ = librosa.load(path, sr=rate_hz)
@@ -109,9 +109,9 @@ def _librosa_pool(paths: list[pathlib.Path], audio: dict, workers: int) -> tuple
     begin = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-        found = pool.map(functools.partial(plain_librosa, audio=audio), paths, chunksize=4)
-        first = list(itertools.islice(found, 4))
-        for _ in found:
+        logmels = pool.map(functools.partial(plain_librosa, audio=audio), paths, chunksize=4)
+        first = list(itertools.islice(logmels, 4))
+        for _ in logmels:
             pass
     return time.perf_counter() - begin, first
 
@@ -119,4 +119,4 @@ def _librosa_pool(paths: list[pathlib.Path], audio: dict, workers: int) -> tuple
 def _compare(ours, theirs: list[np.ndarray]) -> None:
     for mine, plain in zip(ours, theirs, strict=False):
         if mine.shape != plain.T.shape or np.abs(mine - plain.T).max() > TOLERANCE_DB:
-            raise ArithmeticError("our log-mels are not plain librosa's; their times cannot be compared")
+            raise ArithmeticError("our log-mels differ from plain librosa's; their times cannot be compared")

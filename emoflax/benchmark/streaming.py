@@ -1,11 +1,11 @@
-"""A corpus that is larger than memory: how much memory streaming takes, and how near it comes to rows in memory.
+"""A corpus larger than memory: memory that streaming takes, and its speed relative to rows in memory.
 
     python -m emoflax.benchmark.streaming configs/cnn2.py --gigabytes=20
 
 Makes shards of silence as sparse files (they take no disk), reads a whole epoch of them in training's random order,
 then trains for some seconds on streamed batches and for as many on rows that lie in memory, in alternation.
-Prints a table and writes streaming.json into --workdir. There is no disk to wait for: files of zeros come from the
-system's page cache, and a disk or a network folder must deliver the MB/s that the table says training needs.
+Prints a table and writes streaming.json into --workdir. No disk is measured: sparse files are read at the speed of
+memory. A disk or a network folder must deliver the MB/s that the table gives as needed.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from emoflax.experiment.features import dataset_of, max_frames
 from emoflax.experiment.model import build_model
 from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
-from emoflax.training import loop as train
+from emoflax.training import epoch
 from emoflax.training.step import TrainConfig
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -76,7 +76,7 @@ def random_lengths(config: ConfigDict, nbytes: float) -> np.ndarray:
 
 
 class Epochs:
-    """Training without end, a chunk of the epoch at a time, on streamed rows."""
+    """Training on streamed rows, chunk by chunk of an epoch."""
 
     def __init__(self, train_config: TrainConfig, model, dataset: Dataset):
         self.train_config, self.dataset = train_config, dataset
@@ -86,19 +86,19 @@ class Epochs:
         self.longest = stream.steps_of_a_chunk(dataset.buckets)
 
     def chunks(self) -> Iterator[stream.Chunk]:
-        """Of one epoch, those with all their steps."""
+        """Chunks of one epoch that have all their steps."""
         steps = self.dataset.steps // self.longest * self.longest
         spans = [(begin, begin + self.longest) for begin in range(0, steps, self.longest)]
-        return train.streamed(self.dataset.buckets, np.asarray(self.state.seed), 0, spans)
+        return epoch.streamed(self.dataset.buckets, np.asarray(self.state.seed), 0, spans)
 
     def train(self, chunks: Iterator[stream.Chunk], seconds: float) -> float:
-        """Steps per second; what the first chunk takes is not counted: those after it are being made meanwhile."""
+        """Steps per second, without the first chunks, during which later ones are made."""
         done = begin = 0.0
         for number, chunk in enumerate(chunks):
-            self.state, metrics = train.train_chunk(self.train_config, self.state, chunk)
+            self.state, metrics = epoch.train_chunk(self.train_config.step, self.state, chunk)
             jax.block_until_ready(metrics)
             now = time.perf_counter()
-            if number == stream.AHEAD:  # from here on a chunk is trained on no sooner than it is made
+            if number == stream.AHEAD:  # from here on, training waits for the chunks to be made
                 begin = now
             elif number > stream.AHEAD:
                 done += self.longest
@@ -146,7 +146,7 @@ def measure(config: ConfigDict, gigabytes: float, seconds: float, folder: pathli
 
 
 class Resident:
-    """The same training on the clips of some chunks, which lie in memory."""
+    """The same training on as many clips as a chunk has, in memory."""
 
     def __init__(self, epochs: Epochs, features: Features, config: ConfigDict):
         config = config.copy_and_resolve_references()
@@ -158,7 +158,7 @@ class Resident:
         """Steps per second."""
         done, begin = 0, time.perf_counter()
         while not done or time.perf_counter() - begin < seconds:
-            self.epochs.state, metrics = train.train_epoch(
+            self.epochs.state, metrics = epoch.train_epoch(
                 self.epochs.train_config, self.epochs.state, self.dataset.buckets
             )
             jax.block_until_ready(metrics)

@@ -1,4 +1,4 @@
-"""The benchmark's numbers as a table to read."""
+"""The benchmark's numbers as a table of plain text."""
 
 NAMES = {
     "ours_epoch": "ours, epoch in one program",
@@ -11,26 +11,26 @@ NAMES = {
 }
 
 
-def text(found: dict) -> str:
-    """What `run.run` found, in lines."""
-    machine, batch = found["machine"], found["batch"]
+def text(results: dict) -> str:
+    """The results of `run.run`, in lines."""
+    machine, batch = results["machine"], results["batch"]
     shapes = ", ".join(f"{name} {'x'.join(map(str, batch[name]))}" for name in ("logmel", "tokens") if name in batch)
     lines = [
-        f"{found['config']} on {machine['device']}, {machine['threads']} threads, "
+        f"{results['config']} on {machine['device']}, {machine['threads']} threads, "
         f"jax {machine['jax']}, torch {machine['torch']}, load {machine['load_average']:.1f}",
         f"batch of {batch['size']} in {batch['dtype']}, {shapes}; largest relative error "
-        f"{max(found['relative_error'].values()):.0e}; ratio: PyTorch's median / ours, above 1 we are faster",
+        f"{max(results['relative_error'].values()):.0e}; ratio: PyTorch's median / ours, above 1 we are faster",
     ]
-    if found["notice"]:
-        lines.append(f"note: {found['notice']}")
-    lines += ["", *_train_step(found)]
+    if results["notice"]:
+        lines.append(f"note: {results['notice']}")
+    lines += ["", *_train_step(results)]
     for name, title in (("one_clip", "prediction of one clip"), ("batch", f"prediction of {batch['size']} clips")):
-        lines += ["", *_prediction(title, found["prediction"][name])]
-    return "\n".join([*lines, "", *_rest(found)])
+        lines += ["", *_prediction(title, results["prediction"][name])]
+    return "\n".join([*lines, "", *_rest(results)])
 
 
-def _train_step(found: dict) -> list[str]:
-    step = found["train_step"]
+def _train_step(results: dict) -> list[str]:
+    step = results["train_step"]
     lines = [f"{'train step':28} {'ms':>8} {'quartiles':>17} {'ratio':>6} {'clips/s':>8} {'GFLOP/s':>8} {'of peak':>8} "
              f"{'compile s':>9}"]  # fmt: skip
     for name in NAMES:
@@ -53,17 +53,17 @@ def _prediction(title: str, times: dict) -> list[str]:
     return [f"{title:28} {'ms':>8} {'quartiles':>17} {'ratio':>6} {'clips/s':>8}", *rows]
 
 
-def _rest(found: dict) -> list[str]:
-    memory, checkpoint = found["peak_memory_mib"], found["checkpoint"]
+def _rest(results: dict) -> list[str]:
+    memory, checkpoint = results["peak_memory_mib"], results["checkpoint"]
     lines = [
-        f"matrix product's peak: {found['matmul_peak_gflop_per_s']:.0f} GFLOP/s; "
-        f"one clip trained: {found['gflop_per_clip']:.3g} GFLOP (convolutions and products)",
+        f"matrix product's peak: {results['matmul_peak_gflop_per_s']:.0f} GFLOP/s; "
+        f"one clip trained: {results['gflop_per_clip']:.3g} GFLOP (convolutions and products)",
         f"peak memory of the whole process, MiB: {memory['after_our_steps']:.0f} after our steps, "
         f"{memory['after_torch_steps']:.0f} after PyTorch's, {memory['end']:.0f} at the end",
         f"checkpoint: saved in {checkpoint['save']['median_ms']:.0f} ms, "
         f"restored in {checkpoint['restore']['median_ms']:.0f} ms",
     ]
-    if precompute := found.get("precompute"):
+    if precompute := results.get("precompute"):
         lines.append(
             f"precompute of {precompute['clips']} clips, clips/s, start of the processes included: "
             f"ours {precompute['ours_clips_per_s']:.0f}, "

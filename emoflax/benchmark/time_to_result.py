@@ -1,10 +1,10 @@
-"""Seconds from raw recordings to a validation accuracy, everything included: ours, and the usual PyTorch pipeline.
+"""Seconds from raw recordings to a validation accuracy, all work included: ours, and a usual PyTorch pipeline.
 
     python -m emoflax.benchmark.time_to_result --data_dir=data/ravdess
 
-Both are processes of their own, started one after the other, with the same training and validation clips of a random
-split. The clock runs from a process's start, through imports, features and compilation (ours begins with empty caches),
-to the moment when an epoch's accuracy is on disk. Prints a table and writes time_to_result.json into --workdir.
+Each side is a process of its own, one after the other, with the same training and validation clips of a random split.
+The time runs from the process's start, through imports, features and compilation (ours begins with empty caches), to
+the moment when an epoch's accuracy is on disk. Prints a table and writes time_to_result.json into --workdir.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from emoflax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROTOCOL, FOLD, DEV_SHARE = "random_split", 1, 0.15
-# What differs from configs/cnn2.py: one bucket, which compiles one program instead of three, and a short training.
+# Differences from configs/cnn2.py: one bucket, which compiles one program instead of three, and a short training.
 FIELDS = {
     "data.buckets": 1, "train.batch_size": 8, "train.epochs": 12, "train.select": "accuracy",
     "optimizer.learning_rate": 1e-3, "optimizer.warmup_epochs": 0.5,
 }  # fmt: skip
-METRICS = ("metrics.jsonl", "runs/*/*/metrics.jsonl")  # of the usual pipeline and of ours, in a side's folder
+METRICS = ("metrics.jsonl", "runs/*/*/metrics.jsonl")  # of the usual pipeline and of ours, in each side's folder
 POLL_S = 0.05
 
 
@@ -49,7 +49,7 @@ class Run:
 
 
 def split_of(corpus: Corpus) -> Split:
-    """What main.py makes of the same fields; its test clips are used by neither side."""
+    """The split that main.py makes of the same fields; neither side uses its test clips."""
     return splits.make_split(corpus, PROTOCOL, FOLD, DEV_SHARE, {})
 
 
@@ -64,7 +64,7 @@ def write_table(path: pathlib.Path, corpus: Corpus) -> None:
 
 
 def our_command(corpus: str, data_dir: str, folder: pathlib.Path, seed: int) -> list[str]:
-    """data_dir: absolute."""
+    """Command line of main.py; `data_dir` is an absolute path."""
     fields = {
         "data.corpus": corpus, "data.dir": data_dir, "data.cache_dir": folder / "cache",
         "split.protocol": PROTOCOL, "split.fold": FOLD, "split.dev_share": DEV_SHARE, "seeds": f"({seed},)",
@@ -97,7 +97,7 @@ def watch(command: list[str], folder: pathlib.Path, target: float, limit_s: floa
                     break
                 time.sleep(POLL_S)
         finally:
-            process.terminate()  # an ended one does not mind
+            process.terminate()  # no error if it has ended
             process.wait()
     if ended and process.returncode:
         raise UserError(f"{command[1:3]} ended with status {process.returncode}:\n{log.read_text()[-2000:]}")
@@ -105,9 +105,9 @@ def watch(command: list[str], folder: pathlib.Path, target: float, limit_s: floa
 
 
 def _read_new(run: Run, folder: pathlib.Path, begin: float) -> None:
-    """Adds the epochs whose lines have come since."""
+    """Adds the epochs that were written since the last call."""
     for path in itertools.chain.from_iterable(folder.glob(pattern) for pattern in METRICS):
-        whole = path.read_text().split("\n")[:-1]  # what follows the last newline is still being written
+        whole = path.read_text().split("\n")[:-1]  # the last line may still be incomplete
         for line in whole[len(run.accuracies) :]:
             run.accuracies.append(json.loads(line)["dev_accuracy"])
             run.seconds.append(time.perf_counter() - begin)
@@ -115,19 +115,19 @@ def _read_new(run: Run, folder: pathlib.Path, begin: float) -> None:
 
 def measure(name: str, data_dir: str, seed: int, targets: list[float], limit_s: float) -> dict[str, Run]:
     """{'ours': ..., 'usual': ...}, one after the other."""
-    found, data_dir = {}, os.path.abspath(data_dir) if data_dir else ""
+    runs, data_dir = {}, os.path.abspath(data_dir) if data_dir else ""
     with tempfile.TemporaryDirectory() as scratch:
         corpus = corpora.load(name, data_dir, scratch)
         for clip in corpus.clips:
-            pathlib.Path(clip.path).read_bytes()  # so that neither side waits for the disk
+            pathlib.Path(clip.path).read_bytes()  # into the page cache, so that neither side waits for the disk
         for side in ("ours", "usual"):
             folder = pathlib.Path(scratch) / side
             folder.mkdir()
             write_table(folder / "clips.csv", corpus)
             command = our_command(name, data_dir, folder, seed) if side == "ours" else their_command(folder, seed)
             print(f"seed {seed}, {side}: {' '.join(command[1:])}", flush=True)
-            found[side] = watch(command, folder, max(targets), limit_s)
-    return found
+            runs[side] = watch(command, folder, max(targets), limit_s)
+    return runs
 
 
 def table(runs: dict[int, dict[str, Run]], targets: list[float]) -> str:
@@ -151,11 +151,11 @@ def _never(run: Run) -> str:
 def main(options: argparse.Namespace) -> None:
     targets = sorted(options.targets)
     runs = {seed: measure(options.corpus, options.data_dir, seed, targets, options.limit_s) for seed in options.seeds}
-    found = {
+    results = {
         "split": {"protocol": PROTOCOL, "fold": FOLD, "dev_share": DEV_SHARE}, "fields": FIELDS, "targets": targets,
         "runs": {seed: {side: dataclasses.asdict(run) for side, run in sides.items()} for seed, sides in runs.items()},
     }  # fmt: skip
-    script.write(options.workdir / "time_to_result.json", found, table(runs, targets))
+    script.write(options.workdir / "time_to_result.json", results, table(runs, targets))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Timing in alternation: what else the machine does hits every contestant alike."""
+"""Timing in alternation, so that other load on the machine slows every contestant alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ def alternate(turns: Mapping[str, Callable[[], object]], calls: int, budget_s: f
     Returns:
       name -> `spread` of the seconds per call.
     """
-    for turn in turns.values():  # caches, thread pools and allocators warm up unseen
+    for turn in turns.values():  # untimed: fills caches, starts thread pools and allocators
         turn()
     seconds = {name: [] for name in turns}
     begin = time.perf_counter()

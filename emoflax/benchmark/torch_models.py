@@ -1,7 +1,7 @@
-"""Our classifier once more, in PyTorch, as its users would write it: the contestant of the benchmark.
+"""EmoFlax's classifier in PyTorch, as its users would write it, for the benchmark to compare with.
 
-Same layers, same masks, same rates of dropout. `copy_weights` brings our weights into PyTorch's layouts, and
-`equality.py` shows that both then compute the same.
+Same layers, same masks, same rates of dropout. `copy_weights` copies our weights into PyTorch's layouts, and
+`equality.py` checks that both then compute the same.
 """
 
 import functools
@@ -24,7 +24,7 @@ NORM_EPSILON = 1e-6  # flax's
 
 
 def build(config: ConfigDict, vocabulary: int, classes: int) -> "Classifier":
-    """A classifier of the shape that the config asks for.
+    """A classifier of the shape that the config describes.
 
     Args:
       vocabulary: size of the vocabulary, <pad> and <unk> included.
@@ -42,12 +42,12 @@ def build(config: ConfigDict, vocabulary: int, classes: int) -> "Classifier":
                 f"--mode=benchmark has no PyTorch twin of config.model.{kind}={config.model[kind]!r}; "
                 f"it compares: {', '.join(name for name in names if name)}"
             )
-    model, heard = config.model, channels(config.audio)
+    model, input_channels = config.model, channels(config.audio)
     audio = {"": None, "cnn": Cnn, "attention_cnn": AttentionCnn}[model.audio]
-    audio = audio and audio(heard, **model[model.audio].to_dict())
+    audio = audio and audio(input_channels, **model[model.audio].to_dict())
     text = Gru(vocabulary, **model.gru.to_dict()) if model.text else None
     pooling = functools.partial(POOLINGS[model.pooling], **model.get(model.pooling, {}))
-    return Classifier(audio, text, heard, pooling, model.head, model.dropout, classes)
+    return Classifier(audio, text, input_channels, pooling, model.head, model.dropout, classes)
 
 
 class Classifier(nn.Module):
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Logits [batch, classes] of the batch that our model takes too."""
+        """Logits [batch, classes] of a batch with the same keys as our model's."""
         pooled = []
         if self.audio is not None:
             inside = valid(batch["frames"], batch["logmel"].shape[1])[..., None]
@@ -201,41 +201,41 @@ POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
 def copy_weights(ours: nnx.Module, theirs: Classifier) -> None:
     """Gives `theirs` the weights of our `emoflax.models.Classifier` of the same shape."""
     head = ours.fusion.head
-    found = _linear("logits", head.logits)
+    weights = _linear("logits", head.logits)
     if head.hidden:
-        found |= _linear("hidden", head.hidden)
+        weights |= _linear("hidden", head.hidden)
     if ours.audio:
-        found |= {"mean": _array(ours.normalise.mean), "std": _array(ours.normalise.std)}
-        found |= _cnn(ours.audio) if isinstance(theirs.audio, Cnn) else _attention_cnn(ours.audio)
+        weights |= {"mean": _array(ours.normalise.mean), "std": _array(ours.normalise.std)}
+        weights |= _cnn(ours.audio) if isinstance(theirs.audio, Cnn) else _attention_cnn(ours.audio)
     else:
-        found |= {"mean": theirs.mean.numpy(), "std": theirs.std.numpy()}
+        weights |= {"mean": theirs.mean.numpy(), "std": theirs.std.numpy()}
     if ours.text:
-        found["text.embedding.weight"] = _array(ours.text.embedding)
+        weights["text.embedding.weight"] = _array(ours.text.embedding)
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             both = _array(getattr(ours.text, name))
-            found |= {f"text.gru.{name}_l0": both[0], f"text.gru.{name}_l0_reverse": both[1]}
+            weights |= {f"text.gru.{name}_l0": both[0], f"text.gru.{name}_l0_reverse": both[1]}
     for modality, pool in ours.fusion.pools.items():
         if isinstance(theirs.pools[modality], AttentiveStatistics):
             for name in ("hidden", "score"):
-                found |= _linear(f"pools.{modality}.{name}", getattr(pool, name))
-    theirs.load_state_dict({name: torch.tensor(np.ascontiguousarray(array)) for name, array in found.items()})
+                weights |= _linear(f"pools.{modality}.{name}", getattr(pool, name))
+    theirs.load_state_dict({name: torch.tensor(np.ascontiguousarray(array)) for name, array in weights.items()})
 
 
 def _cnn(ours: nnx.Module) -> dict[str, np.ndarray]:
-    found = {}
+    weights = {}
     for i, block in enumerate(ours.blocks):
-        found[f"audio.convolutions.{i}.weight"] = _array(block.kernel).transpose(3, 2, 0, 1)  # HWIO -> OIHW
-        found[f"audio.convolutions.{i}.bias"] = _array(block.bias)
-    return found
+        weights[f"audio.convolutions.{i}.weight"] = _array(block.kernel).transpose(3, 2, 0, 1)  # HWIO -> OIHW
+        weights[f"audio.convolutions.{i}.bias"] = _array(block.bias)
+    return weights
 
 
 def _attention_cnn(ours: nnx.Module) -> dict[str, np.ndarray]:
-    found = _time_conv("audio.stem", ours.stem)
+    weights = _time_conv("audio.stem", ours.stem)
     for i, norm in enumerate([*(layer.norm for layer in ours.layers), ours.norm]):
-        found |= {f"audio.norms.{i}.weight": _array(norm.scale), f"audio.norms.{i}.bias": _array(norm.bias)}
+        weights |= {f"audio.norms.{i}.weight": _array(norm.scale), f"audio.norms.{i}.bias": _array(norm.bias)}
     for i, layer in enumerate(ours.layers):
-        found |= _time_conv(f"audio.convolutions.{i}", layer.conv) | _linear(f"audio.products.{i}", layer.out)
-    return found
+        weights |= _time_conv(f"audio.convolutions.{i}", layer.conv) | _linear(f"audio.products.{i}", layer.out)
+    return weights
 
 
 def _time_conv(name: str, conv: nnx.Module) -> dict[str, np.ndarray]:

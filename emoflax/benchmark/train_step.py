@@ -1,4 +1,4 @@
-"""Our train step and PyTorch's, in alternation."""
+"""Times of EmoFlax's train step and of PyTorch's, in alternation."""
 
 import contextlib
 import time
@@ -12,23 +12,23 @@ from emoflax.benchmark import timing
 from emoflax.benchmark.setup import Setup, first_batch, torch_batch, torch_device
 from emoflax.benchmark.torch_models import Classifier
 from emoflax.data.dataset import Bucket
-from emoflax.training import loop as train
+from emoflax.training.epoch import train_epoch
 from emoflax.training.step import train_step
 
 STEPS = 8  # of one turn, and of the epoch that is compiled as one program
 
 
 class OurEpoch:
-    """`train.train_epoch` as training runs it, choosing and gathering its batches included."""
+    """`epoch.train_epoch` as training runs it, choosing and gathering its batches included."""
 
     def __init__(self, start: Setup, bucket: Bucket):
-        self.buckets, self.state = (bucket,), start.state()
+        self.train_config, self.buckets, self.state = start.train_config, (bucket,), start.state()
         begin = time.perf_counter()
-        self.program = train.train_epoch.lower(start.train_config, self.state, self.buckets).compile()
+        self.turn()
         self.compile_s = time.perf_counter() - begin
 
     def turn(self) -> None:
-        self.state, _ = self.program(self.state, self.buckets)
+        self.state, _ = train_epoch(self.train_config, self.state, self.buckets)
         jax.block_until_ready(self.state)
 
 
@@ -39,7 +39,7 @@ class OurStep:
         self.batch, self.state = first_batch(bucket), start.state()
         begin = time.perf_counter()
         step = jax.jit(train_step, static_argnums=0, donate_argnums=1)
-        self.program = step.lower(start.train_config, self.state, self.batch).compile()
+        self.program = step.lower(start.train_config.step, self.state, self.batch).compile()
         self.compile_s = time.perf_counter() - begin
 
     def turn(self) -> None:
@@ -49,7 +49,7 @@ class OurStep:
 
 
 class TorchTrainer:
-    """The same step in PyTorch, on one batch that lies ready."""
+    """The same step in PyTorch, on one batch that is already on the device."""
 
     def __init__(self, start: Setup, batch: dict, mode: str):
         self.config, self.batch = start.config, torch_batch(batch)
@@ -117,7 +117,7 @@ def ours(start: Setup, bucket: Bucket) -> dict[str, OurEpoch | OurStep]:
 
 
 def theirs(start: Setup, bucket: Bucket, modes: Sequence[str]) -> tuple[dict[str, TorchTrainer], dict[str, str]]:
-    """Contestants after their first step, and the reasons why others cannot run."""
+    """Trainers after their first step, by mode, and the reasons why other modes cannot run."""
     trainers, skipped = {}, {}
     for mode in modes:
         if reason := not_runnable(start, mode):
@@ -126,7 +126,7 @@ def theirs(start: Setup, bucket: Bucket, modes: Sequence[str]) -> tuple[dict[str
         trainer = TorchTrainer(start, first_batch(bucket), mode)
         try:
             trainer.warm_up()
-        except RuntimeError as error:  # all that torch.compile raises, a missing C++ compiler among it
+        except RuntimeError as error:  # of torch.compile, for example without a C++ compiler
             skipped[mode] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             continue
         trainers[f"torch_{mode}"] = trainer
@@ -134,7 +134,7 @@ def theirs(start: Setup, bucket: Bucket, modes: Sequence[str]) -> tuple[dict[str
 
 
 def measure(contestants: dict, start: Setup, peak_flops: float, gflop_per_clip: float, budget_s: float) -> dict:
-    """Times of one step, and what they mean in clips and arithmetic per second."""
+    """Times of one step, in ms, clips per second, arithmetic per second and as a share of the peak."""
     times = timing.alternate({name: contestant.turn for name, contestant in contestants.items()}, STEPS, budget_s)
     batch_size = start.config.train.batch_size
     for time_of in times.values():

@@ -153,7 +153,7 @@ def _receive(response: http.client.HTTPResponse, url: str, part: Path, size_byte
 
 def _open(part: Path, mode: str) -> io.FileIO:
     try:
-        return open(part, mode, buffering=0)  # so that no write is left over for close() to fail at
+        return io.FileIO(part, mode)  # unbuffered, so that no write is left over for close() to fail at
     except OSError as error:
         raise cannot_write(part, error) from error
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from emoflax.corpora import whole_folder
 from emoflax.data.clip import Clip, Corpus
-from emoflax.errors import UserError
+from emoflax.errors import UserError, optional
 
 AUDIO_NAMES = ("audio", "speech", "wav", "waveform", "sound")
 RATE_NAMES = ("sample_rate_hz", "sample_rate", "sampling_rate", "sr")
@@ -94,10 +94,11 @@ def _missing_package(error: BaseException) -> str | None:
 
 
 def _builder(name: str, data_dir: Path) -> Any:
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.registered import DatasetNotFoundError
+    with optional(f"--config.data.corpus=tfds:{name}", "tfds"):
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-    from emoflax.corpora import ravdess_speech  # noqa: F401  registers our own builder
+        from emoflax.corpora import ravdess_speech  # noqa: F401  registers our own builder
 
     try:
         return tfds.builder(name, data_dir=data_dir)

@@ -19,7 +19,7 @@ from absl import logging
 from tqdm import tqdm
 
 from emoflax.corpora import download, scan
-from emoflax.data.clip import Clip, Corpus
+from emoflax.data.clip import RECORDING_SUFFIXES, Clip, Corpus
 from emoflax.errors import UserError
 
 URL = "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1"
@@ -63,7 +63,7 @@ def load(folder: str, cache_dir: str, answer_s: float = 30.0) -> Corpus:
     paths = scan.files(place)
     clips = _clips(paths)
     if not clips:
-        other = _instead(scan.files(place, (*scan.AUDIO_SUFFIXES, ".mp4")))
+        other = _instead(scan.files(place, (*RECORDING_SUFFIXES, ".mp4")))
         raise UserError(f"No RAVDESS speech clip is in {place}{other}. Set --config.data.dir to {_WANTED}.")
     by_id = scan.one_of_each(clips)
     own = place == cache / _OWN_FOLDER
@@ -192,7 +192,7 @@ def _members(archive: zipfile.ZipFile, archive_path: Path) -> dict[str, zipfile.
     """{id: member} of the speech clips. Doubles with the same checksum count once."""
     names = archive.namelist()
     members: dict[str, zipfile.ZipInfo] = {}
-    for clip_id, name in _clips(name for name in names if name.lower().endswith(scan.AUDIO_SUFFIXES)):
+    for clip_id, name in _clips(name for name in names if name.lower().endswith(RECORDING_SUFFIXES)):
         info = archive.getinfo(name)
         first = members.setdefault(clip_id, info)
         if (first.CRC, first.file_size) != (info.CRC, info.file_size):

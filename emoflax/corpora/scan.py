@@ -7,9 +7,8 @@ from pathlib import Path
 
 from absl import logging
 
+from emoflax.data.clip import RECORDING_SUFFIXES
 from emoflax.errors import UserError
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 
 def existing_folder(folder: str, what: str) -> Path:
@@ -23,7 +22,7 @@ def existing_folder(folder: str, what: str) -> Path:
     return path
 
 
-def files(folder: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> list[str]:
+def files(folder: Path, suffixes: tuple[str, ...] = RECORDING_SUFFIXES) -> list[str]:
     """Paths under the folder with one of these endings (in any case), sorted; symbolic links are followed.
 
     Hidden files are left out: macOS puts a `._name.wav` that holds no sound beside every `name.wav`.

@@ -1,27 +1,23 @@
-"""One record per recording, and the names of what a batch holds. Imports nothing but the standard library."""
+"""Clips and corpora: one record per recording. Imports nothing but the standard library."""
 
 import dataclasses
-from collections.abc import Mapping
 
-
-
-
-
+RECORDING_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")  # of the files that a folder is searched for
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One utterance, as a corpus describes it; it enters the pipeline once and is never looked up backwards.
+    """One utterance, as a corpus describes it.
 
     Attributes:
-      id: unique and stable within the corpus, e.g. 'Actor_01/03-01-05-01-02-01-01'. It does not hold the
-        file's extension, nor anything that depends on where the corpus lies on disk.
+      id: unique and stable within the corpus, e.g. 'Actor_01/03-01-05-01-02-01-01'. It holds
+        neither the file's extension nor anything of the folder that the corpus is in.
       label: name of the emotion, one of the corpus's labels.
       speaker: name of the speaker, the unit of every actor-disjoint split.
       path: audio file on disk, or None in a text-only corpus.
-      text: reference words, or None where nobody wrote them down.
-      split: 'train', 'dev' or 'test' where the corpus itself says so, else None.
-      start_s, end_s: the part of the file that is meant; end_s None is the end of the file.
+      text: reference words, or None where there are none.
+      split: 'train', 'dev' or 'test' where the corpus defines a split, else None.
+      start_s, end_s: the part of the file; end_s None is the end of the file.
     """
 
     id: str
@@ -39,10 +35,10 @@ class Corpus:
     """Clips that belong together.
 
     Attributes:
-      name: what every report, file and checkpoint calls it, e.g. 'ravdess'.
+      name: its name in reports, files and checkpoints, e.g. 'ravdess'.
       labels: names of the emotions in the order of the logits.
       clips: sorted by id.
-      notice: what the user must be told about it in every report (a stand-in for missing data), or ''.
+      notice: a warning that every report repeats (synthetic data in the place of a corpus), or ''.
       intelligible: whether a listener, or Whisper, can make out the words.
     """
 

@@ -2,26 +2,22 @@
 
 A row is one window of one clip: a clip longer than `max_s` becomes several rows, whose log-probabilities are averaged
 in `evaluate`. Rows of similar length share a bucket, a block padded to one width, so that little padding is computed.
-Where they fit, rows are placed on the devices once; which rows make up a batch is drawn there (`train.py`), and no step
-moves data. Where they do not, batches are streamed from the shards (`stream.py`).
+Where they fit, rows are placed on the devices once; which rows make up a batch is drawn there (`training.epoch`), and
+no step moves data. Where they do not, batches are streamed from the shards (`stream`).
 """
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from emoflax.parallel import multihost
-from emoflax.data import speakernorm, stream
-from emoflax.data.clip import Corpus
-from emoflax.errors import UserError
 from emoflax.audio.frontend import LogMel
-from emoflax.data.rows import Bucket, Padded, Rows, even_batch, round_up
-from emoflax.data.shards import ShardSet
+from emoflax.data import stream
 from emoflax.data.features import Features
+from emoflax.data.rows import Bucket, Padded, Rows, even_batch, round_up
+from emoflax.errors import UserError
 
 PAD, UNK = 0, 1  # token ids; the words of the vocabulary follow
 WIDTH_MULTIPLE = 8  # bucket widths are rounded up to it: fewer shapes to compile, friendly to vector units
@@ -34,7 +30,7 @@ class Dataset:
     Attributes:
       clips: int array of positions in the corpus, one for each clip that the rows belong to.
       row_clips: of each bucket, int [rows], the position of each row's clip in `clips`.
-      mesh: the devices that rows and batches are dealt out to; None: there is one.
+      mesh: the devices over which rows and batches are sharded; None: there is one.
     """
 
     buckets: tuple[Bucket, ...] | tuple[Rows, ...]
@@ -50,18 +46,6 @@ class Dataset:
     @property
     def streamed(self) -> bool:
         return isinstance(self.buckets[0], Rows)
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def class_weights(labels: np.ndarray, classes: int, power: float) -> np.ndarray:
@@ -83,62 +67,59 @@ def window_starts(length: int, width: int) -> list[int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Selected(Sequence):
-    """The sequences of some clips, of all `kinds` of a clip in a row, each read when it is asked for."""
+class Sequences(Sequence):
+    """One sequence [length, ...] of every clip, read when it is asked for; lengths are known without reading.
 
-    features: Features
-    kinds: tuple[str, ...]
-    positions: np.ndarray
-    change: Callable[[np.ndarray], np.ndarray] = np.asarray
+    Attributes:
+      read: clip -> its sequence.
+      lengths: int32 [clips].
+    """
+
+    read: Callable[[int], np.ndarray]
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, arrays: Sequence[np.ndarray]) -> "Sequences":
+        """Those of arrays in memory, or the same sequences again."""
+        if isinstance(arrays, cls):
+            return arrays
+        return cls(arrays.__getitem__, np.array([len(array) for array in arrays], np.int32))
 
     def __len__(self) -> int:
-        return len(self.positions) * len(self.kinds)
+        return len(self.lengths)
 
-    def __getitem__(self, place: int) -> np.ndarray:
-        clip, kind = divmod(place, len(self.kinds))
-        return self.change(self.features.get(self.kinds[kind], self.positions[clip]))
+    def __getitem__(self, clip: int) -> np.ndarray:
+        return self.read(clip)
 
 
 def load(
     features: Features,
     positions: np.ndarray,
     *,
-    max_frames: int,
-    max_tokens: int,
     vocabulary: Sequence[str],
-    batch_size: int,
-    buckets: int,
     weights: np.ndarray | None = None,
-    frontend: LogMel | None = None,
-    mesh: Mesh | None = None,
-    resident: str = "yes",
+    **options: Any,
 ) -> Dataset:
     """Rows of the clips at `positions`.
 
     Args:
-      frontend: what will make log-mels where the features are waveforms.
       weights: float32 [classes], weight of a clip's loss by its label; None: 1.
-      mesh, resident: of `from_arrays`.
+      options: of `from_arrays`.
     """
     positions = features.readable(positions)
     labels = {label: i for i, label in enumerate(features.corpus.labels)}
-    clips = [features.corpus.clips[i] for i in positions]
-    sounds = scales = functionals = tokens = None
-    if features.sounds:
-        sounds = _Selected(features, features.sounds, positions)
-    if "wave" in features.shards:
+    label = np.array([labels[features.corpus.clips[i].label] for i in positions], np.int32)
+    sounds = scales = tokens = None
+    if kind := features.sound:
+        sounds = Sequences(lambda clip: features.get(kind, positions[clip]), features.lengths(kind, positions))
+    if kind == "wave":
         scales = np.array([features.scale(i) for i in positions], np.float32)
-    if "functionals" in features.shards:
-        functionals = _Selected(features, ("functionals",), positions)
     if "tokens" in features.shards:
-        remap = token_ids(features.shards["tokens"].manifest["lexicon"], vocabulary)
-        tokens = _Selected(features, ("tokens",), positions, remap.__getitem__)
-    dataset = from_arrays(
-        sounds, tokens, np.array([labels[clip.label] for clip in clips], np.int32),
-        max_frames=max_frames, max_tokens=max_tokens, batch_size=batch_size, buckets=buckets, weights=weights,
-        frontend=frontend, scales=scales, speeds=max(1, len(features.sounds)), functionals=functionals, mesh=mesh,
-        resident=resident,
-    )  # fmt: skip
+        ids = token_ids(features.shards["tokens"].manifest["lexicon"], vocabulary)
+        tokens = Sequences(
+            lambda clip: ids[features.get("tokens", positions[clip])], features.lengths("tokens", positions)
+        )
+    dataset = from_arrays(sounds, tokens, label, weights=weights, scales=scales, **options)
     return dataclasses.replace(dataset, clips=positions)
 
 
@@ -154,85 +135,114 @@ def from_arrays(
     weights: np.ndarray | None = None,
     frontend: LogMel | None = None,
     scales: np.ndarray | None = None,
-    speeds: int = 1,
-    functionals: Sequence[np.ndarray] | None = None,
     mesh: Mesh | None = None,
     resident: str = "yes",
+    row_multiple: int = 1,
 ) -> Dataset:
     """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here.
 
     Where both are given, a clip may lack one of them: its sequence is empty, and the row's length 0.
 
     Args:
+      labels: int32 [clips].
       frontend: None; or what will make log-mels of `sounds`, which then are waveforms [samples], to be multiplied by
         `scales` [clips].
-      speeds: how many `sounds` each clip has, in a row, one per speed; each gives rows of its own.
-      functionals: [speeds, functionals] of each clip, one row per speed; with neither sounds nor tokens.
-      mesh: the devices that rows and batches are dealt out to; None: one.
+      mesh: the devices over which rows and batches are sharded; None: one.
       resident: whether all rows are placed on the devices, 'yes' or 'no'; 'auto': if they fit (`stream.fits`).
+      row_multiple: of `Rows.placed`.
+
+    Raises:
+      UserError: there is no clip, or `resident` is none of the three.
     """
-    longest = max_frames * frontend.hop if frontend else max_frames
     if len(labels) == 0:
         raise UserError("there is no clip to put into a batch")
     if resident not in ("auto", "yes", "no"):
         raise UserError(f"config.data.resident={resident!r}; choose 'auto', 'yes' or 'no'")
-
-    def parts(clip: int) -> Iterator[tuple[int, int]]:
-        """(sound, its window's start); or (0, row of functionals)."""
-        if functionals is not None or sounds is None:
-            yield from ((0, row) for row in range(1 if functionals is None else len(functionals[clip])))
-            return
-        for sound in range(clip * speeds, (clip + 1) * speeds):
-            yield from ((sound, start) for start in window_starts(len(sounds[sound]), longest))
-
-    windows = [(clip, *part) for clip in range(len(labels)) for part in parts(clip)]
-    clip, heard, start = (np.array(column, np.int32) for column in zip(*windows, strict=True))
-    columns = {"clip": clip, "label": labels[clip], "weight": np.ones(len(clip), np.float32)}
-    columns["weight"] /= np.bincount(clip)[clip]
-    if weights is not None:
-        columns["weight"] *= weights[columns["label"]]
-    sequences: dict[str, Callable[[int], np.ndarray]] = {}
-    sound, length, width = ("wave", "samples", frontend.width) if frontend else ("logmel", "frames", round_up)
+    longest = max_frames * frontend.hop if frontend else max_frames
+    sounds = None if sounds is None else Sequences.of(sounds)
+    clip, start = windows(len(labels), sounds, longest)
+    columns = columns_of(clip, labels, weights)
+    padded: dict[str, _Padding] = {}
     if sounds is not None:
-        sequences[sound] = lambda row: sounds[heard[row]][start[row] : start[row] + longest]
-        columns[length] = _lengths(sequences[sound], len(clip))
+        sound = _sound(sounds, clip, start, longest, frontend)
+        padded[sound.name] = sound
         if frontend:
             columns["scale"] = scales[clip]
     if tokens is not None:
-        # A clip without a word is one unknown word, if it has nothing else.
-        nothing = np.array([UNK] if sounds is None else [], np.int32)
-        sequences["tokens"] = lambda row: tokens[clip[row]][:max_tokens] if len(tokens[clip[row]]) else nothing
-        columns["n_tokens"] = _lengths(sequences["tokens"], len(clip))
-    if functionals is not None:
-        columns["functionals"] = np.stack([functionals[c][row] for c, _, row in windows])
-    lengths = columns.get(length, columns.get("n_tokens", np.ones(len(clip), np.int32)))
-    groups = _group(lengths, buckets, batch_size)
-    widths, of_all = {sound: width, "tokens": round_up}, {sound: length, "tokens": "n_tokens"}
-
-    def rows(group: np.ndarray) -> Rows:
-        padded = {
-            name: _padded(get, group, widths[name](max(1, int(columns[of_all[name]][group].max())), WIDTH_MULTIPLE))
-            for name, get in sequences.items()
-        }
-        own = {name: column[group] for name, column in columns.items()}
-        return Rows(own, padded, even_batch(len(group), batch_size), mesh)
-
-    made = tuple(rows(group) for group in groups)
-    if resident == "no" or (resident == "auto" and not stream.fits(sum(rows.nbytes() for rows in made), mesh)):
-        placed = made
-    else:
-        placed = tuple(rows.placed() for rows in made)
+        padded["tokens"] = _text(Sequences.of(tokens), clip, max_tokens, alone=sounds is None)
+    columns |= {kind.length_name: kind.lengths for kind in padded.values()}
+    lengths = next(iter(padded.values())).lengths if padded else np.ones(len(clip), np.int32)
+    made = tuple(
+        Rows(
+            {name: column[group] for name, column in columns.items()},
+            {name: kind.of(group) for name, kind in padded.items()},
+            even_batch(len(group), batch_size),
+            mesh,
+        )
+        for group in _group(lengths, buckets, batch_size)
+    )
+    stays = resident == "no" or (resident == "auto" and not stream.fits(sum(rows.nbytes() for rows in made), mesh))
+    placed = made if stays else tuple(rows.placed(row_multiple) for rows in made)
     return Dataset(placed, np.arange(len(labels)), tuple(rows.columns["clip"] for rows in made), mesh)
 
 
-def _lengths(get: Callable[[int], np.ndarray], rows: int) -> np.ndarray:
-    return np.array([len(get(row)) for row in range(rows)], np.int32)
+def windows(clips: int, sounds: Sequences | None, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clip and start of every row, int32 [rows] each; a clip without a sound is one row."""
+    starts = [[0]] * clips if sounds is None else [window_starts(int(length), longest) for length in sounds.lengths]
+    clip = np.repeat(np.arange(clips, dtype=np.int32), [len(own) for own in starts])
+    return clip, np.concatenate(starts).astype(np.int32)
 
 
-def _padded(get: Callable[[int], np.ndarray], group: np.ndarray, width: int) -> Padded:
-    """The sequences of a group of rows, filled up to one width."""
-    one = get(group[0])
-    return Padded(lambda place: get(group[place]), (width, *one.shape[1:]), one.dtype)
+def columns_of(clip: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+    """'clip' and 'label' int32 and 'weight' float32 of every row, [rows]; the rows of a clip share its weight."""
+    weight = np.ones(len(clip), np.float32) / np.bincount(clip)[clip]
+    if weights is not None:
+        weight *= weights[labels[clip]]
+    return {"clip": clip, "label": labels[clip], "weight": weight.astype(np.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Padding:
+    """Sequences of all rows that are padded to one width per bucket.
+
+    Attributes:
+      name, length_name: of the padded arrays and of their lengths in a batch.
+      read: row -> its sequence.
+      lengths: int32 [rows].
+      width: length of the longest of a bucket -> width of the bucket.
+    """
+
+    name: str
+    length_name: str
+    read: Callable[[int], np.ndarray]
+    lengths: np.ndarray
+    width: Callable[[int], int]
+
+    def of(self, group: np.ndarray) -> Padded:
+        one = self.read(group[0])
+        width = self.width(max(1, int(self.lengths[group].max())))
+        return Padded(lambda place: self.read(group[place]), (width, *one.shape[1:]), one.dtype)
+
+
+def _sound(sounds: Sequences, clip: np.ndarray, start: np.ndarray, longest: int, frontend: LogMel | None) -> _Padding:
+    def read(row: int) -> np.ndarray:
+        return sounds[clip[row]][start[row] : start[row] + longest]
+
+    lengths = np.minimum(sounds.lengths[clip] - start, longest).astype(np.int32)
+    if frontend:
+        return _Padding("wave", "samples", read, lengths, lambda most: frontend.width(most, WIDTH_MULTIPLE))
+    return _Padding("logmel", "frames", read, lengths, lambda most: round_up(most, WIDTH_MULTIPLE))
+
+
+def _text(tokens: Sequences, clip: np.ndarray, max_tokens: int, alone: bool) -> _Padding:
+    """alone: there is nothing but words; a clip without a word is then one unknown word."""
+    nothing = np.array([UNK] if alone else [], np.int32)
+
+    def read(row: int) -> np.ndarray:
+        return tokens[clip[row]][:max_tokens] if tokens.lengths[clip[row]] else nothing
+
+    lengths = np.minimum(np.maximum(tokens.lengths[clip], len(nothing)), max_tokens).astype(np.int32)
+    return _Padding("tokens", "n_tokens", read, lengths, lambda most: round_up(most, WIDTH_MULTIPLE))
 
 
 def _group(length: np.ndarray, buckets: int, batch_size: int) -> list[np.ndarray]:

@@ -80,19 +80,23 @@ class Rows:
         self.write(name, places, flat)
         return flat.reshape(len(places), *self.shapes[name])
 
-    def placed(self) -> "Bucket":
-        """All rows on the devices; each process makes those of its own."""
-        # Rows that fill up to a multiple of the devices: no order ever names them.
-        held = np.minimum(np.arange(devices.pad_to_multiple(len(self), self.mesh)), len(self) - 1)
+    def placed(self, row_multiple: int = 1) -> "Bucket":
+        """All rows on the devices; each process makes those of its own.
+
+        Args:
+          row_multiple: arrays hold a multiple of so many rows, so that buckets of about one size are of one shape, and
+            share compiled programs. What is added repeats the last row, and no order ever names it.
+        """
+        capacity = devices.pad_to_multiple(round_up(len(self), row_multiple), self.mesh)
+        held = np.minimum(np.arange(capacity), len(self) - 1)
 
         def place(name: str) -> jax.Array:
-            shape = (len(held), *self.shapes[name])
+            shape = (capacity, *self.shapes[name])
             return devices.shard(shape, 0, lambda part: self.array(name, held[part]), self.mesh)
 
         return Bucket({name: place(name) for name in self.shapes}, self.batch_size, len(self), self.mesh)
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Bucket:
     """Rows padded to one width, on the devices.
@@ -100,29 +104,51 @@ class Bucket:
     `rows` maps names to arrays: 'logmel' float32 [rows, frames, mels] in dB, 'frames' int32 [rows], 'tokens' int32
     [rows, tokens], 'n_tokens' int32 [rows], 'label' int32 [rows], 'weight' float32 [rows], and 'clip' int32 [rows],
     the position of the row's clip in `Dataset.clips`. In the place of log-mels there may be waveforms: 'wave' int16
-    [rows, samples], 'samples' int32 [rows], and 'scale' float32 [rows] to multiply them by. A model of functionals sees
-    'functionals' float32 [rows, functionals] and no length. A batch holds `batch_size` rows; the first `count` rows
-    are those of the bucket. `mesh`: the devices that rows and batches are dealt out to.
+    [rows, samples], 'samples' int32 [rows], and 'scale' float32 [rows] to multiply them by. The first `count` rows are
+    those of the bucket. `mesh`: the devices over which rows and batches are sharded.
     """
 
     rows: dict[str, jax.Array]
-    batch_size: int = dataclasses.field(metadata={"static": True})
-    count: int = dataclasses.field(metadata={"static": True})
-    mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+    batch_size: int
+    count: int
+    mesh: Mesh | None = None
 
     def __len__(self) -> int:
         return self.count
 
     @property
     def steps(self) -> int:
-        return -(-len(self) // self.batch_size)
+        return -(-self.count // self.batch_size)
+
+    @property
+    def capacity(self) -> int:
+        """Rows that the arrays have room for."""
+        return len(self.rows["label"])
+
+    @property
+    def most_steps(self) -> int:
+        """Of a bucket with so many rows as there is room for: what programs are compiled for."""
+        return -(-self.capacity // self.batch_size)
 
 
-def batch_places(slot, batch_size: int, rows: int, mesh: Mesh | None):
-    """Where batch number `slot` of `rows` rows lies in their order, [lanes], and which lanes count, bool [lanes].
+def batch_of(
+    rows: dict[str, jax.Array], order: jax.Array, count: jax.Array, slot: jax.Array, batch_size: int, mesh: Mesh | None
+) -> dict[str, jax.Array]:
+    """Inside a compiled program: batch number `slot` of the first `count` rows in `order`, as `Bucket` describes them.
 
-    There may be more lanes than `batch_size` and fewer rows than lanes: those that are left repeat the last row and
-    do not count. Works on NumPy's and on JAX's numbers.
+    Places past the end repeat the last row with weight 0.
+    """
+    places, counts = batch_places(slot, batch_size, count, mesh)
+    # Of sharded rows, each device picks its own; their sum over the devices is the batch.
+    batch = jax.tree.map(lambda values: values[order[places]], rows)
+    return devices.constrain_sharded(batch | {"weight": jnp.where(counts, batch["weight"], 0.0)}, mesh)
+
+
+def batch_places(slot, batch_size: int, rows, mesh: Mesh | None):
+    """Where batch number `slot` of `rows` rows lies in their order, [padded batch], and which places count, bool.
+
+    A batch is padded to a multiple of the devices, and the last one may have fewer rows than places: those that are
+    left repeat the last row and do not count. Works on NumPy's and on JAX's numbers.
     """
     places = slot * batch_size + np.arange(devices.pad_to_multiple(batch_size, mesh))
     numbers = jnp if isinstance(places, jax.Array) else np

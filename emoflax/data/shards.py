@@ -10,7 +10,13 @@ A folder holds one kind of feature of one corpus:
                        index_sha256}]}; written last, so a folder that has one is complete
 
 Every file appears under its name whole or not at all, and holds nothing but what follows from clips and settings (no
-clock, no host): a build that was killed and run again, or written by another engine, gives the same bytes.
+clock, no host): a build that was killed and run again, or written by another engine, gives the same bytes. One file is
+of this machine alone:
+
+    .verified.json     {manifest_sha256, files: {file: [bytes, time of change in ns]}} of shards whose checksums matched
+
+While it fits, nobody reads all bytes again to compare checksums. So damage that leaves a file's size and time of change
+as they were, such as a decaying disk, goes unnoticed; deleting `.verified.json` has everything compared again.
 """
 
 import contextlib
@@ -19,7 +25,6 @@ import json
 import mmap
 import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -27,10 +32,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from emoflax.errors import UserError
+from emoflax.files import make_folder as make_plain_folder
+from emoflax.files import sha256, write_whole
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 UNREADABLE = "unreadable.jsonl"
+VERIFIED = ".verified.json"
 _MAPPED_BYTES = 256 * 2**20  # of pages are read before they are let go
 _AROUND_BYTES = 2**16  # that Linux maps around what is touched
 _STALE_S = 3600.0  # a temporary file that nobody has written to for so long belongs to a killed build
@@ -81,7 +89,10 @@ class ShardSet:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], verify: bool = False) -> "ShardSet":
-        """Maps a folder's shards; verify also reads every byte and compares checksums (about 1 s per GB).
+        """Maps a folder's shards.
+
+        Args:
+          verify: whether to read every byte and compare checksums (about 1 s per GB), unless that was done before.
 
         Raises:
           UserError: the build was never finished, or a file is missing or damaged.
@@ -89,11 +100,14 @@ class ShardSet:
         folder = Path(folder)
         if not (folder / MANIFEST).exists():
             raise UserError(f"{folder} holds no finished shards. Run --mode=precompute: it goes on where it stopped.")
-        manifest = _parse(folder / MANIFEST, _read(folder / MANIFEST))
+        text = _read(folder / MANIFEST)
+        manifest = _parse(folder / MANIFEST, text)
         if manifest.get("format") != FORMAT:
             raise _damaged(folder / MANIFEST, f"it is not of format {FORMAT}")
         indexes = [_open_index(folder, shard) for shard in manifest["shards"]]
-        arrays = [_open_rows(folder, index, s, verify) for s, index in zip(manifest["shards"], indexes, strict=True)]
+        if verify:
+            _verify(folder, manifest, hashlib.sha256(text).hexdigest())
+        arrays = [_open_rows(folder, index, s) for s, index in zip(manifest["shards"], indexes, strict=True)]
         return cls(manifest, indexes, arrays)
 
     def __len__(self) -> int:
@@ -191,8 +205,8 @@ def write_manifest(folder: Path, shards: int, head: dict[str, Any]) -> None:
 
 def make_folder(folder: Path) -> None:
     """Makes the folder, and rids it of what killed builds left half-written."""
+    make_plain_folder(folder, "--config.data.cache_dir")
     with _disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("*.tmp"):
             with contextlib.suppress(FileNotFoundError):  # another build at work here may be first
                 if time.time() - left.stat().st_mtime > _STALE_S:
@@ -218,18 +232,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file for writing that appears under its name whole or not at all, whoever else writes it too."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    with _disk_errors(path.parent):
-        try:
-            with open(temporary, "w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    with _disk_errors(path.parent), write_whole(path) as file:
+        yield file
 
 
 @contextlib.contextmanager
@@ -251,30 +255,53 @@ def _open_index(folder: Path, shard: dict[str, Any]) -> dict[str, Any]:
     return _parse(path, text)
 
 
-def _open_rows(folder: Path, index: dict[str, Any], shard: dict[str, Any], verify: bool) -> np.ndarray:
+def _open_rows(folder: Path, index: dict[str, Any], shard: dict[str, Any]) -> np.ndarray:
     path = folder / shard["file"]
-    try:
+    with _reading(path):
         if path.stat().st_size != shard["bytes"]:
             raise _damaged(path, f"it has {path.stat().st_size} bytes instead of {shard['bytes']}")
-        if verify:
-            with open(path, "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                    raise _damaged(path, "its checksum is wrong")
         rows = np.load(path, mmap_mode="r")
-    except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from error
-    except ValueError as error:
-        raise _damaged(path, str(error)) from error
     if len(rows) != sum(index["lengths"]):
         raise _damaged(path, f"it has {len(rows)} rows instead of {sum(index['lengths'])}")
     return np.asarray(rows)  # still mapped; slicing a plain array costs a third of slicing a memmap
 
 
-def _read(path: Path) -> bytes:
+def _verify(folder: Path, manifest: dict[str, Any], manifest_sha256: str) -> None:
+    """Compares the checksums of all shards, unless `.verified.json` says that these very files were compared."""
+    files = {shard["file"]: _state(folder / shard["file"]) for shard in manifest["shards"]}
+    now = {"manifest_sha256": manifest_sha256, "files": files}
+    with contextlib.suppress(OSError, ValueError):  # not there, or damaged: as if nothing was compared
+        if json.loads((folder / VERIFIED).read_bytes()) == now:
+            return
+    for shard in manifest["shards"]:
+        path = folder / shard["file"]
+        with _reading(path):
+            if sha256(path) != shard["sha256"]:
+                raise _damaged(path, "its checksum is wrong")
+    with contextlib.suppress(OSError), write_whole(folder / VERIFIED) as file:  # a cache may be read only
+        file.write(json.dumps(now, sort_keys=True).encode())
+
+
+def _state(path: Path) -> list[int]:
+    """Size in bytes and time of change in ns."""
+    with _reading(path):
+        state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
+        raise _damaged(path, getattr(error, "strerror", None) or str(error)) from error
+    except OSError as error:  # says nothing about the file's bytes
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _read(path: Path) -> bytes:
+    with _reading(path):
         return path.read_bytes()
-    except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from error
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:

@@ -21,6 +21,7 @@ RAVDESS_FOLDS = {
 RANDOM_PROTOCOLS = {"random_split": 1, "random5": 5}  # number of folds; speakers are shared
 PROTOCOLS = (*RAVDESS_FOLDS, "loso24", "loso", "speakers5", *RANDOM_PROTOCOLS, "given", "meld", "lists")
 SPLIT_RNG = 2018  # fixes which speakers or clips share a fold; a run's seed never changes the split
+Parts = tuple[np.ndarray, np.ndarray, np.ndarray]  # places of the training, dev and test clips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,14 +120,11 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
     else:
         train, dev, test = _by_speakers(corpus, _test_speakers(corpus, clips_of, fold), dev_share)
     heard = {corpus.clips[i].speaker for i in (*train, *dev)}
-    split = Split(
-        protocol, fold, train, dev, test, shares_speakers=any(corpus.clips[i].speaker in heard for i in test)
-    )
+    split = Split(protocol, fold, train, dev, test, shares_speakers=any(corpus.clips[i].speaker in heard for i in test))
     for name, part in (("training", train), ("test", test)):
         if len(part) == 0:
             raise UserError(f"protocol {protocol}, fold {fold}: the {name} part of corpus {corpus.name} holds no clip")
-    if (missing := _labels(corpus, test) | _labels(corpus, dev)) - _labels(corpus, train):
-        missing = sorted(missing - _labels(corpus, train))
+    if missing := sorted((_labels(corpus, test) | _labels(corpus, dev)) - _labels(corpus, train)):
         raise UserError(
             f"protocol {protocol}, fold {fold}: no training clip has the label {', '.join(missing)}, "
             "which dev or test clips have; record it with more speakers or choose another split"
@@ -196,7 +194,7 @@ def _test_speakers(corpus: Corpus, protocol: str, fold: int) -> set[str]:
     return {speakers[i] for i in order[fold - 1 :: 5]}
 
 
-def _by_speakers(corpus: Corpus, test: set[str], dev_share: float, dev: set[str] | None = None):
+def _by_speakers(corpus: Corpus, test: set[str], dev_share: float, dev: set[str] | None = None) -> Parts:
     """Splits by speaker; unless `dev` names them, dev speakers are drawn from the training speakers."""
     if dev is None:
         rest = [speaker for speaker in corpus.speakers if speaker not in test]
@@ -209,7 +207,7 @@ def _by_speakers(corpus: Corpus, test: set[str], dev_share: float, dev: set[str]
         rng = np.random.default_rng([SPLIT_RNG, *(ord(c) for c in "".join(sorted(test)))])
         dev = set(rng.choice(rest, size=count, replace=False)) if count else set()
     side = np.array([2 if c.speaker in test else 1 if c.speaker in dev else 0 for c in corpus.clips])
-    return tuple(np.flatnonzero(side == part) for part in range(3))
+    return np.flatnonzero(side == 0), np.flatnonzero(side == 1), np.flatnonzero(side == 2)
 
 
 def _stratified(labels: np.ndarray, parts: int, rng: np.random.Generator) -> np.ndarray:
@@ -221,7 +219,7 @@ def _stratified(labels: np.ndarray, parts: int, rng: np.random.Generator) -> np.
     return part
 
 
-def _random(corpus: Corpus, fold: int, dev_share: float):
+def _random(corpus: Corpus, fold: int, dev_share: float) -> Parts:
     labels = np.array([clip.label for clip in corpus.clips])
     held_out = _stratified(labels, 5, np.random.default_rng(SPLIT_RNG)) == fold - 1
     return *_carve_dev(labels, np.flatnonzero(~held_out), dev_share), np.flatnonzero(held_out)
@@ -234,9 +232,11 @@ def _carve_dev(labels: np.ndarray, train: np.ndarray, dev_share: float) -> tuple
     return train[~dev], train[dev]
 
 
-def _given(corpus: Corpus, dev_share: float):
-    parts = {name: np.array([i for i, c in enumerate(corpus.clips) if c.split == name], int) for name in
-             ("train", "dev", "test")}
+def _given(corpus: Corpus, dev_share: float) -> Parts:
+    parts = {
+        name: np.array([i for i, c in enumerate(corpus.clips) if c.split == name], int)
+        for name in ("train", "dev", "test")
+    }
     if len(parts["train"]) == 0 or len(parts["test"]) == 0:
         raise UserError(
             f"protocol given: corpus {corpus.name} does not say which clips are 'train' and which are 'test'; "
@@ -248,14 +248,16 @@ def _given(corpus: Corpus, dev_share: float):
     return parts["train"], parts["dev"], parts["test"]
 
 
-def _listed(corpus: Corpus, dev_share: float, lists: Mapping[str, Sequence[str]]):
+def _listed(corpus: Corpus, dev_share: float, lists: Mapping[str, Sequence[str]]) -> Parts:
     named = {part: {str(speaker) for speaker in lists[part]} for part in ("train", "dev", "test")}
     known = set(corpus.speakers)
     if not named["test"]:
         raise UserError("protocol lists: config.split.test_speakers is empty; name the speakers to be tested")
     if unknown := set().union(*named.values()) - known:
-        raise UserError(f"protocol lists: corpus {corpus.name} has no speaker {', '.join(sorted(unknown))}; "
-                        f"it has {', '.join(sorted(known))}")
+        raise UserError(
+            f"protocol lists: corpus {corpus.name} has no speaker {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(sorted(known))}"
+        )
     for a, b in (("train", "test"), ("train", "dev"), ("dev", "test")):
         if both := named[a] & named[b]:
             raise UserError(f"protocol lists: speakers {', '.join(sorted(both))} are in both {a} and {b}")

@@ -19,8 +19,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from emoflax.parallel import mesh as devices
 from emoflax.data.rows import Rows, batch_places
+from emoflax.parallel import mesh as devices
 
 CHUNK_BYTES = 32 * 2**20
 AHEAD = 2  # chunks that are made while another one is trained on
@@ -36,8 +36,9 @@ class Chunk:
 
     Attributes:
       bucket: int32 [steps], of each batch.
-      flat: name -> [steps, padded_batch, numbers]: the rows of each batch, laid flat, filled up to those of the widest bucket.
-      layouts: of each bucket, padded_batch of a batch, and name -> shape of a row.
+      flat: name -> [steps, padded batch, numbers]: the rows of each batch, laid flat, padded to those of the widest
+        bucket.
+      layouts: of each bucket, the padded size of a batch, and name -> shape of a row.
     """
 
     bucket: jax.Array
@@ -46,9 +47,11 @@ class Chunk:
     mesh: Mesh | None = dataclasses.field(metadata={"static": True})
 
     def batch(self, bucket: int, flat: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """One batch of that bucket, as `Bucket.rows` describes it; flat: name -> [padded_batch, numbers]."""
+        """One batch of that bucket, as `Bucket.rows` describes it; flat: name -> [padded batch, numbers]."""
         padded_batch, shapes = self.layouts[bucket]
-        batch = {name: flat[name][:padded_batch, : math.prod(shape)].reshape(padded_batch, *shape) for name, shape in shapes}
+        batch = {
+            name: flat[name][:padded_batch, : math.prod(shape)].reshape(padded_batch, *shape) for name, shape in shapes
+        }
         return devices.constrain_sharded(batch, self.mesh)
 
 
@@ -78,9 +81,7 @@ def steps_of_a_chunk(buckets: Sequence[Rows]) -> int:
     return max(1, CHUNK_BYTES // (max(rows.batch_size for rows in buckets) * widest.total()))
 
 
-def chunks(
-    buckets: Sequence[Rows], orders: Sequence[np.ndarray], visits: Iterable[np.ndarray]
-) -> Iterator[Chunk]:
+def chunks(buckets: Sequence[Rows], orders: Sequence[np.ndarray], visits: Iterable[np.ndarray]) -> Iterator[Chunk]:
     """The chunks of an epoch, made ahead by a thread.
 
     Args:

@@ -11,20 +11,18 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from emoflax.configs import default
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.errors import UserError
-from emoflax.experiment import identity
-from emoflax.experiment import run as experiment
+from emoflax.experiment import checks, closed_form, identity
 from emoflax.experiment.features import dataset_of
+from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model
-from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import metrics
 from emoflax.training import scoring
-from emoflax.training.checkpoint import Checkpoints, open_existing
-from emoflax.training.step import TrainState
+from emoflax.training.checkpoint import open_existing
+from emoflax.training.step import Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +45,14 @@ class Trained:
     config: ConfigDict
     description: dict
     model: nnx.GraphDef
-    state: TrainState
+    state: Weights
 
     @property
     def parameters(self) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+    def module(self) -> nnx.Module:
+        return nnx.merge(self.model, self.state.evaluated, self.state.statistics)
 
 
 def restore(
@@ -64,38 +65,41 @@ def restore(
       mesh: the devices that get the weights, whatever they were trained on; None: the first one alone.
 
     Raises:
-      UserError: there is no checkpoint, or it does not fit the model that it describes.
+      UserError: there is no checkpoint, none is whole, its model's code has changed since, or it does not fit the
+        model that it describes.
     """
-    checkpoints: Checkpoints = open_existing(folder)
+    checkpoints = open_existing(folder)
     epoch = checkpoints.latest() if last else checkpoints.best()
     description = checkpoints.describe(epoch)
-    config = default.get_config()  # fields that came after the checkpoint change nothing at their defaults
-    config.update(description["config"])
+    config = checks.config_of(description["config"])
+    identity.check_code(description, str(folder), identity.PREDICTION_CODE)
     config.evaluate = config.evaluate if test_time is None else test_time
     model = build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
-    train_config = train_config_of(config, model, steps_per_epoch=1)
-    state = checkpoints.restore(epoch, devices.like(jax.eval_shape(lambda: train_config.init(model, 0)), mesh))
-    checkpoints.close()
-    return Trained(config, description, train_config.model, state)
+    weights = checkpoints.restore_model(epoch, devices.like(Weights.of(model), mesh))
+    return Trained(config, description, nnx.graphdef(model), weights)
 
 
 def predict_member(
-    config: ConfigDict, features: Features, member: experiment.Member, part: str = "test", *, last: bool = False
+    config: ConfigDict, features: Features, member: Member, part: str = "test", *, last: bool = False
 ) -> Predictions:
     """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
     mesh = devices.all_devices()
     trained = restore(member.checkpoints, last=last, test_time=config.evaluate, mesh=mesh)
     here = identity.describe(config, features, member.split, member.seed, trained.description["vocabulary"])
+    identity.check_code(trained.description, str(member.folder))
     if changed := identity.differences(trained.description, here):
         raise UserError(
             f"the checkpoint in {member.folder} was trained with other settings ({'; '.join(changed[:4])}); "
             "evaluate it with the config that trained it"
         )
-    clips = getattr(member.split, part)
-    dataset = dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
-    log_p = scoring.score(trained.model, trained.state, dataset)
+    clips = features.readable(getattr(member.split, part))
+    if config.model.functionals:
+        log_p = closed_form.predict(config, trained.module(), features, clips)
+    else:
+        dataset = dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
+        log_p = scoring.score(trained.model, trained.state, dataset)
     epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
-    return Predictions(member.seed, member.split.fold, epoch, dataset.clips, log_p, trained.parameters, seconds)
+    return Predictions(member.seed, member.split.fold, epoch, clips, log_p, trained.parameters, seconds)
 
 
 def confusions(predictions: list[Predictions], corpus: Corpus) -> np.ndarray:

@@ -16,6 +16,10 @@ from emoflax.errors import UserError
 from emoflax.experiment import closed_form
 from emoflax.experiment.model import frontend_of
 
+# Rows that arrays on the devices are padded to a multiple of, so that folds of about one size share compiled programs.
+# A step's program takes long to compile, one that only scores does not; padding costs memory, never a step.
+TRAINED_ROW_MULTIPLE, SCORED_ROW_MULTIPLE = 512, 64
+
 
 def features_of(config: ConfigDict, corpus: Corpus) -> Features:
     """Opens the shards that the model needs, computing what is missing."""
@@ -73,8 +77,10 @@ def vocabulary_of(config: ConfigDict, features: Features, train: np.ndarray) -> 
 
 
 def dataset_of(
-    config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None, mesh: Mesh | None = None
-) -> Dataset:
+    config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None, mesh: Mesh | None = None,
+    row_multiple: int = SCORED_ROW_MULTIPLE,
+) -> Dataset:  # fmt: skip
+    """Rows on the devices in arrays of a multiple of `row_multiple` rows: buckets of about one size share programs."""
     return data.load(
         features,
         positions,
@@ -87,4 +93,5 @@ def dataset_of(
         frontend=frontend_of(config),
         mesh=mesh,
         resident=config.data.resident,
+        row_multiple=row_multiple,
     )

@@ -1,5 +1,9 @@
 """A config's model, freshly initialised."""
 
+import functools
+from collections.abc import Sequence
+
+import numpy as np
 from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
@@ -10,11 +14,12 @@ from emoflax.audio.frontend import LogMel
 from emoflax.audio.pcen import Pcen
 from emoflax.audio.test_time import TestTimeAugmentation
 from emoflax.data import subwords
+from emoflax.data.features import Features, logmel_statistics
 from emoflax.errors import UserError
 
 
 def resolve(config: ConfigDict) -> None:
-    """Sets the fields that weights and tokenizers from elsewhere decide, so that a checkpoint describes itself."""
+    """Sets the fields that pretrained weights and tokenizers decide, so that a checkpoint describes itself."""
     for kind, path in config.model.pretrained.items():
         if path and not config.model[kind]:
             raise UserError(f"config.model.pretrained.{kind} is set, but config.model.{kind} names no encoder")
@@ -73,3 +78,19 @@ def pcen_of(config: ConfigDict) -> Pcen | None:
 def test_time_of(config: ConfigDict) -> TestTimeAugmentation | None:
     views = TestTimeAugmentation(tuple(config.evaluate.speeds), tuple(config.evaluate.band_shifts), config.audio.mels)
     return views if views.on else None
+
+
+def initial_model(
+    config: ConfigDict, features: Features, clips: np.ndarray, vocabulary: Sequence[str], seed: int
+) -> nnx.Module:
+    """The model that training begins with: pretrained weights loaded, normalised by the training clips at `clips`."""
+    model = build_model(config, len(vocabulary), len(features.corpus.labels), seed)
+    for kind, path in config.model.pretrained.items():
+        if path:
+            pretrained.load(getattr(model, kind), config.model[kind], path)
+    if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
+        statistics = functools.partial(logmel_statistics, features, clips, model.frontend)
+        model.normalise.set(*statistics())
+        if pcen := model.pcen:
+            model.normalise_pcen.set(*statistics(pcen.alone))
+    return model

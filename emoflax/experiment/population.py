@@ -1,19 +1,17 @@
-"""Many models in one compiled program: train.py's step, mapped over models that differ in numbers alone.
+"""Many models in one compiled program: the train step, mapped over models that differ in numbers alone.
 
 Members may differ in seed, in fold (as long as the folds are of one size) and in the fields of VARIED. Each has its own
 weights, normalisation and order of rows, as if it were trained alone; the rows of a fold are on the device once,
-however many members learn from them. With several devices the members are dealt out to them.
+however many members learn from them. With several devices the members are sharded over them.
 
 The numbers are those of one model at a time but for the order of sums; and but for augmentation that draws noise for a
 whole bucket, where folds pad their buckets to different widths.
 """
 
 import contextlib
-import dataclasses
 import functools
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +19,19 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from emoflax.data.dataset import Bucket
 from emoflax.data.features import Features
+from emoflax.data.rows import Bucket, batch_of
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
-from emoflax.experiment.run import Member, Training
-from emoflax.experiment.train_config import train_config_of
-from emoflax.training import loop as train
-from emoflax.training.step import TrainConfig, TrainState, batch_at, train_step
+from emoflax.experiment.members import Member
+from emoflax.experiment.run import Training, train_member
+from emoflax.training.epoch import Metrics, Plan, plan_of, steps_of
+from emoflax.training.loop import check_finite, numbers_of
+from emoflax.training.step import StepConfig, TrainState, train_step
 
-VARIED = ("optimizer.learning_rate", "optimizer.weight_decay", "train.label_smoothing")
+VARIED = (
+    "optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_epochs",
+    "train.label_smoothing", "train.ema",
+)  # fmt: skip
 
 
 def train_members(tasks: Sequence[tuple[ConfigDict, Features, Member]], size: int) -> None:
@@ -38,9 +39,8 @@ def train_members(tasks: Sequence[tuple[ConfigDict, Features, Member]], size: in
     if size > 1 and jax.process_count() > 1:
         raise UserError("--multihost trains one model at a time; set config.train.population=0")
     if size < 2:
-        for number, task in enumerate(tasks, 1):
-            experiment.train_member(*task)
-            experiment.let_programs_go(number)
+        for task in tasks:
+            train_member(*task)
         return
     for chunk in chunks(tasks, size):
         with contextlib.ExitStack() as stack:
@@ -50,10 +50,10 @@ def train_members(tasks: Sequence[tuple[ConfigDict, Features, Member]], size: in
                     "config.train.population trains on rows that are all in the device's memory, and is not profiled; "
                     "set it to 0, or config.data.resident='yes' and config.profile_steps=()"
                 )
-            alike: dict[str, list[Training]] = {}
+            alike: dict[tuple, list[Training]] = {}
             for run in runs:
                 if run.done < run.epochs:
-                    alike.setdefault(shape_of(run), []).append(run)
+                    alike.setdefault(program_of(run), []).append(run)
             for group in alike.values():
                 fit(group)
 
@@ -70,56 +70,71 @@ def chunks(tasks: Sequence[tuple], size: int) -> Iterator[list[tuple]]:
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-def shape_of(run: Training) -> str:
-    """Runs of one shape can share a program: weights and rows are of the same shapes, the same epochs are to go."""
+def program_of(run: Training) -> tuple:
+    """Runs that agree in it can share a program: one step, rows and weights of one shape, the same epochs to go."""
     rows = [
-        [len(b), b.batch_size, sorted((name, x.shape[2:]) for name, x in b.rows.items())] for b in run.train_set.buckets
+        (len(b), b.capacity, b.batch_size, *sorted((name, x.shape[2:], str(x.dtype)) for name, x in b.rows.items()))
+        for b in run.train_set.buckets
     ]
-    return json.dumps([run.done, run.epochs, rows, [x.shape for x in jax.tree.leaves(run.state)]])
+    weights = [x.shape for x in jax.tree.leaves(run.state)]
+    return run.train_config.step, run.done, run.epochs, tuple(rows), tuple(weights)
 
 
 def fit(runs: Sequence[Training]) -> None:
-    """Trains runs of one shape to their last epoch.
+    """Trains runs that share a program to their last epoch.
 
     Raises:
       DivergedError: a member met a number that is not finite; all stop, checkpoints written before are untouched.
     """
     first, folds = runs[0], {run.member.split.fold: run for run in runs}
-    rows = tuple(len(bucket) for bucket in first.train_set.buckets)
-    build = functools.partial(train_config_of, first.config, first.model, first.train_set.steps)
+    buckets, config = first.train_set.buckets, first.train_config.step
+    batch_sizes = tuple(bucket.batch_size for bucket in buckets)
     place = np.array([list(folds).index(run.member.split.fold) for run in runs], np.int32)
-    varied = {field: np.array([value(run.config, field) for run in runs], np.float32) for field in VARIED}
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run.state for run in runs))
-    states, place, varied = jax.device_put((states, place, varied), sharding(len(runs), "member"))
-    buckets = jax.device_put(joined([run.train_set.buckets for run in folds.values()]), sharding(len(runs), None))
+    states = jax.device_put(states, sharding(len(runs), "member"))
+    rows = jax.device_put(joined([run.train_set.buckets for run in folds.values()]), sharding(len(runs), None))
     for epoch in range(first.done + 1, first.epochs + 1):
         begin = time.perf_counter()
-        states, metrics = train_epoch(build, rows, states, buckets, place, varied, epoch - 1)
-        metrics = jax.device_get(metrics)
+        plan = plan_of_members(buckets, states, place)
+        states, metrics = train_epoch(config, batch_sizes, states, rows, plan)
+        metrics = {name: values[: first.train_set.steps] for name, values in jax.device_get(metrics).items()}
         seconds = time.perf_counter() - begin
         for number, run in enumerate(runs):
             own = {name: values[:, number] for name, values in metrics.items()}
-            train.check_finite(own, first_step=(epoch - 1) * first.train_set.steps)
+            check_finite(own, first_step=(epoch - 1) * first.train_set.steps)
             # On one device, as if it had been trained there: its checkpoint must not ask for all of them.
             state = jax.device_put(jax.tree.map(lambda leaf, n=number: leaf[n], states), jax.devices()[0])
             clips = len(runs) * len(run.train_set.clips)  # of all members: they go through them together
-            run.keep(epoch, state, train.numbers_of(epoch, own, clips, seconds))
+            run.keep(epoch, state, numbers_of(epoch, own, clips, seconds))
 
 
-def value(config: ConfigDict, field: str) -> float:
-    group, name = field.split(".")
-    return config[group][name]
+def plan_of_members(buckets: Sequence[Bucket], states: TrainState, place: np.ndarray) -> Plan:
+    """The next epoch of every member; orders [members, capacity] name rows of `joined` arrays.
+
+    Args:
+      buckets: of one fold.
+      states: each leaf [members, ...].
+      place: int32 [members], the place of the member's fold in the joined arrays.
+    """
+    members = len(place)
+    seeds, step = jax.device_put((states.seed, states.step[0]), jax.devices()[0])
+    plan = plan_of(buckets, seeds, step)
+    offsets = [place[:, None] * bucket.capacity for bucket in buckets]
+    orders = [order + offset for order, offset in zip(plan.orders, offsets, strict=True)]
+    orders = jax.device_put(tuple(orders), sharding(members, "member"))
+    rest = jax.device_put((plan.counts, plan.visits, plan.span), sharding(members, None))
+    return Plan(orders, *rest)
 
 
 def sharding(members: int, axis: str | None) -> NamedSharding:
-    """Over as many devices as the members can be dealt out to evenly."""
+    """Over as many devices as divide the members evenly."""
     count = max(n for n in range(1, jax.device_count() + 1) if members % n == 0)
     mesh = jax.make_mesh((count,), ("member",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
     return NamedSharding(mesh, PartitionSpec(axis))
 
 
-def joined(folds: Sequence[tuple[Bucket, ...]]) -> tuple[Bucket, ...]:
-    """The buckets of several folds, one fold's rows after the other's, padded to one width."""
+def joined(folds: Sequence[tuple[Bucket, ...]]) -> tuple[dict, ...]:
+    """The rows of several folds' buckets, one fold's after the other's, padded to one width."""
 
     def join(*arrays):
         width = max(x.shape[1] for x in arrays) if arrays[0].ndim > 1 else 0
@@ -127,47 +142,25 @@ def joined(folds: Sequence[tuple[Bucket, ...]]) -> tuple[Bucket, ...]:
             [np.pad(x, [(0, 0), (0, width - x.shape[1])] + [(0, 0)] * (x.ndim - 2)) if width else x for x in arrays]
         )
 
-    return tuple(
-        dataclasses.replace(same[0], rows=jax.tree.map(join, *(bucket.rows for bucket in same)))
-        for same in zip(*folds, strict=True)
-    )
+    return tuple(jax.tree.map(join, *(bucket.rows for bucket in same)) for same in zip(*folds, strict=True))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def train_epoch(
-    build: Callable[[Mapping], TrainConfig],
-    rows: tuple[int, ...],
-    states: TrainState,
-    buckets: tuple[Bucket, ...],
-    place: jax.Array,
-    varied: Mapping[str, jax.Array],
-    epoch: jax.Array,
-) -> tuple[TrainState, dict]:
-    """`train.train_epoch` of every member.
+    config: StepConfig, batch_sizes: tuple[int, ...], states: TrainState, rows: tuple[dict, ...], plan: Plan
+) -> tuple[TrainState, Metrics]:
+    """`epoch.train_epoch` of every member: states, and metrics [most steps, members].
 
     Args:
-      build: the recipe of a member, from its values of the fields in VARIED.
-      rows: of each bucket in one fold; `buckets` hold those of all folds, one after the other.
       states: each leaf [members, ...].
-      place: int32 [members], the member's fold.
-      varied: field -> float32 [members].
-
-    Returns:
-      states, and metrics [steps, members].
+      rows: of each bucket, those of all folds.
     """
-    steps = [-(-count // bucket.batch_size) for count, bucket in zip(rows, buckets, strict=True)]
-    orders = jax.vmap(lambda seed: train.row_orders(rows, seed, epoch))(states.seed)
-    orders = [order + count * place[:, None] for order, count in zip(orders, rows, strict=True)]
 
-    def step(bucket: Bucket, slot: jax.Array, state: TrainState, own: Mapping, order: jax.Array):
-        return train_step(build(own), state, batch_at(bucket, order, slot))
+    def take(bucket: int, states: TrainState, slot: jax.Array):
+        def step(state: TrainState, order: jax.Array):
+            batch = batch_of(rows[bucket], order, plan.counts[bucket], slot, batch_sizes[bucket], None)
+            return train_step(config, state, batch)
 
-    def take(bucket: Bucket, order: jax.Array, states: TrainState, slot: jax.Array):
-        return jax.vmap(functools.partial(step, bucket, slot))(states, varied, order)
+        return jax.vmap(step)(states, plan.orders[bucket])
 
-    branches = [functools.partial(take, bucket, order) for bucket, order in zip(buckets, orders, strict=True)]
-
-    def body(states, visit):
-        return jax.lax.switch(visit[0], branches, states, visit[1])
-
-    return jax.lax.scan(body, states, train.visits(steps, epoch))
+    return steps_of(take, plan, states, None)

@@ -1,77 +1,31 @@
-"""A config becomes a run: features, one model per seed and fold, and where each of them keeps its files.
+"""One model of a run: trained, or what is left of it, and kept on disk epoch by epoch."""
 
-runs/<name>-<corpus>-<protocol>/seed0-fold1/   checkpoints, metrics.jsonl, tensorboard of one model
-runs/<name>-<corpus>-<protocol>/               report over the seeds and folds of one command
-"""
-
-import dataclasses
-import functools
-import pathlib
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
-import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from emoflax import pretrained
 from emoflax.data import dataset as data
 from emoflax.data import splits
 from emoflax.data.clip import Corpus
 from emoflax.data.dataset import Dataset
-from emoflax.data.features import Features, logmel_statistics
-from emoflax.data.splits import Split
-from emoflax.errors import UserError
+from emoflax.data.features import Features
 from emoflax.experiment import closed_form, identity
-from emoflax.experiment.features import dataset_of, vocabulary_of
-from emoflax.experiment.model import build_model
+from emoflax.experiment.features import TRAINED_ROW_MULTIPLE, dataset_of, vocabulary_of
+from emoflax.experiment.members import Member
+from emoflax.experiment.model import initial_model
 from emoflax.experiment.train_config import train_config_of
 from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
 from emoflax.reporting import metrics
-from emoflax.training import loop as train
-from emoflax.training import scoring
-from emoflax.training.checkpoint import Checkpoints
+from emoflax.training import loop, scoring
+from emoflax.training.checkpoint import Checkpoints, parts_of
 from emoflax.training.monitor import Monitor, Profile
 from emoflax.training.step import TrainConfig, TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One seed of one fold, and the folder that is its own. `epochs`: stop after so many, if not after all of them."""
-
-    seed: int
-    split: Split
-    folder: pathlib.Path
-    epochs: int | None = None
-
-    @property
-    def checkpoints(self) -> pathlib.Path:
-        return self.folder / "checkpoints"
-
-
-def run_folder(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pathlib.Path:
-    return workdir / f"{config.name}-{corpus.name}-{splits.resolve_protocol(config.split.protocol, corpus)}"
-
-
-def members(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> list[Member]:
-    """Every seed and fold that the config asks for."""
-    made = folds(config, corpus, config.split.dev_share)
-    return [
-        Member(int(seed), split, folder / f"seed{seed}-fold{split.fold}") for seed in config.seeds for split in made
-    ]
-
-
-def folds(config: ConfigDict, corpus: Corpus, dev_share: float) -> list[Split]:
-    """The folds that the config asks for."""
-    protocol = splits.resolve_protocol(config.split.protocol, corpus)
-    lists = {part: config.split[f"{part}_speakers"] for part in ("train", "dev", "test")}
-    return [
-        splits.make_split(corpus, protocol, fold, dev_share, lists)
-        for fold in splits.parse_folds(config.split.fold, protocol, corpus)
-    ]
 
 
 def train_member(
@@ -82,28 +36,25 @@ def train_member(
     Args:
       watch: called with the numbers of every epoch; what it raises ends the training.
     """
+    if config.model.functionals:
+        closed_form.train_member(config, features, member)
+        return
     with Training(config, features, member, devices.all_devices()) as run:
 
         def after_epoch(epoch: int, state: TrainState, numbers: dict) -> None:
             run.keep(epoch, state, numbers)
             watch(numbers)
 
-        train.fit(
+        loop.fit(
             run.train_config, run.state, run.train_set, epochs=run.epochs, after_epoch=after_epoch, profile=run.profile
         )
-
-
-def let_programs_go(models: int) -> None:
-    """To be called when so many models are done: JAX keeps their compiled programs, 100 MB a model, for ever."""
-    if models % 8 == 0:
-        jax.clear_caches()
 
 
 class Training:
     """A model between two epochs: what it learns from, its state, and where its epochs are kept.
 
     Args:
-      mesh: the devices that its rows are dealt out to; None: one.
+      mesh: the devices over which its rows are sharded; None: one.
 
     Attributes:
       model: with its first weights and its normalisation.
@@ -115,34 +66,21 @@ class Training:
         self._begin, self.config, self.member = time.perf_counter(), config, member
         split, self._corpus = member.split, features.corpus
         labels = self._corpus.labels
-        if config.train.select not in metrics.METRICS:
-            raise UserError(f"config.train.select={config.train.select!r}; choose one of: {', '.join(metrics.METRICS)}")
         splits.check_leakage(split, self._corpus, features.digests)
         clips = features.readable(split.train)
         vocabulary = vocabulary_of(config, features, clips)
+        self._description = identity.describe(config, features, split, member.seed, vocabulary)
+        self._checkpoints = Checkpoints(member.checkpoints)
+        self.done = identity.check(self._checkpoints, self._description) or 0  # before anything is computed
         label = np.array([labels.index(self._corpus.clips[i].label) for i in clips])
         weights = data.class_weights(label, len(labels), config.train.class_weighting)
-        self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh)
+        self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, TRAINED_ROW_MULTIPLE)
         self.dev_set = dataset_of(config, features, split.dev, vocabulary, mesh=mesh) if len(split.dev) else None
-
-        self.model = build_model(config, len(vocabulary), len(labels), member.seed)
-        for kind, path in config.model.pretrained.items():
-            if path:
-                pretrained.load(getattr(self.model, kind), config.model[kind], path)
-        if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
-            statistics = functools.partial(logmel_statistics, features, clips, self.model.frontend)
-            self.model.normalise.set(*statistics())
-            if pcen := self.model.pcen:
-                self.model.normalise_pcen.set(*statistics(pcen.alone))
-        if config.model.functionals:
-            fit = closed_form.fit(config, self.model, features, clips, label)
-            logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, fit.ridge, fit.uar)
+        self.model = initial_model(config, features, clips, vocabulary, member.seed)
         self.train_config = train_config_of(config, self.model, self.train_set.steps)
         fresh = devices.replicate(self.train_config.init(self.model, member.seed), mesh)
 
-        self._checkpoints = Checkpoints(member.checkpoints)
-        self._description = identity.describe(config, features, member.split, member.seed, vocabulary)
-        self.state, self.done, self._clock_s = identity.resume(self._checkpoints, fresh, self._description)
+        self.state, self._clock_s = identity.resume(self._checkpoints, self.done, fresh)
         self.epochs = member.epochs or config.train.epochs
         self.profile = Profile(member.folder / "profile" if multihost.is_first() else None, config.profile_steps)
         self._monitor = None
@@ -154,11 +92,12 @@ class Training:
     def __enter__(self) -> "Training":
         return self
 
-    def __exit__(self, *_) -> None:
-        self.profile.close()
-        if self._monitor:
-            self._monitor.close()
-        self._checkpoints.close()
+    def __exit__(self, *raised) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._checkpoints.__exit__, *raised)
+            if self._monitor:
+                stack.callback(self._monitor.close)
+            stack.callback(self.profile.close)
 
     def keep(self, epoch: int, state: TrainState, numbers: dict) -> None:
         """Evaluates, saves and logs an epoch; its dev scores are added to `numbers`."""
@@ -170,7 +109,8 @@ class Training:
             clock = self._clock_s + time.perf_counter() - self._begin
             # Without dev clips the last epoch is the best one.
             chosen_by = numbers[f"dev_{config.train.select}"] if self.dev_set else epoch / config.train.epochs
-            self._checkpoints.save(epoch, state, self._description | {"epoch": epoch, "clock_s": clock}, chosen_by)
+            description = self._description | {"epoch": epoch, "clock_s": clock}
+            self._checkpoints.save(epoch, description, chosen_by, *parts_of(state))
         if self._monitor:
             self._monitor.epoch(numbers)
 

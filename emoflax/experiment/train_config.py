@@ -1,9 +1,7 @@
 """A config's optimizer, losses and augmentation, as typed settings of the train step."""
 
 import math
-from collections.abc import Mapping
 
-import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -12,46 +10,44 @@ from emoflax.audio.augment_wave import WaveAugmentation
 from emoflax.audio.frontend import UNIT_DB, band_edges_hz
 from emoflax.errors import UserError
 from emoflax.training import optimizer
-from emoflax.training.step import TrainConfig
+from emoflax.training.optimizer import Hyperparameters, OptimizerConfig
+from emoflax.training.step import StepConfig, TrainConfig
 
 
-def train_config_of(
-    config: ConfigDict, model: nnx.Module, steps_per_epoch: int, own: Mapping[str, jax.Array] | None = None
-) -> TrainConfig:
-    """`own`: field -> array, in the place of the config's number, where a population trains (`population.VARIED`)."""
-    own = own or {}
+def train_config_of(config: ConfigDict, model: nnx.Module, steps_per_epoch: int) -> TrainConfig:
     if config.train.contrastive and config.augment.mixup:
         raise UserError("config.train.contrastive compares clips of one emotion; set config.augment.mixup to 0 with it")
-    if config.train.contrastive < 0 or config.train.temperature <= 0 or config.train.projection < 1:
-        raise UserError("config.train.contrastive must be 0 (off) or more, .temperature above 0, .projection 1 or more")
-    rate = optimizer.learning_rate(
-        peak=own.get("optimizer.learning_rate", config.optimizer.learning_rate),
-        schedule=config.optimizer.schedule,
-        warmup_epochs=config.optimizer.warmup_epochs,
-        epochs=config.train.epochs,
-        steps_per_epoch=steps_per_epoch,
-    )
     tuning = {name: config.optimizer[name] for name in ("freeze", "layer_decay", "unfreeze_epochs")}
     optimizer.check(nnx.state(model, nnx.Param), **tuning)
-    chain = optimizer.build(
-        rate,
-        weight_decay=own.get("optimizer.weight_decay", config.optimizer.weight_decay),
-        clip_norm=config.optimizer.clip_norm,
-        freeze=config.optimizer.freeze,
-        layer_decay=config.optimizer.layer_decay,
-        # At least one step, however few an epoch has: the optimizer's state must have the same shape in evaluation.
-        unfreeze_steps=math.ceil(config.optimizer.unfreeze_epochs * steps_per_epoch),
-    )
-    return TrainConfig(
-        nnx.graphdef(model),
-        chain,
+    step = StepConfig(
+        model=nnx.graphdef(model),
+        optimizer=OptimizerConfig(
+            schedule=config.optimizer.schedule,
+            clip=config.optimizer.clip_norm > 0,
+            freeze=config.optimizer.freeze,
+            by_layer=config.optimizer.layer_decay != 1 or config.optimizer.unfreeze_epochs > 0,
+        ),
         classes=model.classes,
-        label_smoothing=own.get("train.label_smoothing", config.train.label_smoothing),
-        ema=config.train.ema,
-        augmentation=Augmentation() if config.model.functionals else augmentation_of(config),
+        average=config.train.ema > 0,
+        contrastive=config.train.contrastive > 0,
+        augmentation=augmentation_of(config),
         wave_augmentation=wave_augmentation_of(config),
-        freeze=config.optimizer.freeze,
-        contrastive=0.0 if config.model.functionals else config.train.contrastive,
+    )
+    return TrainConfig(step, hyperparameters_of(config, steps_per_epoch))
+
+
+def hyperparameters_of(config: ConfigDict, steps_per_epoch: int) -> Hyperparameters:
+    return Hyperparameters(
+        learning_rate=config.optimizer.learning_rate,
+        weight_decay=config.optimizer.weight_decay,
+        clip_norm=config.optimizer.clip_norm,
+        warmup_steps=round(config.optimizer.warmup_epochs * steps_per_epoch),
+        total_steps=config.train.epochs * steps_per_epoch,
+        layer_decay=config.optimizer.layer_decay,
+        unfreeze_steps=math.ceil(config.optimizer.unfreeze_epochs * steps_per_epoch),
+        label_smoothing=config.train.label_smoothing,
+        ema=config.train.ema,
+        contrastive=config.train.contrastive,
         temperature=config.train.temperature,
     )
 

@@ -11,11 +11,10 @@ import numpy as np
 import scipy.fft
 
 from emoflax.errors import UserError
-from emoflax.features import audio
+from emoflax.features.decode import change_speed, decode, digest, resample, trim
 from emoflax.features.descriptors import HOP_S, MELS, Contours, describe
 from emoflax.features.kernels import MEL, kernel_statistics
 
-VERSION = 1  # to be raised whenever a number changes: caches are told apart by it
 _LOWEST_RATE_HZ = 8_000
 _PERCENTILES = (1, 10, 25, 50, 75, 90, 99)
 _LEVELS = (0.25, 0.5, 0.75, 0.9)  # of the way from the 1st to the 99th percentile
@@ -56,10 +55,10 @@ def of_recording(
     Raises:
       UserError: the recording cannot be used.
     """
-    samples, rate_hz = audio.decode(path, start_s, end_s)
-    wave = audio.trim(audio.resample(samples, rate_hz, sample_rate_hz), trim_db)
-    rows = [functionals(audio.faster(wave, speed), sample_rate_hz, statistics, kernels)[0] for speed in speeds]
-    return np.stack(rows), audio.digest(samples)
+    samples, rate_hz = decode(path, start_s, end_s)
+    wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
+    rows = [functionals(change_speed(wave, speed), sample_rate_hz, statistics, kernels)[0] for speed in speeds]
+    return np.stack(rows), digest(samples)
 
 
 def functionals(

@@ -7,9 +7,9 @@ three levels. About 8 ms for 2,000 kernels on a clip of 2 s.
 import numpy as np
 
 from emoflax.audio.random_kernels import FAR, TAPS, draw, typical
-from emoflax.features import audio
 from emoflax.features.contours import averaged
 from emoflax.features.descriptors import Contours
+from emoflax.features.log_mel import mel_db
 
 MEL = {"window_ms": 64.0, "hop_ms": 32.0, "mels": 64, "fmin_hz": 50.0, "fmax_hz": 8_000.0}
 _LEVELS = (-0.7, 0.0, 0.7)  # of responses, whose typical deviation is 1
@@ -23,7 +23,7 @@ def kernel_statistics(wave: np.ndarray, sample_rate_hz: int, measured: Contours,
       wave: float32 [samples], full scale 1.0.
       measured: its contours.
     """
-    logmel_TxM = audio.mel_db(wave, sample_rate_hz=sample_rate_hz, **MEL)
+    logmel_TxM = mel_db(wave, sample_rate_hz=sample_rate_hz, **MEL)
     x_TxF = np.concatenate([logmel_TxM, averaged(measured, MEL["hop_ms"], len(logmel_TxM))], axis=1)
     response_TxK = convolve(np.clip((x_TxF - _CENTRE) / _SCALE, -FAR, FAR), count)
     found = {"mean": response_TxK.mean(0), "std": response_TxK.std(0)}

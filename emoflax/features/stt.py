@@ -120,10 +120,10 @@ def _listen(clips: Sequence[Clip], failures: dict[str, str]) -> list[tuple[Clip,
 
 def _waveform(clip: Clip) -> tuple[str, np.ndarray]:
     """Digest of the decoded samples, and the same as Whisper wants them."""
-    from emoflax.features import audio  # libsndfile and soxr, which a text-only run can do without
+    from emoflax.features import decode  # libsndfile and soxr, which a text-only run does not need
 
-    samples, rate_hz = audio.decode(clip.path, clip.start_s, clip.end_s)
-    return audio.digest(samples), audio.resample(samples, rate_hz, stt_openai.SAMPLE_RATE_HZ)
+    samples, rate_hz = decode.decode(clip.path, clip.start_s, clip.end_s)
+    return decode.digest(samples), decode.resample(samples, rate_hz, stt_openai.SAMPLE_RATE_HZ)
 
 
 _engines: dict[tuple, Engine] = {}  # at most one

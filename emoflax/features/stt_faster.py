@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from emoflax.errors import UserError, WeightsUnavailable
+from emoflax.errors import UserError, WeightsUnavailable, optional
 from emoflax.features.stt_openai import WINDOW_SAMPLES, check_language
 from emoflax.pretrained import whisper_files as whisper_weights
 
-INSTALL = "pip install faster-whisper==1.2.1"
 FILES = ("model.bin", "config.json", "tokenizer.json")  # and vocabulary.json or .txt
 
 
@@ -97,8 +96,6 @@ def _downloaded(model: str) -> bool:
 
 
 def _import():
-    try:
+    with optional("config.text.engine='faster-whisper'", "whisper"):
         import faster_whisper
-    except ImportError as error:
-        raise UserError(f"text.engine='faster-whisper' needs a package that is not installed: {INSTALL}") from error
     return faster_whisper

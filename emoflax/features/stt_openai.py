@@ -83,13 +83,14 @@ def _spoken(result) -> str:
 
 
 def locate_weights(model: str) -> None:
-    """See `whisper_weights.locate`."""
+    """See `whisper_weights.locate`. Raises NotInstalled where openai-whisper is missing."""
+    whisper_weights.openai_whisper()
     whisper_weights.locate(model, FIELD)
 
 
 def load(text: Mapping) -> WhisperEngine:
     """See `stt.load`."""
-    import whisper
+    whisper = whisper_weights.openai_whisper()
     from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
     name = text["whisper_model"]

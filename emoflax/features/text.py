@@ -17,7 +17,7 @@ from absl import logging
 
 from emoflax.data import subwords
 from emoflax.data.clip import Clip, Corpus
-from emoflax.errors import UserError, WeightsUnavailable
+from emoflax.errors import NotInstalled, UserError, WeightsUnavailable
 from emoflax.features import stt
 
 SOURCES = ("auto", "whisper", "reference", "file")
@@ -157,7 +157,7 @@ def choose_source(corpus: Corpus, text: Mapping, cache_dir: str) -> str:
         return "whisper"
     try:
         stt.locate_weights(text)
-    except WeightsUnavailable as reason:
+    except (NotInstalled, WeightsUnavailable) as reason:
         if not has_text:
             raise UserError(
                 f"Corpus {corpus.name} has no reference text, and Whisper cannot be had. {reason}"

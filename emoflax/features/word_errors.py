@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from emoflax.errors import optional
 from emoflax.features.text import tokenise
 
 
@@ -15,7 +16,8 @@ def count(references: Sequence[str], transcripts: Sequence[str]) -> list[tuple[i
 
     The sums of both, divided, are the word error rate of any set of clips.
     """
-    import jiwer
+    with optional("The word error rate of transcripts", "text"):
+        import jiwer
 
     pairs = [(spoken_words(said), spoken_words(heard)) for said, heard in zip(references, transcripts, strict=True)]
     # An empty reference is nothing that could be aligned: whatever is heard there is too much.

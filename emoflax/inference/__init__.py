@@ -1,1 +1,1 @@
-"""From a trained model and some recordings to predictions."""
+"""Predictions of a trained model on new recordings and texts, and pictures of its attention."""

@@ -1,4 +1,4 @@
-"""What a model with attention pooling looked at: a picture per input, over the spectrogram and over the words."""
+"""The weights of attention pooling, drawn over the spectrogram and over the words: one picture per input."""
 
 import functools
 import itertools
@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from emoflax.audio.frontend import band_edges_hz
 from emoflax.data import dataset as data
+from emoflax.data.rows import batch_of
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment.features import max_frames
 from emoflax.reporting import report
-from emoflax.training.step import batch_at
 
 INCH = 0.42  # of the picture's width for each word
 TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
@@ -34,35 +34,39 @@ def check(config: ConfigDict) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def attention(model: nnx.GraphDef, params: Any, statistics: Any, bucket: data.Bucket) -> dict[str, jax.Array]:
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def attention(
+    model: nnx.GraphDef, params: Any, statistics: Any, batch_size: int, rows: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
     """Modality -> attention weights [rows, steps, heads] of a bucket's rows, in their order."""
+    count = len(rows["label"])
 
-    def look(slot):
-        batch = batch_at(bucket, jnp.arange(len(bucket)), slot)
+    def weights_of(slot):
+        batch = batch_of(rows, jnp.arange(count), count, slot, batch_size, None)
         return nnx.merge(model, params, statistics, copy=True).attention(batch)
 
-    stacked = jax.lax.map(look, jnp.arange(bucket.steps))
-    return jax.tree.map(lambda w: w.reshape(-1, *w.shape[2:])[: len(bucket)], stacked)
+    stacked = jax.lax.map(weights_of, jnp.arange(-(-count // batch_size)))
+    return jax.tree.map(lambda w: w.reshape(-1, *w.shape[2:])[:count], stacked)
 
 
 def rows(trained: evaluate.Trained, dataset: data.Dataset) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(clip, modality -> weights [steps, heads]) of every row; the windows of a long clip come in their order."""
-    for bucket in dataset.buckets:
-        found = attention(trained.model, trained.state.evaluated, trained.state.statistics, bucket)
-        found = jax.device_get(found)
-        for row, clip in enumerate(np.asarray(bucket.rows["clip"])):
-            yield int(clip), {name: weights[row] for name, weights in found.items()}
+    variables = trained.state.evaluated, trained.state.statistics
+    for bucket, clips in zip(dataset.buckets, dataset.row_clips, strict=True):
+        weights = jax.device_get(attention(trained.model, *variables, bucket.batch_size, bucket.rows))
+        for row, clip in enumerate(clips):
+            yield int(clip), {name: own[row] for name, own in weights.items()}
 
 
 def over_time(
     windows: Sequence[np.ndarray], centres: np.ndarray, starts: Sequence[int], frames: int, max_frames: int
 ) -> np.ndarray:
-    """Attention at every frame relative to its mean over the clip, [frames, heads]: 1 is a frame like any other.
+    """Attention at every frame relative to its mean over the clip, [frames, heads]: 1 is the mean.
 
     Args:
       windows: weights [steps, heads] of each window.
-      centres: frame in the middle of each step, [steps]; several steps may share one, nan is a step without a place.
+      centres: frame in the middle of each step, [steps]; several steps may share one; nan: a step without a place in
+        time.
       starts: first frame of each window.
     """
     moments, step = np.unique(centres[np.isfinite(centres)], return_inverse=True)
@@ -71,8 +75,7 @@ def over_time(
         at_moment = np.zeros((len(moments), weights.shape[1]))
         np.add.at(at_moment, step, weights[np.isfinite(centres)])
         length = min(frames - start, max_frames)
-        place = np.arange(length) + 0.5
-        nearest = np.abs(place[:, None] - moments).argmin(1)
+        nearest = np.abs(np.arange(length)[:, None] + 0.5 - moments).argmin(1)
         total[start : start + length] += at_moment[nearest]
         count[start : start + length] += 1
     curve = total / count
@@ -94,12 +97,12 @@ def draw(
     for clip, weights in rows(trained, dataset):
         windows[clip].append(weights)
     written = []
-    for utterance, found, row in zip(utterances, windows, p, strict=True):
+    for utterance, of_windows, row in zip(utterances, windows, p, strict=True):
         curve = words = None
         if len(utterance.logmel):
-            curve = _curve(encoder, [weights["audio"] for weights in found], len(utterance.logmel), config)
+            curve = _curve(encoder, [weights["audio"] for weights in of_windows], len(utterance.logmel), config)
         if utterance.words:
-            words = found[0]["text"][: len(utterance.words)]
+            words = of_windows[0]["text"][: len(utterance.words)]
         path = _free(folder / f"{utterance.path.stem}-attention.png", written)
         title = f"{utterance.path.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %"
         bands = utterance.logmel[:, : config.audio.mels]  # contours may follow
@@ -111,8 +114,8 @@ def draw(
 def _curve(encoder: nnx.Module, windows: list[np.ndarray], frames: int, config: ConfigDict) -> np.ndarray:
     if not hasattr(encoder, "centres"):
         raise UserError(
-            f"--explain: the audio encoder {config.model.audio!r} does not say where in time its steps are "
-            "(a method `centres`, see emoflax/models/__init__.py)"
+            f"--explain: the audio encoder {config.model.audio!r} has no method `centres`, which places its steps in "
+            "time (see emoflax/models/__init__.py)"
         )
     longest = max_frames(config)
     centres = encoder.centres(len(windows[0]))
@@ -134,7 +137,7 @@ def picture(
     words: Sequence[str],
     weights: np.ndarray | None,
 ) -> None:
-    """Spectrogram with attention over time above, words with their attention below; what is None is left out.
+    """Spectrogram with attention over time above, words with their attention below; a part that is None is left out.
 
     Args:
       logmel: [frames, mels].
@@ -178,7 +181,7 @@ def _draw_sound(axes, config: ConfigDict, logmel: np.ndarray, curve: np.ndarray)
 def _draw_words(axes, words: Sequence[str], weights: np.ndarray) -> None:
     heads = weights.shape[1]
     shares = np.concatenate([weights.mean(1, keepdims=True), weights], axis=1).T
-    darkest = max(shares.max(), 3 / len(words))  # so that equal attention looks pale
+    darkest = max(shares.max(), 3 / len(words))  # equal attention to all words stays pale
     axes.imshow(shares, aspect="auto", cmap="Oranges", vmin=0, vmax=darkest)
     for row, column in np.ndindex(shares.shape):
         dark = shares[row, column] > 0.6 * darkest

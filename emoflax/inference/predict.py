@@ -15,6 +15,7 @@ from emoflax import models
 from emoflax.audio.channels import channels
 from emoflax.data import dataset as data
 from emoflax.data import speakernorm, splits
+from emoflax.data.clip import RECORDING_SUFFIXES
 from emoflax.errors import UserError, WeightsUnavailable
 from emoflax.experiment import closed_form, evaluate
 from emoflax.experiment.features import max_frames
@@ -22,17 +23,16 @@ from emoflax.experiment.model import frontend_of
 from emoflax.inference import explain as explanation
 from emoflax.training import scoring
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
 
 
 def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[pathlib.Path]:
-    """Files named by paths, folders (searched to the bottom) and glob patterns, sorted.
+    """Files named by paths, folders (with all folders in them) and glob patterns, each once, sorted within a folder.
 
     Raises:
-      UserError: a pattern that leads to no file.
+      UserError: a pattern without a file.
     """
-    found: dict[pathlib.Path, None] = {}
+    paths: dict[pathlib.Path, None] = {}
     for pattern in patterns:
         path = pathlib.Path(pattern)
         if path.is_dir():
@@ -43,14 +43,18 @@ def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[path
             files = [pathlib.Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
         if not files:
             raise UserError(f"--inputs={pattern}: no {'/'.join(suffixes)} file there; name a file, a folder or a glob")
-        found |= dict.fromkeys(files)
-    return list(found)
+        paths |= dict.fromkeys(files)
+    return list(paths)
 
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """What one file gives: what `sound_of` makes of it, and words; either is empty where there is none or none is
-    wanted."""
+    """Features of one file.
+
+    Attributes:
+      logmel: of `sound_of`; empty without sound, or for a model of words alone.
+      words: empty without words, or for a model of sound alone.
+    """
 
     path: pathlib.Path
     logmel: np.ndarray | list[np.ndarray]
@@ -58,19 +62,19 @@ class Utterance:
 
 
 def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.ndarray]:
-    """Log-mel [frames, mels], or one per speed; no frames for a model that does not hear, and for a text file."""
-    from emoflax.features import audio
+    """Log-mel [frames, mels], one per speed, or functionals; no frames for a model of words and for a text file."""
+    from emoflax.features.log_mel import log_mel, waveform
 
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
-        return [audio.log_mel(str(path), **fields)[0] for fields in closed_form.audio_of_speeds(config).values()]
+        return [log_mel(str(path), **fields)[0] for fields in closed_form.audio_of_speeds(config).values()]
     if config.model.functionals:
         return functionals_of(config, path)
     if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
         return np.zeros((0, channels(config.audio)), np.float32)
     if frontend := frontend_of(config):
         kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
-        return frontend.alone(*audio.waveform(str(path), **kept)[:2])
-    return audio.log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
+        return frontend.alone(*waveform(str(path), **kept)[:2])
+    return log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
 
 
 def functionals_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
@@ -82,7 +86,7 @@ def functionals_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
 
 
 def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
-    """Words of a text file, or those that Whisper hears in a recording."""
+    """Words of a text file, or of Whisper's transcript of a recording."""
     from emoflax.features import text
 
     if not config.model.text:
@@ -102,24 +106,27 @@ def read_inputs(config: ConfigDict, paths: Sequence[pathlib.Path]) -> tuple[list
     for path in paths:
         try:
             utterances.append(read_input(config, path, wordless))
-        except WeightsUnavailable:  # the next file would fail the same way
+        except WeightsUnavailable:  # every other file would fail in the same way
             raise
         except UserError as error:
             failures.append(str(error))
-    _tell_missing(config, utterances, {path: str(error) for path, error in wordless.items()})
+    _warn_of_missing(config, utterances, {path: str(error) for path, error in wordless.items()})
     return utterances, failures
 
 
 def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Path, UserError]) -> Utterance:
-    """One file; a model of sound and words makes do with one of them.
+    """One file; for a model of sound and words one of the two is enough.
 
     Args:
-      wordless: recordings whose words could not be had so far, and why; this one is added if it is another.
+      wordless: recordings without words so far, and why; this one is added if it has none.
+
+    Raises:
+      UserError: neither sound nor words can be read.
     """
     logmel = sound_of(config, path)
     no_whisper = next((error for error in wordless.values() if isinstance(error, WeightsUnavailable)), None)
     try:
-        if no_whisper and len(logmel):  # to look for it again takes seconds and finds the same
+        if no_whisper and len(logmel):  # trying to load it again would take seconds and fail again
             raise no_whisper
         words = words_of(config, path)
         if config.model.audio and config.model.text and not words:
@@ -132,34 +139,34 @@ def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Pa
 
 
 def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """Their sounds on the scale of all of them together, as in training under a protocol '...+speakernorm'.
+    """The features normalised by their mean and deviation over all utterances, as under a protocol '...+speakernorm'.
 
     Raises:
-      UserError: too few recordings to know a speaker by.
+      UserError: a single recording, whose statistics would not be the speaker's.
     """
     sounds = [utterance.logmel for utterance in utterances if len(utterance.logmel)]
     if len(sounds) < 2:
         raise UserError(
-            f"the model was trained with {speakernorm.SUFFIX}: it hears a recording against others of the same "
+            f"the model was trained with {speakernorm.SUFFIX}: a recording is normalised by all recordings of its "
             "speaker; give more of that speaker's recordings to --inputs, or train without"
         )
     logging.warning(
-        "the scale is that of the %d given recordings, taken for one speaker's: it fits if they are, and if they are "
-        "many, in many emotions", len(sounds),
+        "the %d given recordings are normalised as one speaker's: predictions are right only if they are, and better "
+        "the more there are, in many emotions", len(sounds),
     )  # fmt: skip
     level = speakernorm.level_of(sounds)
     return [dataclasses.replace(one, logmel=level(one.logmel) if len(one.logmel) else one.logmel) for one in utterances]
 
 
-def _tell_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
-    """One line for every reason why files are judged by one modality of two."""
+def _warn_of_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
+    """One warning for every reason why files are predicted from one modality of two."""
     untrained = {name: "" if share else ", for which the model was not trained (config.model.modality_dropout)"
                  for name, share in config.model.modality_dropout.items()}  # fmt: skip
     for reason in dict.fromkeys(wordless.values()):
         paths = [str(path) for path, why in wordless.items() if why == reason]
-        logging.warning("judged by the sound alone%s: %s: %s", untrained["text"], _few(paths), reason)
+        logging.warning("predicted from the sound alone%s: %s: %s", untrained["text"], _few(paths), reason)
     if config.model.audio and (soundless := [str(x.path) for x in utterances if not len(x.logmel)]):
-        logging.warning("judged by the words alone%s: %s", untrained["audio"], _few(soundless))
+        logging.warning("predicted from the words alone%s: %s", untrained["audio"], _few(soundless))
 
 
 def _few(names: list[str]) -> str:
@@ -167,9 +174,9 @@ def _few(names: list[str]) -> str:
 
 
 def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path | None, *, explain: bool) -> None:
-    """Prints a table and writes one JSON line per file; `explain` adds a picture of what the model looked at.
+    """Prints a table and writes one JSON line per file; `explain` adds a picture of the model's attention.
 
-    Files that cannot be read are listed at the end and do not keep the others from being predicted.
+    Files that cannot be read are listed at the end, after the others are predicted.
 
     Raises:
       UserError: no checkpoint, no input, files that cannot be read, or nothing to explain.
@@ -180,38 +187,43 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
         explanation.check(config)
     if trained.description["notice"]:
         logging.warning("%s", trained.description["notice"])
-    suffixes = AUDIO_SUFFIXES + TEXT_SUFFIXES if config.model.text else AUDIO_SUFFIXES
+    suffixes = RECORDING_SUFFIXES + TEXT_SUFFIXES if config.model.text else RECORDING_SUFFIXES
     paths = find_inputs(patterns, suffixes)
     utterances, failures = read_inputs(config, paths)
     if utterances and splits.by_speaker(trained.description["protocol"]):
         utterances = of_one_speaker(utterances)
     if utterances:
-        dataset = dataset_of(trained, utterances)
-        p = np.exp(scoring.score(trained.model, trained.state, dataset))
+        p = probabilities(trained, utterances)
         _show(trained, [utterance.path for utterance in utterances], p, output)
         if explain:
-            pictures = explanation.draw(trained, utterances, dataset, p, output.parent if output else pathlib.Path())
+            pictures = explanation.draw(
+                trained, utterances, dataset_of(trained, utterances), p, output.parent if output else pathlib.Path()
+            )
             print("\n".join(f"attention drawn: {picture}" for picture in pictures))
     if failures:
         raise UserError(f"{len(failures)} of {len(paths)} files could not be read: " + "; ".join(failures[:5]))
 
 
+def probabilities(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> np.ndarray:
+    """[utterances, classes]."""
+    if trained.config.model.functionals:
+        rows = [row for utterance in utterances for row in utterance.logmel]
+        place = np.repeat(np.arange(len(utterances)), [len(utterance.logmel) for utterance in utterances])
+        rows = rows if trained.config.model.functionals in models.FRAME_LEVEL_MODELS else np.stack(rows)
+        return np.exp(closed_form.log_probabilities(trained.module(), rows, place))
+    return np.exp(scoring.score(trained.model, trained.state, dataset_of(trained, utterances)))
+
+
 def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> data.Dataset:
     config, vocabulary = trained.config, trained.description["vocabulary"]
-    made, speeds = config.model.functionals, 1
-    sounds = [x.logmel for x in utterances]
-    if made in models.FRAME_LEVEL_MODELS:
-        made, speeds, sounds = "", len(closed_form.audio_of_speeds(config)), [x for of_clip in sounds for x in of_clip]
     return data.from_arrays(
-        None if made or config.model.text and not config.model.audio else sounds,
+        [x.logmel for x in utterances] if config.model.audio else None,
         [data.token_ids(x.words, vocabulary) for x in utterances] if config.model.text else None,
         np.zeros(len(utterances), np.int32),
         max_frames=max_frames(config),
         max_tokens=config.text.max_tokens,
         batch_size=config.train.batch_size,
         buckets=config.data.buckets,
-        speeds=speeds,
-        functionals=sounds if made else None,
     )
 
 

@@ -3,19 +3,19 @@
 An audio encoder is built as `Encoder(mels, **its_config, dtype=, rngs=)` and called with log-mels
 [batch, frames, mels], their lengths and a key (None: no randomness); a text encoder as `Encoder(vocabulary,
 **its_config, dtype=, rngs=)` and called with token ids [batch, tokens], their lengths and a key. Both return (sequence
-[batch, steps, width], mask [batch, steps]) and say their `width`. A length of 0 gives an all-False mask.
+[batch, steps, width], mask [batch, steps]) and have an attribute `width`. A length of 0 gives an all-False mask.
 An audio encoder whose attention is to be drawn also has `centres(steps)`: the frame in the middle of each step, nan for
-a step that is at no moment of the clip.
+a step without a place in time.
 
 A model of functionals is a whole classifier, built as `Model(functionals, **its_config, classes=, dtype=, rngs=)`; one
 that makes functionals itself gets `mels` in their place.
 
-Poolings are described in pooling.py, fusions in fusion.py. What `config.model.<name>` holds are the settings of the
-encoder, pooling or fusion of that name; one without settings of its own has no such group.
+Poolings are described in pooling.py, fusions in fusion.py. `config.model.<name>` holds the settings of the encoder,
+pooling or fusion of that name; one without settings has no such group.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from flax import nnx
@@ -37,10 +37,10 @@ from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 from emoflax.models.whisper import Whisper
 
 AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper}
-CONTOUR_ENCODERS = ("attention_cnn",)  # audio encoders to which a channel is just that: contours may follow the mels
+CONTOUR_ENCODERS = ("attention_cnn",)  # whose input channels need not be mels: contours may follow
 TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
 FUNCTIONALS_MODELS = {"ridge": Ridge, "aligned": Aligned}
-FRAME_LEVEL_MODELS = ("aligned",)  # of these, the ones that make functionals themselves, of log-mels with contours
+FRAME_LEVEL_MODELS = ("aligned",)  # of these, those whose input is log-mels with contours
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
 FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")
@@ -54,14 +54,14 @@ def build(
 
     Args:
       model: the fields of config.model.
-      mels: mel bands of the log-mels that it will see; unused without an audio encoder.
+      mels: channels of the log-mels (contours included); unused without an audio encoder.
       vocabulary: size of the vocabulary, <pad> and <unk> included; unused without a text encoder.
       dtype: 'float32' or 'bfloat16', the arithmetic of the forward pass; weights are float32.
-      frontend: what makes log-mels of waveforms, if batches will bring those.
-      pcen: compresses log-mels in dB before they are normalised; None: nothing does.
-      functionals: how many a model of them will see.
+      frontend: makes log-mels of waveforms, for batches that hold waveforms.
+      pcen: compresses log-mels in dB before they are normalised; None: no compression.
       projection: width of the vectors that a contrastive loss compares; 0: no such loss. Functionals have none.
-      test_time: of each clip, in evaluation; None: the clip alone.
+      test_time: test-time augmentation; None: none.
+      functionals: width of the input of a model of functionals.
 
     Raises:
       UserError: a name that the registry does not have, or no encoder at all.
@@ -69,34 +69,26 @@ def build(
     if dtype not in DTYPES:
         raise UserError(f"config.train.dtype={dtype!r} is not supported; choose one of: {', '.join(DTYPES)}")
     options = {"dtype": jnp.dtype(dtype), "rngs": nnx.Rngs(seed)}
-
-    def make(kind: str, registry: Mapping, *args, **parts):
-        """What config.model.<kind> names, with the settings of that name."""
-        name = model[kind]
-        if name not in registry:
-            raise UserError(
-                f"config.model.{kind}={name!r} is not in the registry; choose one of: {', '.join(registry)}"
-            )
-        return registry[name](*args, **parts, **model.get(name, {}), **options)
-
+    builder = functools.partial(_builder, model, options)
     if model["functionals"]:
         if model["audio"] or model["text"]:
             raise UserError(
-                "config.model.functionals is a model of its own: set config.model.audio and .text to ''; to join it "
-                "with others, make each a candidate of --mode=crossval, whose ensemble weighs their probabilities"
+                "config.model.functionals is a whole classifier: set config.model.audio and .text to ''; to combine it "
+                "with others, make each a candidate of --mode=crossval, whose ensemble weights their probabilities"
             )
         size = mels if model["functionals"] in FRAME_LEVEL_MODELS else functionals
-        return make("functionals", FUNCTIONALS_MODELS, size, classes=classes)
-    audio = make("audio", AUDIO_ENCODERS, mels) if model["audio"] else None
-    text = make("text", TEXT_ENCODERS, vocabulary) if model["text"] else None
+        return builder("functionals", FUNCTIONALS_MODELS)(size, classes=classes)
+    audio = builder("audio", AUDIO_ENCODERS)(mels) if model["audio"] else None
+    text = builder("text", TEXT_ENCODERS)(vocabulary) if model["text"] else None
     widths = {name: encoder.width for name, encoder in (("audio", audio), ("text", text)) if encoder}
     if not widths:
         raise UserError("config.model has no encoder at all; set config.model.audio, .text or .functionals")
     parts = {
-        "pooling": functools.partial(make, "pooling", POOLINGS),
+        "pooling": builder("pooling", POOLINGS),
         "head": functools.partial(Head, hidden=model["head"], dropout=model["dropout"], classes=classes, **options),
     }
-    fusion = make("fusion", FUSIONS, widths, **parts) if len(widths) > 1 else Concat(widths, **parts, **options)
+    make_fusion = builder("fusion", FUSIONS) if len(widths) > 1 else functools.partial(Concat, **options)
+    fusion = make_fusion(widths, **parts)
     compared = {"hidden": fusion.pooled_width, "dropout": 0.0, "classes": projection}
     return Classifier(
         audio,
@@ -111,3 +103,15 @@ def build(
         projection=Head(fusion.pooled_width, **compared, **options) if projection else None,
         test_time=test_time,
     )
+
+
+def _builder(model: Mapping, options: Mapping, kind: str, registry: Mapping) -> Callable:
+    """Builds the part that config.model.<kind> names, with the settings of that name.
+
+    Raises:
+      UserError: the registry does not have it.
+    """
+    name = model[kind]
+    if name not in registry:
+        raise UserError(f"config.model.{kind}={name!r} is not in the registry; choose one of: {', '.join(registry)}")
+    return functools.partial(registry[name], **model.get(name, {}), **options)

@@ -1,7 +1,7 @@
 """Audio Spectrogram Transformer (Gong et al. 2021, arXiv:2104.01778): a Transformer over patches of the log-mel.
 
-With the weights of a Hugging Face folder (`emoflax/pretrained/`) it computes what `transformers.ASTModel` does, but
-for padding, which the published one looks at and this one does not.
+With the weights of a Hugging Face folder (`emoflax/pretrained/`) it computes what `transformers.ASTModel` does, except
+that padding, to which the published model attends, is masked.
 
 Shape letters: B clips, T frames, F mels, S steps (patches along time), R rows (patches along frequency), P patch,
 N = S * R patches, L = 2 + N tokens, D width.
@@ -29,7 +29,7 @@ def patches_along(length: int, patch: int, stride: int) -> int:
 class Patches(nnx.Module):
     """Log-mel -> tokens: class, distillation, then overlapping patches step by step, from low to high frequency.
 
-    A patch is projected by a plain matrix product: on a CPU a strided convolution's gradient is slow.
+    A patch is projected by a matrix product, because on a CPU the gradient of a strided convolution is slow.
     """
 
     def __init__(self, mels: int, *, width: int, patch: int, stride: int, max_frames: int, dtype, rngs: nnx.Rngs):
@@ -51,8 +51,8 @@ class Patches(nnx.Module):
     def __call__(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[batch, frames, mels] -> tokens [batch, 2 + steps * rows, width] and their mask.
 
-        A clip's frames are rounded up to whole patches and filled with zeros, the training mean; what reaches beyond
-        `max_frames`, less than one patch, is cut off, as published. A clip of length 0 has no valid token.
+        A clip's frames are padded with zeros, the training mean, to whole patches; frames beyond `max_frames`, less
+        than one patch, are cut off, as published. A clip of length 0 has no valid token.
         """
         clips, frames, _ = logmel_BxTxF.shape
         if frames > self.max_frames + self.patch:
@@ -75,7 +75,7 @@ class Patches(nnx.Module):
         return tokens_BxLxD, valid(tokens_B, tokens_BxLxD.shape[1])
 
     def _steps(self, frames):
-        """Patches that cover so many frames (an int or an array of them), the last one filled up."""
+        """Patches that cover so many frames (an int or an array), the last one padded."""
         return 1 + (frames > self.patch) * -((self.patch - frames) // self.stride)
 
 
@@ -90,7 +90,7 @@ class Ast(nnx.Module):
       hidden: units between the two layers of each perceptron.
       patch: frames and mels of a patch.
       stride: frames and mels from one patch to the next.
-      max_frames: of the longest clip that it can hear.
+      max_frames: frames of the longest input.
       dropout: share of each part's output zeroed in training.
     """
 
@@ -128,6 +128,6 @@ class Ast(nnx.Module):
         return jnp.where(mask_BxL[..., None], h_BxLxD, 0), mask_BxL
 
     def centres(self, steps: int) -> np.ndarray:
-        """All rows of patches share their step's moment; the class and distillation tokens have none."""
+        """Frames: all rows of patches share their step's middle; the class and distillation tokens have nan."""
         step = np.arange(steps - SPECIAL) // self.stem.rows
         return np.concatenate([np.full(SPECIAL, np.nan), step * self.stem.stride + self.stem.patch / 2])

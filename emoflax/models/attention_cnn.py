@@ -1,9 +1,9 @@
 """Compact temporal convolutional encoder, made for attention pooling.
 
-Residual blocks of dilated convolutions over time (Bai et al. 2018, arXiv:1803.01271, but looking both ways, and
-normalised as in pre-norm Transformers). All bands of a frame are the channels of one step, so that every layer is a
-matrix product, the one thing that runs at full speed on any machine. That a voice may lie higher or lower is left
-to augmentation (`config.augment.vtlp`, `shift_bands`).
+Residual blocks of dilated convolutions over time (Bai et al. 2018, arXiv:1803.01271, but not causal, and normalised as
+in pre-norm Transformers). All bands of a frame are the channels of one step, so that every layer is a matrix product,
+which is fast on every machine. The price: nothing in it is invariant to a shift in frequency, which augmentation has
+to teach (`config.augment.vtlp`, `shift_bands`).
 
 Shape letters: B clips, T frames or steps, F mels, D width.
 """
@@ -45,7 +45,7 @@ class Block(nnx.Module):
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BxTxD: jax.Array, mask_BxTx1: jax.Array, key: jax.Array | None) -> jax.Array:
-        h_BxTxD = jnp.where(mask_BxTx1, self.norm(x_BxTxD), 0)  # normalisation's bias would be heard at the clip's end
+        h_BxTxD = jnp.where(mask_BxTx1, self.norm(x_BxTxD), 0)  # or the norm's bias would enter beyond the clip's end
         h_BxTxD = dropout(jax.nn.relu(self.conv(h_BxTxD)), self.rate, key)
         return x_BxTxD + self.out(h_BxTxD)
 
@@ -96,4 +96,5 @@ class AttentionCnn(nnx.Module):
         return jax.nn.relu(self.norm(h_BxTxD)), mask_BxT
 
     def centres(self, steps: int) -> np.ndarray:
+        """The frame in the middle of each step."""
         return np.arange(steps) * self.stride + 0.5

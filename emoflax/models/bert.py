@@ -1,4 +1,4 @@
-"""BERT's encoder (Devlin et al. 2019, arXiv:1810.04805): words that look at each other in both directions.
+"""BERT's encoder (Devlin et al. 2019, arXiv:1810.04805): tokens that attend to each other in both directions.
 
 With the weights of a Hugging Face folder (`emoflax/pretrained/`) it computes what `transformers.BertModel` does.
 
@@ -32,8 +32,8 @@ class Embedding(nnx.Module):
         self.norm = layer_norm(width, EPSILON, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
-        place_TxD = self.position_embedding[: tokens_BxT.shape[1]] + self.segment_embedding[None]
-        return self.norm((self.word_embedding[tokens_BxT] + place_TxD[None]).astype(self.dtype))
+        position_TxD = self.position_embedding[: tokens_BxT.shape[1]] + self.segment_embedding[None]
+        return self.norm((self.word_embedding[tokens_BxT] + position_TxD[None]).astype(self.dtype))
 
 
 class Bert(nnx.Module):
@@ -45,7 +45,7 @@ class Bert(nnx.Module):
       layers: how many.
       heads: of each layer's attention; divides the width.
       hidden: units between the two layers of each perceptron.
-      positions: length of the longest text that it can read, in tokens.
+      positions: tokens of the longest text.
       dropout: share of each part's output zeroed in training.
       token_dropout: share of the tokens replaced by <unk> in training.
     """
@@ -73,7 +73,7 @@ class Bert(nnx.Module):
     def __call__(
         self, tokens_BxT: jax.Array, lengths_B: jax.Array, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """[batch, tokens] -> ([batch, tokens, width], mask); zero at padding, which no token looks at."""
+        """[batch, tokens] -> ([batch, tokens, width], mask); zero at padding, to which no token attends."""
         if tokens_BxT.shape[1] > self.positions:
             raise UserError(
                 f"config.model.bert.positions={self.positions}, but there are texts of up to {tokens_BxT.shape[1]} "

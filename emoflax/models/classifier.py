@@ -1,4 +1,4 @@
-"""Encoders -> fusion (with its pooling and heads) -> logits: the part that every model shares."""
+"""Encoders -> fusion (with its pooling and heads) -> logits: what every model of encoders shares."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from emoflax.models.fusion import Streams
 
 
 class Statistic(nnx.Variable):
-    """A number taken from the training clips: saved with the weights, never touched by the optimizer."""
+    """A number computed from the training clips: saved with the weights, not trained."""
 
 
 class Normalise(nnx.Module):
@@ -57,10 +57,10 @@ class Classifier(nnx.Module):
       fusion: of `emoflax.models.fusion`, built for the encoders' widths.
       modality_dropout: {'audio': share, 'text': share} of the clips that lose that modality in training; a clip never
         loses its only one.
-      frontend: makes log-mels of batches that bring waveforms; None: none will.
+      frontend: makes log-mels of batches that hold waveforms; None: batches hold log-mels.
       pcen: compresses log-mels before they are normalised; None: they stay in dB.
-      projection: from the pooled vectors to those that a contrastive loss compares; None: there is no such loss.
-      test_time: variants of each clip that are judged in evaluation (`emoflax.audio.test_time`); None: the clip alone.
+      projection: maps pooled vectors to those that a contrastive loss compares; None: there is no such loss.
+      test_time: test-time augmentation (`emoflax.audio.test_time`); None: a clip is predicted as it is.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Classifier(nnx.Module):
         if not 0 <= sum(modality_dropout.values()) <= 1:
             raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
         self.classes, self.dtype, self.frontend = classes, dtype, frontend
-        # Of dB, whatever comes after: augmentation fills with this mean what it hides.
+        # Statistics of log-mels in dB, also with PCEN: augmentation masks with this mean.
         self.normalise = Normalise(mels) if audio else None
         self.test_time = test_time if audio else None
         self.pcen, self.normalise_pcen = pcen, Normalise(mels) if audio and pcen else None
@@ -82,11 +82,12 @@ class Classifier(nnx.Module):
 
         Args:
           batch: 'logmel' [batch, frames, mels] in dB and 'frames' [batch]; 'tokens' [batch, tokens] and
-            'n_tokens' [batch]. A length of 0: the clip lacks that modality. What no encoder asks for may be missing.
+            'n_tokens' [batch]. A length of 0: the clip lacks that modality. A modality without an encoder may be left
+            out.
           key: randomness of training; None, in evaluation, switches it off.
         """
         if key is None and self.test_time:
-            return self.test_time.log_probabilities(self.to_log_mel(batch), lambda view: self._read(view, None)[0])
+            return self.test_time.log_probabilities(self.to_log_mel(batch), lambda one: self._read(one, None)[0])
         return self._read(batch, key)[0]
 
     def compared(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -112,11 +113,11 @@ class Classifier(nnx.Module):
             streams["audio"] = self.audio(self._scaled(batch["logmel"], batch["frames"]), batch["frames"], audio_key)
         if self.text:
             streams["text"] = self.text(batch["tokens"], batch["n_tokens"], text_key)
-        # Here, once and for all encoders: what stands beyond a clip's end counts for nothing.
+        # Once for all encoders: nothing beyond a clip's end reaches the fusion.
         return {name: (jnp.where(mask[..., None], h, 0), mask) for name, (h, mask) in streams.items()}
 
     def to_log_mel(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-        """The batch with log-mels; they are made here if it brings waveforms, as `LogMel` describes them."""
+        """The batch with log-mels, which are made here if it holds waveforms (`emoflax.audio.frontend.LogMel`)."""
         return self.frontend(batch) if "wave" in batch else batch
 
     def _scaled(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:

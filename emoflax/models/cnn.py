@@ -1,4 +1,4 @@
-"""Convolutional encoder of the older work: a stack of convolution, bias, ReLU and 2x2 max-pooling."""
+"""Convolutional encoder of the seed project: a stack of convolution, bias, ReLU and 2x2 max-pooling."""
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ class Cnn(nnx.Module):
     def __call__(self, logmel_BxTxF: jax.Array, frames_B: jax.Array, key=None) -> tuple[jax.Array, jax.Array]:
         """[batch, frames, mels] -> ([batch, frames / shrink, width], mask).
 
-        Lengths are rounded up to whole pooling windows, filled with zeros (the training mean). No window then
-        straddles the end of a clip, so that a padded batch gives the same logits as each clip alone.
+        Lengths are padded with zeros, the training mean, to whole pooling windows, so that no window holds the end of
+        one clip and padding: a padded batch gives the same logits as each clip alone.
         """
         frames = logmel_BxTxF.shape[1]
         h = jnp.pad(logmel_BxTxF, ((0, 0), (0, -frames % self.shrink), (0, 0)))[..., None]
@@ -42,4 +42,5 @@ class Cnn(nnx.Module):
         return h.reshape(*h.shape[:2], self.width), inside_BxT
 
     def centres(self, steps: int) -> np.ndarray:
+        """The frame in the middle of each step."""
         return (np.arange(steps) + 0.5) * self.shrink

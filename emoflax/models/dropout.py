@@ -1,4 +1,4 @@
-"""Randomness of a forward pass: drawn from a key that is handed down, and absent without one."""
+"""Randomness of a forward pass: drawn from a key that is passed down, and absent without one."""
 
 import jax
 import jax.numpy as jnp

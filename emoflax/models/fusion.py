@@ -1,12 +1,12 @@
-"""Sequences of sound and of words -> logits, joined early, late, in between, or simply end to end.
+"""Fusion of the sequences of sound and of words -> logits: early, late, hybrid, or by concatenation.
 
 A fusion is built as `Fusion(widths, pooling=, head=, **its_config, dtype=, rngs=)`: the width of each modality's
 sequence by its name, and two functions from a width to a new pooling and to a new head. It is called with
 `{'audio': (sequence [batch, steps, width], mask [batch, steps]), 'text': ...}` and returns logits [batch, classes].
 A clip that lacks a modality has an all-False mask there; what its sequence holds never reaches the logits.
-`read(streams, key)` returns beside them the pooled vectors that they were read off, [batch, `pooled_width`].
+`read(streams, key)` returns the logits and the pooled vectors that they were computed from, [batch, `pooled_width`].
 
-`attention(streams)` gives the weights of attention pooling, `{'audio': [batch, steps, heads], 'text': ...}`.
+`attention(streams)` returns the weights of attention pooling, `{'audio': [batch, steps, heads], 'text': ...}`.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,14 +26,17 @@ EPSILON = 1e-6  # added to the variance in layer normalisation
 
 
 class Fusion(nnx.Module):
-    """What all of them share."""
+    """What all of them share; `pools`, the pooling of each modality, is there unless `attention` is written anew."""
 
     def __call__(self, streams: Streams, key: jax.Array | None = None) -> jax.Array:
         return self.read(streams, key)[0]
 
+    def attention(self, streams: Streams) -> dict[str, jax.Array]:
+        return {name: pool.weights(*streams[name]) for name, pool in self.pools.items()}
+
 
 class Concat(Fusion):
-    """The pooled vectors end to end, and one head. A model of one modality is the special case of one vector."""
+    """The pooled vectors concatenated, and one head. A model of one modality is the special case of one vector."""
 
     def __init__(self, widths: Mapping[str, int], *, pooling: Callable, head: Callable, dtype, rngs: nnx.Rngs):
         self.pools = nnx.Dict({name: pooling(width) for name, width in widths.items()})
@@ -44,17 +47,14 @@ class Concat(Fusion):
         pooled_BxD = jnp.concatenate([pool(*streams[name]) for name, pool in self.pools.items()], axis=-1)
         return self.head(pooled_BxD, key), pooled_BxD
 
-    def attention(self, streams: Streams) -> dict[str, jax.Array]:
-        return {name: pool.weights(*streams[name]) for name, pool in self.pools.items()}
-
 
 class Late(Fusion):
-    """One head per modality; their answers are averaged with learned weights.
+    """One head per modality, whose outputs are averaged with learned weights.
 
     Args:
       combine: 'logits', a product of experts (Hinton 2002), in which each modality can rule an emotion out; or
-        'probabilities', a mixture, in which each can only speak for one. A clip that lacks a modality is left to the
-        other one, whose weight is then 1.
+        'probabilities', a mixture, in which each can only support one. For a clip that lacks a modality the weight of
+        the other one is 1.
     """
 
     def __init__(
@@ -74,27 +74,24 @@ class Late(Fusion):
         logits_BxMxC = jnp.stack([self.heads[name](h_BxD, keys[name]) for name, h_BxD in pooled.items()], axis=1)
         pooled_BxD = jnp.concatenate(list(pooled.values()), axis=-1)
         there_BxM = jnp.stack([streams[name][1].any(1) for name in self.pools], axis=1)
-        there_BxM |= ~there_BxM.any(1, keepdims=True)  # of a clip with neither, every head says what it says of none
+        there_BxM |= ~there_BxM.any(1, keepdims=True)  # a clip with neither gets every head's output for no input
         weight_BxMx1 = masked_softmax(self.weight[...][None], there_BxM, axis=1)[..., None]
         if self.combine == "logits":
             return jnp.sum(weight_BxMx1 * logits_BxMxC, axis=1), pooled_BxD
         return jax.nn.logsumexp(jax.nn.log_softmax(logits_BxMxC), axis=1, b=weight_BxMx1), pooled_BxD
 
-    def attention(self, streams: Streams) -> dict[str, jax.Array]:
-        return {name: pool.weights(*streams[name]) for name, pool in self.pools.items()}
-
 
 class Early(Fusion):
-    """Frames and tokens as one sequence in front of a common trunk of Transformer layers, then pooling and head.
+    """Frames and tokens as one sequence through a common trunk of Transformer layers, then pooling and head.
 
-    The trunk tells the modalities apart by a learned vector that is added to each; the order of the steps is for the
-    encoders to write into their sequences.
+    A learned vector is added to each modality's steps so that the trunk can distinguish them; it adds no positions, so
+    the order of steps is known only as far as the encoders put it into their sequences.
 
     Args:
       width: of the trunk.
       layers: of the Transformer.
       heads: of each layer's attention.
-      dropout: share zeroed in training of what each half of a layer adds.
+      dropout: share of each part's output zeroed in training.
     """
 
     def __init__(
@@ -128,7 +125,7 @@ class Early(Fusion):
         return self.head(pooled_BxD, head_key), pooled_BxD
 
     def attention(self, streams: Streams) -> dict[str, jax.Array]:
-        """The weights of both modalities together add up to 1: they show as well which one is looked at."""
+        """The weights of both modalities together add up to 1, so they also show how much each modality counts."""
         weight_BxTxH = self.pool.weights(*self._trunk(streams, None))
         ends = [streams[name][1].shape[1] for name in self.project][:-1]
         return dict(zip(self.project, jnp.split(weight_BxTxH, ends, axis=1), strict=True))
@@ -144,15 +141,15 @@ class Early(Fusion):
 
 
 class Hybrid(Fusion):
-    """Frames look at tokens and tokens at frames; what both find is joined with what each modality says alone.
+    """Frames attend to tokens and tokens to frames; the result is concatenated with each modality's own vectors.
 
     Cross-attention in both directions, as in Tsai et al. 2019 (arXiv:1906.00295), with a residual connection: a
     modality that is missing adds exactly nothing to the other one.
 
     Args:
-      width: of the sequences that look at one another.
+      width: of the sequences in cross-attention.
       heads: of the cross-attention.
-      dropout: share zeroed in training of what cross-attention adds.
+      dropout: share of cross-attention's output zeroed in training.
     """
 
     def __init__(
@@ -187,7 +184,7 @@ class Hybrid(Fusion):
         return self.head(pooled_BxD, head_key), pooled_BxD
 
     def attention(self, streams: Streams) -> dict[str, jax.Array]:
-        """The heads that pool a modality alone, then those that pool it after it has looked at the other one."""
+        """The heads that pool a modality alone, then those that pool it after cross-attention."""
         crossed = self._cross(streams, None)
         return {
             name: jnp.concatenate(
@@ -201,7 +198,7 @@ class Hybrid(Fusion):
         normed = {name: self.norms[name](h[name]) for name in h}
         crossed = {}
         for (name, cross), other, cross_key in zip(self.cross.items(), reversed(list(h)), split(key, 2), strict=True):
-            found = cross(normed[name], normed[other], streams[other][1])
-            found = jnp.where(streams[other][1].any(1)[:, None, None], found, 0)
-            crossed[name] = h[name] + dropout(found, self.dropout, cross_key), streams[name][1]
+            attended = cross(normed[name], normed[other], streams[other][1])
+            attended = jnp.where(streams[other][1].any(1)[:, None, None], attended, 0)
+            crossed[name] = h[name] + dropout(attended, self.dropout, cross_key), streams[name][1]
         return crossed

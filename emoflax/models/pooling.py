@@ -1,7 +1,7 @@
-"""From a sequence and its mask to one vector per clip. Positions outside the mask never count.
+"""From a sequence and its mask to one vector per clip. Steps outside the mask never count.
 
-A pooling is built as `Pooling(width, **its_config, dtype=, rngs=)`, called with a sequence [batch, steps, width] and
-its mask [batch, steps], and says the `width` of the vectors that it returns. A clip without a valid step gives zeros.
+A pooling is built as `Pooling(width, **its_config, dtype=, rngs=)` and called with a sequence [batch, steps, width] and
+its mask [batch, steps]; its `width` is that of the vectors that it returns. A clip without a valid step gives zeros.
 """
 
 import jax
@@ -11,7 +11,7 @@ from flax import nnx
 from emoflax.errors import UserError
 from emoflax.masks import masked_softmax
 
-SMALLEST_VARIANCE = 1e-6  # under the root, whose gradient has no bound at 0
+SMALLEST_VARIANCE = 1e-6  # added under the square root, whose gradient is unbounded at 0
 
 
 class Mean(nnx.Module):
@@ -27,14 +27,14 @@ class Mean(nnx.Module):
 
 
 class MeanMax(nnx.Module):
-    """[batch, steps, width] -> [batch, 2 * width]: what a clip is like, and what it reaches at least once."""
+    """[batch, steps, width] -> [batch, 2 * width]: mean and maximum over the valid steps."""
 
     def __init__(self, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs | None = None):
         self.mean, self.width = Mean(width), 2 * width
 
     def __call__(self, sequence_BxTxD: jax.Array, mask_BxT: jax.Array) -> jax.Array:
-        shown = jnp.where(mask_BxT[..., None], sequence_BxTxD, jnp.finfo(sequence_BxTxD.dtype).min)
-        highest = jnp.where(mask_BxT.any(1, keepdims=True), _highest(shown), 0)
+        valid = jnp.where(mask_BxT[..., None], sequence_BxTxD, jnp.finfo(sequence_BxTxD.dtype).min)
+        highest = jnp.where(mask_BxT.any(1, keepdims=True), _highest(valid), 0)
         return jnp.concatenate([self.mean(sequence_BxTxD, mask_BxT), highest], axis=-1)
 
 
@@ -42,8 +42,8 @@ class MeanMax(nnx.Module):
 def _highest(x_BxTxD: jax.Array) -> jax.Array:
     """[batch, steps, width] -> [batch, width], the maximum over the steps; the gradient goes to the first that has it.
 
-    The gradient of jnp.max asks which steps equal the maximum, and XLA may compute both sides apart, with another
-    rounding, so that none does. Where the maximum is, which is three times as dear, is found out for training alone.
+    The gradient of jnp.max compares each step with the maximum, and XLA may compute the two with different rounding, so
+    that none is equal and the gradient is lost. `argmax` avoids that; it takes three times as long, in training alone.
     """
     return x_BxTxD.max(1)
 
@@ -64,8 +64,8 @@ _highest.defvjp(_highest_forward, _highest_backward)
 class AttentiveStatistics(nnx.Module):
     """[batch, steps, width] -> [batch, 2 * width]: weighted mean and standard deviation over time.
 
-    Okabe et al. 2018 (arXiv:1803.10963), with a share of the width for each head, so that more heads cost next to
-    nothing. Every head scores the whole vector of a step, and its weights over the valid steps add up to 1.
+    Okabe et al. 2018 (arXiv:1803.10963), with a share of the width for each head, so that the number of heads hardly
+    changes the cost. Every head scores the whole vector of a step; its weights over the valid steps add up to 1.
     """
 
     def __init__(self, width: int, *, heads: int, hidden: int, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -86,7 +86,7 @@ class AttentiveStatistics(nnx.Module):
         weight_BxTxH = self.weights(sequence_BxTxD, mask_BxT)
         x_BxTxHxK = sequence_BxTxD.astype(jnp.float32).reshape(*sequence_BxTxD.shape[:2], self.heads, -1)
         mean_BxHxK = jnp.einsum("bth,bthk->bhk", weight_BxTxH, x_BxTxHxK)
-        # Not mean of squares less square of mean: that difference of two large numbers can be negative.
+        # Not the mean of squares minus the square of the mean: that difference of large numbers can be negative.
         variance_BxHxK = jnp.einsum("bth,bthk->bhk", weight_BxTxH, jnp.square(x_BxTxHxK - mean_BxHxK[:, None]))
         std_BxHxK = jnp.sqrt(variance_BxHxK + SMALLEST_VARIANCE)
         pooled_BxD = jnp.concatenate([mean_BxHxK, std_BxHxK], axis=-1).reshape(-1, self.width)

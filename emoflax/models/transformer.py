@@ -1,9 +1,9 @@
 """Transformer layers (Vaswani et al. 2017, arXiv:1706.03762), shared by every encoder that is made of them.
 
-An encoder made of them names its parts so that the optimizer can tell how deep each lies: `stem`, what comes before
-the layers; `layers`, the list of them; anything else comes after.
+The optimizer knows a parameter's depth by the name of its part in the encoder: `stem` comes before the layers, `layers`
+is the list of them, and any other part comes after.
 
-Shape letters: B clips, T steps that ask, S steps that are asked, D width, N heads, H width of one head.
+Shape letters: B clips, T steps of the queries, S steps of the keys and values, D width, N heads, H width of one head.
 """
 
 import jax
@@ -27,9 +27,9 @@ class Attention(nnx.Module):
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BxTxD: jax.Array, memory_BxSxD: jax.Array, mask_BxS: jax.Array) -> jax.Array:
-        """Every step of x looks at the valid steps of the memory (x itself for self-attention): [batch, steps, width].
+        """Every step of x attends to the valid steps of the memory (x itself in self-attention): [batch, steps, width].
 
-        Where no step of the memory is valid, the answer is a meaningless but finite mean over all of them.
+        Where no step of the memory is valid, the output is a meaningless but finite mean over all of them.
         """
         q_BxTxNxH, k_BxSxNxH, v_BxSxNxH = (
             part(source).reshape(*source.shape[:2], self.heads, -1)
@@ -46,7 +46,7 @@ class Layer(nnx.Module):
       width: D.
       heads: N, divides the width.
       hidden: units between the perceptron's two layers.
-      norm_first: normalise what goes into each part (AST, Whisper) instead of what comes out of each sum (BERT).
+      norm_first: normalise the input of each part (AST, Whisper) instead of the output of each sum (BERT).
       dropout: share of each part's output zeroed in training.
       epsilon: added to the variance in layer normalisation.
       key_bias: whether the attention's keys have a bias; it changes no output, but Whisper has none.
@@ -73,7 +73,7 @@ class Layer(nnx.Module):
         self.mlp_norm = layer_norm(width, epsilon, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BxTxD: jax.Array, mask_BxT: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[batch, steps, width] -> [batch, steps, width]; steps outside the mask are not looked at."""
+        """[batch, steps, width] -> [batch, steps, width]; steps outside the mask are not attended to."""
         keys = split(key, 2)
         x_BxTxD = self._add(x_BxTxD, lambda h: self.attention(h, h, mask_BxT), self.attention_norm, keys[0])
         return self._add(x_BxTxD, self._mlp, self.mlp_norm, keys[1])
@@ -88,7 +88,7 @@ class Layer(nnx.Module):
 
 
 def layer_norm(width: int, epsilon: float, *, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # The fast variance (mean of squares minus square of mean) loses digits that epsilons of 1e-12 count on.
+    # The fast variance (mean of squares minus square of mean) is less exact than an epsilon of 1e-12 requires.
     return nnx.LayerNorm(width, epsilon=epsilon, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 

@@ -16,9 +16,9 @@ from emoflax.models.pooling import Mean
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
 EPSILON = 1e-5  # of every layer normalisation, as published
-WINDOW = 3000  # frames of 10 ms that Whisper hears at once
-# Where a clip's log-mel puts silence: so far under its highest value, but not under the second number, which is no
-# power at all. See emoflax/features/whisper_mel.py.
+WINDOW = 3000  # frames of 10 ms, the longest input
+# Value of silence in a clip's log-mel: RANGE under its maximum, but at least LOWEST, which stands for no power at all.
+# See emoflax/features/whisper_mel.py.
 RANGE, LOWEST = 2.0, -1.5
 LONGEST_WAVE = 10_000  # of the sinusoids that mark positions, in steps and 1 / (2 pi)
 
@@ -33,7 +33,7 @@ def sinusoids(steps: int, width: int) -> np.ndarray:
 class Stem(nnx.Module):
     """Two convolutions over three neighbours in time with GELU, the second of stride 2, and positions.
 
-    Written as matrix products of shifted frames: a convolution along one axis is no more than that.
+    A convolution along one axis is written as one matrix product of shifted frames.
     """
 
     def __init__(self, mels: int, width: int, *, dtype, rngs: nnx.Rngs):
@@ -43,7 +43,7 @@ class Stem(nnx.Module):
     def __call__(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
         """[batch, frames, mels], zero beyond each clip's end -> [batch, steps, width]."""
         inside_BxTx1 = valid(frames_B, logmel_BxTxF.shape[1])[..., None]
-        # Beyond its end a clip has zeros before each convolution, as if nothing were padded to its length.
+        # Zeros beyond a clip's end before each convolution, as if the clip were alone in its batch.
         h_BxTxD = jnp.where(inside_BxTx1, _gelu(self.conv1(_neighbours(logmel_BxTxF))), 0)
         h_BxSxD = _gelu(self.conv2(_neighbours(h_BxTxD, stride=2)))
         return h_BxSxD + jnp.asarray(sinusoids(*h_BxSxD.shape[1:]), h_BxSxD.dtype)[None]
@@ -58,8 +58,8 @@ class Whisper(nnx.Module):
       layers: how many.
       heads: of each layer's attention; divides the width.
       dropout: share of each part's output zeroed in training; Whisper itself had none.
-      padded: whether silence is heard up to 30 s, as in Whisper's training, or clips end where they end. Published
-        weights give their published answer only with silence, which costs the same for every clip: that of 30 s.
+      padded: whether clips are padded with silence to 30 s, as in Whisper's training. Published weights give their
+        published output only with it; every clip then costs what 30 s cost.
     """
 
     def __init__(
@@ -88,36 +88,36 @@ class Whisper(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """[batch, frames, mels] -> ([batch, steps, width], mask); a step is two frames, and the mask is the clip's."""
         stem_key, layers_key = (None, None) if key is None else jax.random.split(key)
-        h_BxSxD, heard_BxS, mask_BxS = self._begin(logmel_BxTxF, frames_B)
+        h_BxSxD, attended_BxS, mask_BxS = self._begin(logmel_BxTxF, frames_B)
         h_BxSxD = self.dropout(h_BxSxD, deterministic=key is None, rngs=stem_key)
-        h_BxSxD = self.norm(run_layers(self.layers, h_BxSxD, heard_BxS, layers_key))
+        h_BxSxD = self.norm(run_layers(self.layers, h_BxSxD, attended_BxS, layers_key))
         return jnp.where(mask_BxS[..., None], h_BxSxD, 0), mask_BxS
 
     def states(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
-        """Means over each clip's steps of what goes into the first layer and of what comes out of each.
+        """Means over each clip's steps of the first layer's input and of every layer's output.
 
-        float32 [batch, 1 + layers, width]; the last is normalised, as it is where the decoder reads it.
+        float32 [batch, 1 + layers, width]; the last is normalised, as the decoder's input is.
         """
-        h_BxSxD, heard_BxS, mask_BxS = self._begin(logmel_BxTxF, frames_B)
+        h_BxSxD, attended_BxS, mask_BxS = self._begin(logmel_BxTxF, frames_B)
         mean = Mean(self.width)
-        found = [mean(h_BxSxD, mask_BxS)]
+        means = [mean(h_BxSxD, mask_BxS)]
         for layer in self.layers:
-            h_BxSxD = layer(h_BxSxD, heard_BxS)
-            found.append(mean(h_BxSxD, mask_BxS))
-        found[-1] = mean(self.norm(h_BxSxD), mask_BxS)
-        return jnp.stack(found, axis=1).astype(jnp.float32)
+            h_BxSxD = layer(h_BxSxD, attended_BxS)
+            means.append(mean(h_BxSxD, mask_BxS))
+        means[-1] = mean(self.norm(h_BxSxD), mask_BxS)
+        return jnp.stack(means, axis=1).astype(jnp.float32)
 
     def centres(self, steps: int) -> np.ndarray:
         """The frame in the middle of each step."""
         return 2.0 * np.arange(steps)
 
     def _begin(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The stem's output, the steps that attention may look at, and the steps of the clip."""
+        """The stem's output, the mask of the steps that are attended to, and the mask of the clip's steps."""
         frames = logmel_BxTxF.shape[1]
-        # Buckets are rounded up by a few frames, which are no sound.
+        # A bucket's width may exceed the longest clip by a few frames of padding.
         if frames >= WINDOW + 8:
             raise UserError(
-                f"Whisper hears {WINDOW / 100:g} s at once, not {frames / 100:g} s; lower config.data.max_s"
+                f"Whisper's input is {WINDOW / 100:g} s long at most, not {frames / 100:g} s; lower config.data.max_s"
             )
         end_B = frames_B = jnp.minimum(frames_B, WINDOW)
         if self.padded:
@@ -125,15 +125,15 @@ class Whisper(nnx.Module):
             logmel_BxTxF = _fill_with_silence(logmel_BxTxF, frames_B)
             end_B = jnp.full_like(frames_B, WINDOW)
         h_BxSxD = self.stem(logmel_BxTxF, end_B)
-        heard_BxS, mask_BxS = (valid(-(-n_B // 2), h_BxSxD.shape[1]) for n_B in (end_B, frames_B))
-        return h_BxSxD, heard_BxS, mask_BxS
+        attended_BxS, mask_BxS = (valid(-(-n_B // 2), h_BxSxD.shape[1]) for n_B in (end_B, frames_B))
+        return h_BxSxD, attended_BxS, mask_BxS
 
 
 def _fill_with_silence(logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
     inside_BxTx1 = valid(frames_B, logmel_BxTxF.shape[1])[..., None]
     lowest = jnp.finfo(logmel_BxTxF.dtype).min
-    loudest_B = jnp.max(logmel_BxTxF, axis=(1, 2), initial=lowest, where=inside_BxTx1)
-    silence_B = jnp.where(frames_B > 0, jnp.maximum(loudest_B - RANGE, LOWEST), 0)
+    maximum_B = jnp.max(logmel_BxTxF, axis=(1, 2), initial=lowest, where=inside_BxTx1)
+    silence_B = jnp.where(frames_B > 0, jnp.maximum(maximum_B - RANGE, LOWEST), 0)
     return jnp.where(inside_BxTx1, logmel_BxTxF, silence_B[:, None, None])
 
 

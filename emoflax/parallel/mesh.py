@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from emoflax.parallel.workers import usable_cores
+
 AXIS = "data"
 # What a processor may be split into. These divide the usual batches; beyond them a batch of 16 leaves each device fewer
 # than 4 clips, and what is done once per device begins to weigh.
@@ -29,7 +31,7 @@ def split_processor() -> None:
     """
     chosen = jax.config.jax_num_cpu_devices >= 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen:
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         jax.config.update("jax_num_cpu_devices", max(count for count in _CPU_DEVICES if count <= cores))
 
 

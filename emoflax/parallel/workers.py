@@ -8,7 +8,6 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -32,8 +31,7 @@ def run(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> I
         return
     import jax  # a process that has yet to be prepared (`_start`) imports this module, and must not start with it
 
-    # Processes that are stopped leave semaphores, of tqdm and tensorboardX, to Python to remove; it would say so.
-    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+    _silence_resource_tracker()
     context, count = multiprocessing.get_context("spawn"), min(workers, len(tasks))
     shared = (context.Value("i", 0), count, jax.config.jax_compilation_cache_dir)
     with concurrent.futures.ProcessPoolExecutor(count, context, _start, shared) as pool:
@@ -56,18 +54,41 @@ def _start(started: Any, count: int, cache_dir: str | None) -> None:
     """Prepares a process before it imports what trains."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     os.environ["TQDM_DISABLE"] = "1"  # the bars of several processes would overwrite each other
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / count:.2f}")  # of an accelerator's memory
     with started.get_lock():
         number, started.value = started.value, started.value + 1
-    if hasattr(os, "sched_setaffinity") and (cores := sorted(os.sched_getaffinity(0))[number::count]):
+    if hasattr(os, "sched_getaffinity") and (cores := sorted(os.sched_getaffinity(0))[number::count]):
         os.sched_setaffinity(0, cores)  # XLA starts a thread for each core that it may use
     if cache_dir:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache_dir
 
 
-def _die_with_parent() -> None:
-    """Ends a process whose parent was killed: it must not write where the next run of the command resumes."""
+def _silence_resource_tracker() -> None:
+    """Stopped processes leave semaphores (of tqdm, tensorboardX) to Python's resource tracker, which warns of each.
+
+    The tracker is a process of its own, started with this one's environment: only a warning filter there reaches it.
+    """
+    rule = "ignore::UserWarning:multiprocessing.resource_tracker"
+    rules = [given for given in os.environ.get("PYTHONWARNINGS", "").split(",") if given]
+    if rule not in rules:
+        os.environ["PYTHONWARNINGS"] = ",".join([*rules, rule])
+
+
+def end_with_parent() -> None:
+    """Lets this process end when its parent was killed.
+
+    Otherwise it would wait for work for ever, or write where the next run of the same command resumes.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use; where the system does not report that (macOS, Windows), all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

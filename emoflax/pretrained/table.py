@@ -68,7 +68,7 @@ def as_is(array: np.ndarray) -> np.ndarray:
 
 def linear(theirs: str, ours: str, bias: bool = True) -> Table:
     """A dense layer: PyTorch keeps [out, in], we [in, out]."""
-    table = {f"{theirs}.weight": (f"{ours}.kernel", np.transpose)}
+    table: Table = {f"{theirs}.weight": (f"{ours}.kernel", np.transpose)}
     return table | {f"{theirs}.bias": (f"{ours}.bias", as_is)} if bias else table
 
 

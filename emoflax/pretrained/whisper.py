@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emoflax.errors import UserError
+from emoflax.errors import UserError, optional
 from emoflax.models.whisper import WINDOW, Whisper, sinusoids
 from emoflax.pretrained.table import Source, Table, Tensors, as_is, layers, linear, norm
 
@@ -45,7 +45,8 @@ def read(model: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: it is not there and cannot be had (`WeightsUnavailable`), or is no openai-whisper checkpoint.
     """
-    import torch  # wanted for a .pt only; nothing of a pickle but tensors and plain values is loaded
+    with optional(f"{model}, a checkpoint of PyTorch,", "whisper"):
+        import torch  # nothing of a pickle but tensors and plain values is loaded
 
     from emoflax.pretrained import whisper_files as whisper_weights
 

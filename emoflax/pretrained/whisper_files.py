@@ -8,8 +8,9 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
-from emoflax.errors import UserError, WeightsUnavailable
+from emoflax.errors import UserError, WeightsUnavailable, optional
 
 REACH_TIMEOUT_S = 5.0
 STALL_TIMEOUT_S = 60.0
@@ -44,13 +45,13 @@ def locate(model: str, field: str) -> None:
 
 def file_of(model: str, field: str) -> Path:
     """The .pt file of a model, downloaded if it is not there; raises what `locate` raises."""
-    import whisper
-
     locate(model, field)
     if Path(model).is_file():
         return Path(model)
+    # Private, for the public `whisper.load_model(name)` also builds the whole network in PyTorch: encoder, decoder and
+    # the checkpoint in memory at once, where only a file is wanted.
     with stall_timeout():
-        return Path(whisper._download(_address(model, field), str(folder()), in_memory=False))
+        return Path(openai_whisper()._download(_address(model, field), str(folder()), in_memory=False))
 
 
 def fingerprint(model: str, field: str) -> str:
@@ -60,7 +61,14 @@ def fingerprint(model: str, field: str) -> str:
 
 def folder() -> Path:
     """Where openai-whisper keeps its downloads."""
-    return Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
+    return Path(os.getenv("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))) / "whisper"
+
+
+def openai_whisper() -> ModuleType:
+    """The library, which is optional and takes seconds to import. Raises UserError where it is not installed."""
+    with optional("A Whisper model", "whisper"):
+        import whisper
+    return whisper
 
 
 def why_unreachable(url: str) -> str:
@@ -89,8 +97,7 @@ def sha256(path: Path) -> str:
 
 
 def _address(model: str, field: str) -> str:
-    import whisper
-
+    whisper = openai_whisper()
     if model not in whisper.available_models():
         raise UserError(
             f"{field}={model!r} is neither a file nor a Whisper model; models are "

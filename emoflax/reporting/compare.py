@@ -1,4 +1,4 @@
-"""Runs against each other, speaker by speaker: clips of one speaker are not independent of each other.
+"""Differences between runs, speaker by speaker: clips of one speaker are not independent of each other.
 
     python main.py --mode=compare --runs=runs/cnn2-ravdess-emobox6-nested/one,runs/cnn3-ravdess-emobox6-nested/one
 
@@ -17,12 +17,19 @@ import numpy as np
 import scipy.stats
 
 from emoflax.errors import UserError
+from emoflax.files import make_folder
 from emoflax.reporting import metrics
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Test predictions of a run. `clips`: id -> (speaker, label); `confusions`: [seeds, speakers, true, predicted]."""
+    """Test predictions of a run.
+
+    Attributes:
+      clips: id -> (speaker, label).
+      confusions: [seeds, speakers, true, predicted].
+      pretrained: whether its training began with published weights.
+    """
 
     name: str
     corpus: str
@@ -30,6 +37,7 @@ class Run:
     labels: tuple[str, ...]
     clips: dict[str, tuple[str, str]]
     confusions: np.ndarray
+    pretrained: bool = False
 
     @property
     def uar(self) -> float:
@@ -73,7 +81,8 @@ def read(folder: pathlib.Path) -> Run:
             )
             speaker = np.array([line["speaker"] for line in of_seed])
             per_seed.append(metrics.speaker_confusions(label, predicted, speaker, len(labels)))
-        return Run(str(folder), facts["corpus"], facts["protocol"], labels, clips, np.stack(per_seed))
+        known = (str(folder), facts["corpus"], facts["protocol"], labels, clips)
+        return Run(*known, np.stack(per_seed), facts.get("pretrained", False))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder} holds no finished run ({error}); --runs takes folders with predictions.csv and report.json: "
@@ -91,10 +100,10 @@ def check_comparable(runs: Sequence[Run]) -> None:
             if (here := getattr(run, what)) != (there := getattr(first, what)):
                 raise UserError(f"{run.name} has {what} {here}, {first.name} has {there}: they cannot be compared")
         if run.clips != first.clips:
-            odd = sorted(set(run.clips.items()) ^ set(first.clips.items()))
+            different = sorted({clip for clip, _ in set(run.clips.items()) ^ set(first.clips.items())})
             raise UserError(
-                f"{first.name} and {run.name} did not test the same clips: {len({clip for clip, _ in odd})} differ, "
-                f"{odd[0][0]} first; compare runs over the same folds of the same corpus"
+                f"{first.name} and {run.name} did not test the same clips: {len(different)} differ, the first is "
+                f"{different[0]}; compare runs over the same folds of the same corpus"
             )
 
 
@@ -106,16 +115,14 @@ def differences(runs: Sequence[Run]) -> list[Difference]:
 
 
 def _difference(a: Run, b: Run, p: float, p_holm: float) -> Difference:
-    # The bootstrap draws from a seed of its own: the same speakers for both.
-    again = [metrics.bootstrap(run.confusions) for run in (a, b)]
+    # `bootstrap` always starts from the same random seed, so both runs get the same speakers in every resample.
+    resampled = [metrics.bootstrap(run.confusions) for run in (a, b)]
     low = high = None
-    if again[0] is not None:
-        ours, theirs = (metrics.scores(matrices)["uar"].mean(-1) for matrices in again)
-        low, high = map(float, metrics.intervals(ours - theirs))
-    better = a.speaker_uars - b.speaker_uars
-    return Difference(
-        a.name, b.name, a.uar - b.uar, low, high, int((better > 0).sum()), int((better < 0).sum()), p, p_holm
-    )
+    if resampled[0] is not None:
+        uar_a, uar_b = (metrics.scores(matrices)["uar"].mean(-1) for matrices in resampled)
+        low, high = map(float, metrics.intervals(uar_a - uar_b))
+    gain = a.speaker_uars - b.speaker_uars
+    return Difference(a.name, b.name, a.uar - b.uar, low, high, int((gain > 0).sum()), int((gain < 0).sum()), p, p_holm)
 
 
 def wilcoxon(difference: np.ndarray) -> float:
@@ -132,17 +139,20 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def render(runs: Sequence[Run], found: Sequence[Difference]) -> str:
+def render(runs: Sequence[Run], pairs: Sequence[Difference]) -> str:
     """The comparison as Markdown."""
-    first = runs[0]
+    first, several = runs[0], any(len(run.confusions) > 1 for run in runs)
     lines = [f"# {first.corpus}, {first.protocol}: {len(runs)} runs compared", ""]
-    lines += [f"- {len(first.clips)} test clips of {first.confusions.shape[1]} speakers; means over each run's seeds"]
+    means = "; means over each run's seeds" if several else ""
+    lines += [f"- {len(first.clips)} test clips of {first.confusions.shape[1]} speakers{means}"]
     lines += ["- intervals: speakers resampled, the same for both; p: Wilcoxon's signed-rank test over speakers", ""]
-    lines += ["| run | UAR | seeds |", "|---|---|---|"]
-    lines += [f"| {run.name} | {100 * run.uar:.1f} % | {len(run.confusions)} |" for run in runs]
+    lines += ["| run | weights | UAR | seeds |", "|---|---|---|---|"]
+    for run in runs:
+        seeds, weights = metrics.count_seeds(len(run.confusions)), "pretrained" if run.pretrained else "from scratch"
+        lines.append(f"| {run.name} | {weights} | {100 * run.uar:.1f} % | {seeds} |")
     lines += ["", "| difference | UAR, points | 95 % interval | speakers better, worse | p | p (Holm) |"]
     lines += ["|---|---|---|---|---|---|"]
-    for d in found:
+    for d in pairs:
         bounds = "none: one speaker" if d.low is None else f"{100 * d.low:+.1f} to {100 * d.high:+.1f}"
         lines.append(
             f"| {d.a} − {d.b} | {100 * d.uar:+.1f} | {bounds} | {d.speakers_better}, {d.speakers_worse} | {d.p:.3g} | "
@@ -155,14 +165,11 @@ def run(folders: Sequence[pathlib.Path], workdir: pathlib.Path) -> str:
     """Writes compare.md and compare.json into `workdir`, and returns the former's text."""
     runs = [read(folder) for folder in folders]
     check_comparable(runs)
-    found = differences(runs)
-    text = render(runs, found)
+    pairs = differences(runs)
+    text = render(runs, pairs)
     facts = {"corpus": runs[0].corpus, "protocol": runs[0].protocol, "uar": {run.name: run.uar for run in runs}}
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "compare.md").write_text(text)
-        content = facts | {"differences": [dataclasses.asdict(d) for d in found]}
-        (workdir / "compare.json").write_text(json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write into {workdir}: {error.strerror}; choose another --workdir") from error
+    make_folder(workdir)
+    (workdir / "compare.md").write_text(text)
+    content = facts | {"differences": [dataclasses.asdict(d) for d in pairs]}
+    (workdir / "compare.json").write_text(json.dumps(content, indent=2) + "\n")
     return text

@@ -1,22 +1,28 @@
-"""configs/results.jsonl: every result that the README shows, one line each, and the README's table made from it.
+"""The ledger: configs/results.jsonl holds every recorded result, and docs/results.md shows them as tables.
 
-`python -m emoflax.reporting.ledger` rewrites the table between the README's two markers.
+`python -m emoflax.reporting.ledger` writes the tables between the two markers of docs/results.md. Both paths are those
+of a checkout and count from the folder in which the command is started.
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import subprocess
+import sys
 from typing import Any
 
 from emoflax.data import speakernorm
 from emoflax.errors import UserError
-from emoflax.reporting.metrics import METRICS
+from emoflax.parallel.workers import usable_cores
+from emoflax.reporting.metrics import METRICS, count_seeds
 
 PATH = pathlib.Path("configs/results.jsonl")
-README = pathlib.Path("README.md")
+PAGE = pathlib.Path("docs/results.md")
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+TOP = pathlib.Path(__file__).parents[2]  # holds emoflax/: the top of a checkout, or site-packages
+CODE = ("emoflax", "configs", "precompute", "main.py", f":!{PATH.as_posix()}")  # what a result depends on
 
 
 def machine() -> str:
@@ -31,30 +37,56 @@ def machine() -> str:
         if (info.exists())
         else []
     )
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {usable_cores()} cores"
 
 
 def commit() -> str:
-    """Abbreviated git commit, with "+" where tracked files beside the ledger were changed; "" outside a repository."""
+    """Abbreviated git commit of the code that runs, wherever it is started; "+": its files differ from the commit's.
+
+    An installed package, whose files no repository tracks, gives its version, like 'v0.1.0'; 'unknown' without either.
+    """
     try:
+        _git("ls-files", "--error-unmatch", "emoflax/__init__.py")  # fails where some other project's repository is
         head = _git("rev-parse", "--short", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PATH.as_posix()}")
+        return f"{head}+" if _git("status", "--porcelain", "--untracked-files=all", "--", *CODE) else head
     except (OSError, subprocess.CalledProcessError):
-        return ""
-    return f"{head}+" if changed else head
+        pass
+    try:
+        return f"v{importlib.metadata.version('emoflax')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    """Output of git about the repository around TOP; $GIT_DIR and the like, set in hooks, would name another one."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(TOP), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+
+
+def check_recordable(path: pathlib.Path = PATH) -> None:
+    """To be called before a training of hours whose result --record will append.
+
+    Raises:
+      UserError: there is no folder for the ledger here.
+    """
+    if not path.parent.is_dir():
+        raise UserError(
+            f"--record appends to {path}, but there is no folder {path.parent.absolute()}; start from the top of a "
+            "checkout of EmoFlax, or leave --record out: report.json in the run's folder holds the same numbers"
+        )
 
 
 def append(entries: list[dict[str, Any]], path: pathlib.Path = PATH) -> None:
     """Adds lines in one write. Raises UserError where the file cannot be written."""
+    check_recordable(path)
     try:
         with path.open("a") as file:
             file.write("".join(json.dumps(entry) + "\n" for entry in entries))
     except OSError as error:
-        raise UserError(f"cannot record results in {path}: {error.strerror}; run from the project's root") from error
+        raise UserError(
+            f"cannot record results in {path}: {error.strerror}; the run's report.json holds them"
+        ) from error
 
 
 def entries_of(summary: dict[str, dict], facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -65,35 +97,60 @@ def entries_of(summary: dict[str, dict], facts: dict[str, Any]) -> list[dict[str
       facts: 'config', 'corpus', 'protocol', 'seeds', 'ensemble', 'pretrained', 'command', 'minutes', 'commit',
         'machine', 'date'.
     """
-    rounded = [
-        {key: value if value is None else round(value, 4) for key, value in values.items() if key != "seeds"}
-        | {"spread": round(max(values["seeds"]) - min(values["seeds"]), 4)}
-        for values in (summary[name] for name in METRICS)
-    ]
-    return [facts | {"metric": name} | values for name, values in zip(METRICS, rounded, strict=True)]
+    lines = []
+    for name in METRICS:
+        values = summary[name]
+        numbers = {
+            key: values[key] if values[key] is None else round(values[key], 4) for key in ("mean", "low", "high")
+        }
+        each = values["seeds"]
+        spread = round(max(each) - min(each), 4) if len(each) > 1 else None
+        lines.append(facts | {"metric": name} | numbers | {"spread": spread})
+    return lines
 
 
 def read(path: pathlib.Path = PATH) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
+    """Raises UserError where a line is not JSON."""
+    entries = []
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+        try:
+            entries += [json.loads(line)] if line else []
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: {error.msg}; every line holds one result as JSON") from error
+    return entries
 
 
 def tables(entries: list[dict[str, Any]]) -> str:
-    """Markdown: one table per corpus and protocol, so that no column ever mixes protocols; the newest result counts."""
+    """Markdown, one table for each corpus, protocol and kind of beginning (from scratch, pretrained weights).
+
+    Results under different protocols, with and without pretrained weights, or with and without per-speaker
+    normalisation (which is part of the protocol's name) are not comparable, so they never share a table. The newest
+    result of a config replaces older ones.
+    """
     latest: dict[tuple, dict[str, dict]] = {}
     for entry in entries:
-        group = (entry["corpus"], entry["protocol"])
+        group = (entry["corpus"], entry["protocol"], entry.get("pretrained", False))
         latest.setdefault(group, {}).setdefault(entry["config"], {})[entry["metric"]] = entry
     parts = []
-    for (corpus, protocol), rows in sorted(latest.items()):
-        shared = ": **speakers are shared between train and test**" if protocol.startswith("random") else ""
-        shared += f": {speakernorm.NOTE}" if protocol.endswith(speakernorm.SUFFIX) else ""
-        parts.append(f"**{corpus}, `{protocol}`**{shared}\n")
+    for group, rows in sorted(latest.items()):
+        parts.append(_heading(*group))
         parts.append("| config | accuracy | UAR | macro-F1 | weighted F1 | seeds | minutes | measured |")
         parts.append("|---|---|---|---|---|---|---|---|")
         parts += [_row(config, by_metric) for config, by_metric in sorted(rows.items())]
         commands = dict.fromkeys(by_metric["uar"]["command"] for _, by_metric in sorted(rows.items()))
         parts += ["", *(f"- `{command}`" for command in commands), ""]
     return "\n".join(parts)
+
+
+def _heading(corpus: str, protocol: str, pretrained: bool) -> str:
+    notes = ["**pretrained weights**"] if pretrained else []
+    if protocol.startswith("random"):
+        notes.append("**speakers are shared between train and test**")
+    if protocol.endswith("-inner"):
+        notes.append("scored on inner validation speakers; no test clip is scored")
+    if protocol.endswith(speakernorm.SUFFIX):
+        notes.append(speakernorm.NOTE)
+    return f"**{corpus}, `{protocol}`**" + "".join(f": {note}" for note in notes) + "\n"
 
 
 def _row(config: str, by_metric: dict[str, dict]) -> str:
@@ -103,20 +160,36 @@ def _row(config: str, by_metric: dict[str, dict]) -> str:
         bounds = f" [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]" if entry["low"] is not None else ""
         cells.append(f"{100 * entry['mean']:.1f}{bounds}")
     entry = by_metric["uar"]
-    seeds = f"{len(entry['seeds'])} (UAR spread {100 * entry['spread']:.1f})"
-    seeds = f"ensemble of {entry['ensemble']}" if entry["ensemble"] > 1 else seeds
     return (
-        f"| `{config}` | {' | '.join(cells)} | {seeds} | {entry['minutes']:.1f} | "
+        f"| `{config}` | {' | '.join(cells)} | {_seeds(entry)} | {entry['minutes']:.1f} | "
         f"{entry['date']}, {entry['machine']}, {entry['commit']} |"
     )
 
 
-def rewrite_readme() -> None:
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    README.write_text(f"{before}{BEGIN}\n{tables(read())}\n{END}{after}")
+def _seeds(entry: dict[str, Any]) -> str:
+    """How many models were scored, and how far apart; an ensemble is scored once, whatever seeds its members have."""
+    if entry["ensemble"] > 1:
+        return f"ensemble of {entry['ensemble']}"
+    seeds = count_seeds(len(entry["seeds"]))
+    return seeds if len(entry["seeds"]) == 1 else f"{seeds} (UAR spread {100 * entry['spread']:.1f})"
+
+
+def rewrite_page() -> None:
+    """Raises UserError unless both files are there and the page has its two markers."""
+    entries = read()
+    if not entries:
+        raise UserError(f"there are no results in {PATH.absolute()}; start from the top of a checkout of EmoFlax")
+    text = PAGE.read_text() if PAGE.exists() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"{PAGE} must exist and hold the lines '{BEGIN}' and '{END}'; the tables go between them")
+    PAGE.write_text(f"{before}{BEGIN}\n{tables(entries)}\n{END}{after}")
 
 
 if __name__ == "__main__":
-    rewrite_readme()
+    try:
+        rewrite_page()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

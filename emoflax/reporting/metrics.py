@@ -5,6 +5,7 @@ score of any union of speakers, folds or resamples is computed from sums, and ev
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -14,21 +15,24 @@ RESAMPLES = 2_000
 
 def confusion(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Counts [classes, classes] of int arrays [clips], true class first."""
-    return np.bincount(label * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    counts: np.ndarray = np.bincount(label * classes + predicted, minlength=classes**2)
+    return counts.reshape(classes, classes)
 
 
 def recall(matrix: np.ndarray) -> np.ndarray:
     """[..., classes]; nan for a class without clips."""
     support = matrix.sum(-1)
-    return np.divide(
-        np.diagonal(matrix, axis1=-2, axis2=-1), support, out=np.full(support.shape, np.nan), where=support > 0
-    )
+    hits, share = np.diagonal(matrix, axis1=-2, axis2=-1), np.full(support.shape, np.nan)
+    np.divide(hits, support, out=share, where=support > 0)
+    return share
 
 
 def shares(matrix: np.ndarray) -> np.ndarray:
     """[..., true class, predicted class] as shares of the true class's clips; nan for a class without clips."""
     support = matrix.sum(-1, keepdims=True)
-    return np.divide(matrix, support, out=np.full(matrix.shape, np.nan), where=support > 0)
+    share = np.full(matrix.shape, np.nan)
+    np.divide(matrix, support, out=share, where=support > 0)
+    return share
 
 
 def scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,7 +57,7 @@ def speaker_confusions(label: np.ndarray, predicted: np.ndarray, speaker: np.nda
 
 
 def bootstrap(matrices: np.ndarray, seed: int = 0) -> np.ndarray | None:
-    """Resamples speakers with replacement: clips of one speaker are not independent of each other.
+    """Resamples speakers with replacement, not clips: those of one speaker are not independent of each other.
 
     Args:
       matrices: [seeds, speakers, classes, classes]; the same speakers are drawn for every seed.
@@ -65,10 +69,11 @@ def bootstrap(matrices: np.ndarray, seed: int = 0) -> np.ndarray | None:
     if speakers < 2:
         return None
     draws = np.random.default_rng(seed).multinomial(speakers, np.full(speakers, 1 / speakers), size=RESAMPLES)
-    return np.einsum("rs,nsij->rnij", draws, matrices)
+    resampled: np.ndarray = np.einsum("rs,nsij->rnij", draws, matrices)
+    return resampled
 
 
-def summarise(matrices: np.ndarray) -> dict[str, dict]:
+def summarise(matrices: np.ndarray) -> dict[str, dict[str, Any]]:
     """Mean over seeds of every score, with its 95 % speaker-level bootstrap interval and its spread over seeds.
 
     Args:
@@ -81,15 +86,17 @@ def summarise(matrices: np.ndarray) -> dict[str, dict]:
     """
     pooled = matrices.sum(1)
     resampled = bootstrap(matrices)
-    summary: dict[str, dict] = {}
-    again = scores(resampled) if resampled is not None else None
+    summary: dict[str, dict[str, Any]] = {}
+    of_resamples = scores(resampled) if resampled is not None else None
     for name, values in scores(pooled).items():
-        low, high = map(float, intervals(again[name].mean(-1))) if again else (None, None)
+        low, high = map(float, intervals(of_resamples[name].mean(-1))) if of_resamples else (None, None)
         summary[name] = {"mean": float(values.mean()), "low": low, "high": high, "seeds": values.tolist()}
     for name, shares_of in (("recall", recall), ("confusion", shares)):
         mean = shares_of(pooled).mean(0)
-        low, high = intervals(shares_of(resampled).mean(1)) if resampled is not None else (mean * np.nan,) * 2
-        summary[name] = {key: _without_nan(value) for key, value in (("mean", mean), ("low", low), ("high", high))}
+        none = mean * np.nan
+        bounds = intervals(shares_of(resampled).mean(1)) if resampled is not None else (none, none)
+        named = zip(("mean", "low", "high"), (mean, *bounds), strict=True)
+        summary[name] = {key: _without_nan(value) for key, value in named}
     return summary
 
 
@@ -101,6 +108,14 @@ def intervals(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _without_nan(values: np.ndarray) -> list:
+def count_seeds(count: int) -> str:
+    """'1 seed', '3 seeds': of one there is no spread to report."""
+    return f"{count} seed" + ("s" if count > 1 else "")
+
+
+def _without_nan(values: np.ndarray) -> list[Any]:
     """Nested lists in which nan, which JSON does not have, is None."""
-    return np.where(np.isnan(values), None, values.astype(object)).tolist()
+    written = values.astype(object)
+    written[np.isnan(values)] = None
+    nested: list[Any] = written.tolist()
+    return nested

@@ -1,4 +1,7 @@
-"""Scores -> report.md, report.json and two pictures, all of which name the corpus and the protocol."""
+"""Scores -> report.md, report.json and two pictures, all of which name the corpus and the protocol.
+
+A deterministic model is reported once: with one seed there is neither a mean of seeds nor a spread to show.
+"""
 
 import dataclasses
 import json
@@ -7,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from emoflax.reporting.metrics import count_seeds
 from emoflax.training import monitor
 
 NAMES = {"uar": "UAR", "accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
@@ -14,7 +18,13 @@ NAMES = {"uar": "UAR", "accuracy": "accuracy", "macro_f1": "macro-F1", "weighted
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What has to stand beside every number."""
+    """What has to stand beside every number.
+
+    Attributes:
+      seeds: of the models that were scored; one alone for a deterministic model, and those of its members for an
+        ensemble, which is scored once.
+      commit: of the code that ran, see `ledger.commit`.
+    """
 
     config: str
     corpus: str
@@ -34,7 +44,7 @@ class Facts:
     text_check: str = ""
     word_errors: tuple[int, int] | None = None  # in the transcripts of the test clips; words of their reference text
     pretrained: bool = False  # whether an encoder began with published weights
-    ensemble: int = 1  # models in a pool
+    ensemble: int = 1  # models whose probabilities are averaged
     notes: tuple[str, ...] = ()
 
     @property
@@ -66,25 +76,38 @@ def render(facts: Facts, labels: tuple[str, ...], total: np.ndarray, summary: di
     lines += [f"**{facts.notice}**", ""] if facts.notice else []
     lines += [
         f"- {facts.protocol_note}",
-        f"- folds {folds}; seeds {', '.join(map(str, facts.seeds))}; {facts.clips} test clips of {facts.speakers} "
-        f"speakers; {facts.parameters:,} parameters; chance {100 / len(labels):.1f} % UAR",
+        f"- folds {folds}; {_seeds(facts)}; {facts.clips} test clips of {facts.speakers} speakers; "
+        f"{facts.parameters:,} parameters; chance {100 / len(labels):.1f} % UAR",
         f"- `{facts.command}`",
         f"- {facts.seconds:.0f} s on {facts.machine}; {facts.date}; commit {facts.commit or 'unknown'}",
     ]
-    lines += [f"- a pool of up to {facts.ensemble} models"] if facts.ensemble > 1 else []
+    lines += ["- training began with pretrained weights"] if facts.pretrained else []
+    lines += [f"- an ensemble of up to {facts.ensemble} models"] if facts.ensemble > 1 else []
     lines += [f"- {note}" for note in (facts.text_check, _word_error_rate(facts.word_errors), *facts.notes) if note]
-    lines += ["", "| | mean of seeds | 95 % interval (speakers resampled) | each seed |", "|---|---|---|---|"]
-    for key, name in NAMES.items():
-        each = ", ".join(f"{100 * value:.1f}" for value in summary[key]["seeds"])
-        values = summary[key]
-        lines.append(f"| {name} | {100 * values['mean']:.1f} % | {_bounds(values['low'], values['high'])} | {each} |")
+    lines += ["", *_scores(summary)]
     lines += ["", "| recall of | % | 95 % interval | predicted as |", "|---|---|---|---|"]
     recall = summary["recall"]
     for i, label in enumerate(labels):
         share = "no clips" if recall["mean"][i] is None else f"{100 * recall['mean'][i]:.1f}"
-        guesses = ", ".join(f"{labels[j]} {total[i, j]}" for j in np.argsort(-total[i], kind="stable") if total[i, j])
-        lines.append(f"| {label} | {share} | {_bounds(recall['low'][i], recall['high'][i])} | {guesses} |")
+        counts = ", ".join(f"{labels[j]} {total[i, j]}" for j in np.argsort(-total[i], kind="stable") if total[i, j])
+        lines.append(f"| {label} | {share} | {_bounds(recall['low'][i], recall['high'][i])} | {counts} |")
     return "\n".join(lines) + "\n"
+
+
+def _scores(summary: dict[str, dict]) -> list[str]:
+    """The table of scores; its columns about seeds are left out where there is one."""
+    several = len(summary["uar"]["seeds"]) > 1
+    mean, each = (" mean of seeds |", " each seed |") if several else (" score |", "")
+    lines = [f"| |{mean} 95 % interval (speakers resampled) |{each}", "|---|---|---|" + ("---|" if several else "")]
+    for key, name in NAMES.items():
+        values = summary[key]
+        line = f"| {name} | {100 * values['mean']:.1f} % | {_bounds(values['low'], values['high'])} |"
+        lines.append(line + (f" {', '.join(f'{100 * v:.1f}' for v in values['seeds'])} |" if several else ""))
+    return lines
+
+
+def _seeds(facts: Facts) -> str:
+    return f"{count_seeds(len(facts.seeds))} ({', '.join(map(str, facts.seeds))})"
 
 
 def _word_error_rate(word_errors: tuple[int, int] | None) -> str:
@@ -120,17 +143,22 @@ def draw_confusion(
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(f"{facts.title}\nfolds {', '.join(map(str, facts.folds))}; {len(facts.seeds)} seed(s)", size=10)
+    axes.set_title(f"{facts.title}\nfolds {', '.join(map(str, facts.folds))}; {count_seeds(len(facts.seeds))}", size=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
 def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> None:
-    """Training loss, dev loss and dev UAR against epochs, one line per model."""
+    """Training loss, dev loss and dev UAR against epochs, one line per model.
+
+    Models without epochs, which are fitted in closed form, have no line; where there are only such, no file is written.
+    """
+    curves = {folder: lines for folder in folders if (lines := monitor.read(folder))}
+    if not curves:
+        return
     plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for colour, folder in enumerate(folders):
-        lines = monitor.read(folder)
+    for colour, (folder, lines) in enumerate(curves.items()):
         style: dict[str, Any] = {"color": f"C{colour % 10}"}
         left.plot([x["epoch"] for x in lines], [x["loss"] for x in lines], label=folder.name, **style)
         scored = [x for x in lines if x["dev_uar"] is not None]
@@ -143,10 +171,10 @@ def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> 
     right.set(xlabel="epoch", ylabel="dev UAR, %", title="dev UAR", ylim=(0, 100))
     if not right.lines:
         right.text(0.5, 0.5, "no dev clips: the last epoch is taken", ha="center", transform=right.transAxes)
-    if len(folders) <= 10:
+    if len(curves) <= 10:
         left.legend(fontsize=7)
     else:
-        left.text(0.98, 0.98, f"{len(folders)} models", ha="right", va="top", transform=left.transAxes)
+        left.text(0.98, 0.98, f"{len(curves)} models", ha="right", va="top", transform=left.transAxes)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
     plt.close(figure)

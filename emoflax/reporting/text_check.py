@@ -1,9 +1,9 @@
-"""How much the words tell about the emotion, before any network is trained on them.
+"""How much information the words carry about the emotion, measured before any network is trained on them.
 
-The obvious figure, the mutual information of whole transcript and label, is useless where every transcript is unique:
-it then equals the label's entropy, whatever is said. So the words have to prove themselves on clips that they were not
-fitted to: a logistic regression on the words, cross-validated, against knowing the classes' shares alone. What it
-gains, in bits per clip, is a lower bound of the information that is really there.
+The mutual information of whole transcript and label is useless where every transcript is unique: it then equals the
+label's entropy, whatever the words are. So a logistic regression on the words is cross-validated, and its
+log-likelihood on held-out clips is compared with that of the classes' shares. The gain, in bits per clip, is a lower
+bound of the information that is there.
 """
 
 import warnings
@@ -12,8 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from emoflax.errors import optional
+
+with optional("The measurement of how much the words tell about the label", "text"):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
 FOLDS = 5
-PRIOR_SHARE = 0.01  # of the classes' shares in each prediction, so that an unforeseen class costs bits, not infinity
+PRIOR_SHARE = 0.01  # of the classes' shares in each prediction, so that no class has probability 0 and costs infinity
 BOOTSTRAPS = 1000
 REGULARISATION = 1.0  # sklearn's C; on MELD the best of 0.5, 1, 2, 4
 Folds = list[tuple[np.ndarray, np.ndarray]]  # (places fitted to, places held out)
@@ -32,10 +39,10 @@ def label_information(texts: Sequence[str], labels: Sequence[str], groups: Seque
     Returns:
       clips, classes, folds, distinct_texts: counts; 0 folds where the clips are too few to hold any out.
       distinct_texts_by_label: label -> count.
-      label_entropy_bits: what there is to know, bits per clip.
-      information_bits, low_bits, high_bits: what the words give of it, and its 95 % bootstrap interval. It may be
-        slightly negative where the words say nothing.
-      accuracy, majority_accuracy: of the regression on held-out clips, and of always naming the commonest class.
+      label_entropy_bits: of the label, bits per clip.
+      information_bits, low_bits, high_bits: of the words about the label, and its 95 % bootstrap interval. It may be
+        slightly negative where the words carry none.
+      accuracy, majority_accuracy: of the regression on held-out clips, and of always predicting the commonest class.
       informative: whether low_bits is above 1 % of the entropy.
     """
     names, targets = np.unique(np.asarray(labels), return_inverse=True)
@@ -71,23 +78,23 @@ def sentence(information: dict) -> str:
     if not information["folds"]:
         return f"{information['clips']} clips are too few to measure how much the words tell about the label."
     if not information["informative"]:
-        verdict = "so a model of the words alone is expected to be at chance"
+        conclusion = "so a model of the words alone is expected to be at chance"
     elif information["information_bits"] < 0.5 * information["label_entropy_bits"]:
-        verdict = "so the words help, and leave most of it open"
+        conclusion = "so the words help, and leave most of it open"
     else:
-        verdict = "so the words tell most of it"
-    found = {key: max(0.0, information[key]) for key in ("information_bits", "low_bits", "high_bits")}
+        conclusion = "so the words tell most of it"
+    bits = {key: max(0.0, information[key]) for key in ("information_bits", "low_bits", "high_bits")}
     return (
-        f"The words tell {found['information_bits']:.3f} of the label's {information['label_entropy_bits']:.2f} bits "
-        f"(95 % interval {found['low_bits']:.3f} to {found['high_bits']:.3f}; {information['distinct_texts']} distinct "
+        f"The words tell {bits['information_bits']:.3f} of the label's {information['label_entropy_bits']:.2f} bits "
+        f"(95 % interval {bits['low_bits']:.3f} to {bits['high_bits']:.3f}; {information['distinct_texts']} distinct "
         f"transcripts in {information['clips']} clips; held-out accuracy {100 * information['accuracy']:.1f} %, always "
-        f"naming the commonest class {100 * information['majority_accuracy']:.1f} %), {verdict}."
+        f"predicting the commonest class {100 * information['majority_accuracy']:.1f} %), {conclusion}."
     )
 
 
 def _held_out(texts: Sequence[str], targets: np.ndarray, folds: Folds, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities [clips, classes] of the regression and of the classes' shares, each from the other folds alone."""
-    # '<s>' stands in every text, so that there is a vocabulary even where nobody says a word.
+    # '<s>' stands in every text, so that the vocabulary is never empty, not even where all texts are.
     marked = np.array([f"<s> {text}" for text in texts], dtype=object)
     shares = np.tile(_shares(targets, classes), (len(targets), 1))
     predicted = shares.copy()
@@ -106,24 +113,18 @@ def _shares(targets: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _folds(targets: np.ndarray, units: np.ndarray | None) -> Folds:
-    # sklearn takes 1 s to import; prediction and audio-only training do without.
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     sizes = np.bincount(targets)
     count = min(FOLDS, int(sizes.max()), FOLDS if units is None else len(np.unique(units)))
     if count < 2 or len(sizes) < 2:
         return []
     splitter = StratifiedKFold if units is None else StratifiedGroupKFold
     with warnings.catch_warnings():
-        # A class with fewer clips than folds is not missed here: `_held_out` copes with classes that are not seen.
+        # A class with fewer clips than folds is absent from some of them, which `_held_out` allows for.
         warnings.filterwarnings("ignore", message="The least populated class")
         return list(splitter(count, shuffle=True, random_state=0).split(targets, targets, units))
 
 
 def _fit_and_predict(fitted: np.ndarray, targets: np.ndarray, held: np.ndarray) -> np.ndarray:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
     words = TfidfVectorizer(token_pattern=r"<s>|[^\W_]+(?:'\w+)*|[^\w\s]", min_df=2, sublinear_tf=True)
     model = LogisticRegression(C=REGULARISATION, max_iter=200, tol=1e-3).fit(words.fit_transform(fitted), targets)
     return model.predict_proba(words.transform(held))

@@ -17,7 +17,6 @@ import functools
 import itertools
 import json
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -30,17 +29,14 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features, permute_labels
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.experiment import evaluate, identity, population
-from emoflax.experiment import run as experiment
+from emoflax.experiment import checks, evaluate, identity, population
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
-from emoflax.experiment.model import resolve
-from emoflax.experiment.run import Member
+from emoflax.experiment.members import Member, folds
+from emoflax.experiment.run import train_member
 from emoflax.parallel import workers
 from emoflax.reporting import metrics
 from emoflax.selection import pool
-
-FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "sweep", "precompute")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,14 +91,16 @@ class Result:
 def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     """Chooses, trains and predicts; what an earlier run of the same command finished is taken over."""
     candidates = candidates_of(config)
-    nests = [splits.nest(split) for split in experiment.folds(config, corpus, config.crossval.inner_share)]
-    for candidate in candidates.values():
-        open_features(candidate)  # computes what is missing, before several processes would
+    nests = [splits.nest(split) for split in folds(config, corpus, config.crossval.inner_share)]
     inner_splits, outer_splits = zip(*nests, strict=True)
     choosing = len(candidates) > 1 or any(candidate.crossval.choose_epoch for candidate in candidates.values())
     if not (choosing or config.crossval.final):
         raise UserError("config.crossval.final=False, but there is one candidate only, and nothing to choose: no model")
     inner = inner_tasks(candidates, inner_splits, folder) if choosing else {}
+    for task in inner.values():
+        identity.check_early(task.config, corpus, task.member.checkpoints, task.member.split, task.member.seed)
+    for candidate in candidates.values():
+        open_features(candidate)  # computes what is missing, before several processes would
     dev = learn_all(list(inner.values()), config)
     found = dict(zip(inner, dev, strict=True))
     choices = [
@@ -185,18 +183,15 @@ def candidates_of(config: ConfigDict) -> dict[str, ConfigDict]:
 
 def override(config: ConfigDict, name: str, fields: Mapping) -> ConfigDict:
     """A copy of the config in which the dotted fields have other values."""
-    if not re.fullmatch(r"[\w.+=-]+", name):
-        raise UserError(f"config.crossval.candidates: {name!r} names a folder; use letters, digits and . + = - _")
-    for field in fields:
-        if any(field == fixed or field.startswith(f"{fixed}.") for fixed in FIXED):
-            raise UserError(f"candidate {name}: {field} must be the same for all candidates; set it in the config")
+    checks.check_candidate(name, fields, config)
     changed = config.copy_and_resolve_references().lock()
     try:
         changed.update_from_flattened_dict(fields)
-        resolve(changed)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split()).strip("\"'")[:160]
-        raise UserError(f"candidate {name}: {reason}; configs/default.py lists every field with its unit") from error
+        checks.prepare(changed)
+    except UserError as error:
+        raise UserError(f"candidate {name}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # ml_collections', of a field and its type
+        raise UserError(f"candidate {name}: {' '.join(str(error).split())}") from error
     return changed
 
 
@@ -249,7 +244,6 @@ def learn_all(tasks: Sequence[Task], config: ConfigDict) -> list[Predictions]:
         found[place] = predictions
         folder = tasks[place].member.folder
         logging.info("model %d of %d: %s/%s", len(found), len(tasks), folder.parent.name, folder.name)
-        experiment.let_programs_go(len(found))
     return [found[place] for place in range(len(tasks))]
 
 
@@ -257,10 +251,10 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
     """Trains a model, or what is left of it, and predicts; the answer is kept beside the checkpoints."""
     config, member = task.config, task.member
     features = training_features(task)
-    key = json.dumps(identity.describe(config, features, member.split, member.seed, ()))
+    key = identity.key(identity.describe(config, features, member.split, member.seed, ()))
     if (known := _read(task.kept, key)) is not None:
         return known
-    experiment.train_member(config, features, member, watch)
+    train_member(config, features, member, watch)
     last = not config.crossval.choose_epoch
     predictions = evaluate.predict_member(config, features, member, task.part, last=last)
     _write(task.kept, key, predictions)

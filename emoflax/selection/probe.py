@@ -3,13 +3,11 @@
 For each fold, layer and strength of regularisation are those with the best UAR on training speakers who are left out
 one at a time; the test clips are scored once, by a classifier fitted to all training clips with that choice.
 
-The classifier is ridge regression of every class against the rest on targets of -1 and 1, with an intercept that is
-not penalised, standardised features and balanced class weights: scikit-learn's `RidgeClassifier`. Logistic regression
-would have to be fitted anew for every fold, layer, strength and left-out speaker, 109,000 times for 24 folds of 33
-layers; least squares gives all of these answers from one inverse per layer and strength. With kernel matrix K,
-weights W, and M the inverse of [[K + ridge / W, 1], [1', 0]] without its last row and column, the prediction for a
-set S of clips by the fit without S is  y_S - inverse(M_SS) (M y)_S  (block inversion; Cook & Weisberg 1982, section
-2.2, for one row). Algebra removes S exactly: neither features nor labels of S are in the answer but for rounding.
+The classifier is ridge regression (`models.ridge`) of every class against the rest on targets of -1 and 1, with an
+intercept that is not penalised, standardised features and balanced class weights: scikit-learn's `RidgeClassifier`.
+Logistic regression would have to be fitted anew for every fold, layer, strength and left-out speaker, 109,000 times for
+24 folds of 33 layers; least squares gives all of these from one inverse per layer and strength. Algebra removes what is
+left out exactly: neither its features nor its labels are in the prediction but for rounding.
 
 What that needs is one scale of the features for all folds, yet a test speaker must not have a say in it. So the folds
 are dealt into two halves, and each half is standardised and weighted by the clips that all of its folds train on.
@@ -20,7 +18,6 @@ outside a fold's training set.
 
 import concurrent.futures
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -31,6 +28,9 @@ from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment.evaluate import Predictions
+from emoflax.models import ridge as ridge_regression
+from emoflax.models.ridge import Groups
+from emoflax.parallel.workers import usable_cores
 from emoflax.reporting import metrics
 
 
@@ -130,13 +130,9 @@ def probe(
         return _probe_layer(states_of(layer), target_NxC, folds, blocks, ridges)
 
     # One thread per layer beats threads inside of LAPACK, whose matrices are small here.
-    with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
+    with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(of_layer, range(layers)))
     return [_choose([of[number] for of in found], ridges) for number in range(len(folds))]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _choose(found: list[list[tuple[float, np.ndarray]]], ridges: Sequence[float]) -> Choice:
@@ -169,13 +165,6 @@ def standardise(states_NxD: np.ndarray, clips: np.ndarray) -> np.ndarray:
     return (states - mean[None]) / np.where(std > 0, std, 1.0)[None]
 
 
-def balance(label_N: np.ndarray, classes: int, clips: np.ndarray) -> np.ndarray:
-    """Weight of each clip: the inverse of its class's share among those clips, so that every class weighs the same."""
-    counts = np.bincount(label_N[clips], minlength=classes)
-    weight = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return weight[label_N]
-
-
 def _probe_layer(
     states_NxD: np.ndarray,
     target_NxC: np.ndarray,
@@ -188,49 +177,30 @@ def _probe_layer(
     for numbers, shared in halves(folds):
         features = standardise(states_NxD, shared)
         kernel_NxN = features @ features.T / features.shape[1]
-        weight_N = balance(target_NxC.argmax(1), target_NxC.shape[1], shared)
+        weight_N = ridge_regression.balance(target_NxC.argmax(1), target_NxC.shape[1], shared)
         for ridge in ridges:
-            m_NxN = _projected_inverse(kernel_NxN, ridge / weight_N)
+            m_NxN = ridge_regression.inverse(kernel_NxN, ridge / weight_N, intercept=True)
             my_NxC = m_NxN @ target_NxC
             for number in numbers:
                 found[number].append(_left_out(m_NxN, my_NxC, target_NxC, blocks[number]))
     return found
 
 
-def _projected_inverse(kernel_NxN: np.ndarray, penalty_N: np.ndarray) -> np.ndarray:
-    """M of the module's docstring."""
-    from scipy.linalg import lapack
-
-    system = kernel_NxN.copy()
-    np.fill_diagonal(system, system.diagonal() + penalty_N)
-    factor, failed = lapack.dpotrf(system.T, lower=0, overwrite_a=1)  # .T: LAPACK's order, without a copy
-    inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
-    if failed:
-        raise UserError("config.probe.ridges: the smallest is too small for these states; take it out")
-    inverse = np.add(inverse, inverse.T, order="C")  # only one triangle was filled, the other is zero
-    np.fill_diagonal(inverse, inverse.diagonal() / 2)
-    sums_N = inverse.sum(1)
-    inverse -= np.outer(sums_N, sums_N / sums_N.sum())
-    return inverse
-
-
 def _left_out(
     m_NxN: np.ndarray, my_NxC: np.ndarray, target_NxC: np.ndarray, blocks: "_Blocks"
 ) -> tuple[float, np.ndarray]:
     """(UAR on the training speakers, each predicted without itself; scores [test, classes]), for one fold."""
-    outside, place_GxS, there_GxS = blocks.outside, blocks.place_GxS, blocks.there_GxS
+    outside, place_GxS, there_GxS = blocks.outside, blocks.speakers.place_GxS, blocks.speakers.there_GxS
     rows_TxN = m_NxN[outside]
     solved = np.linalg.solve(rows_TxN[:, outside], np.concatenate([rows_TxN, my_NxC[outside]], axis=1))
     b_TxN, bmy_TxC = solved[:, : len(m_NxN)], solved[:, len(m_NxN) :]
     scores = (target_NxC[outside] - bmy_TxC)[blocks.test]
 
-    both_GxSxS = there_GxS[:, :, None] & there_GxS[:, None]
     rows_GxSxT = rows_TxN.T[place_GxS]
-    # M and M y once the test clips are out; a speaker with fewer clips than others is filled up with a unit matrix.
+    # M and M y once the test clips are out.
     m_GxSxS = m_NxN[place_GxS[:, :, None], place_GxS[:, None]] - rows_GxSxT @ b_TxN.T[place_GxS].swapaxes(1, 2)
     my_GxSxC = my_NxC[place_GxS] - rows_GxSxT @ bmy_TxC
-    m_GxSxS = np.where(both_GxSxS, m_GxSxS, np.eye(m_GxSxS.shape[1])[None])
-    predicted = (target_NxC[place_GxS] - np.linalg.solve(m_GxSxS, my_GxSxC * there_GxS[..., None])).argmax(-1)
+    predicted = ridge_regression.left_out(m_GxSxS, my_GxSxC, target_NxC[place_GxS], there_GxS).argmax(-1)
     label = target_NxC[place_GxS[there_GxS]].argmax(1)
     matrix = metrics.confusion(label, predicted[there_GxS], target_NxC.shape[1])
     return float(metrics.scores(matrix)["uar"]), scores
@@ -240,21 +210,17 @@ def _left_out(
 class _Blocks:
     """Which clips of a fold are left out together.
 
-    `outside` [T] are the clips that are not trained on, `test` the places of the scored ones among them; `place_GxS`
-    are the training clips of each speaker, as far as `there_GxS` holds.
+    `outside` [T] are the clips that are not trained on, `test` the places of the scored ones among them; `speakers` are
+    the training clips of each speaker.
     """
 
     outside: np.ndarray
     test: np.ndarray
-    place_GxS: np.ndarray
-    there_GxS: np.ndarray
+    speakers: Groups
 
 
 def _blocks(fold: Fold, speaker_N: np.ndarray) -> _Blocks:
     outside = np.setdiff1d(np.arange(len(speaker_N)), fold.train)
     own = speaker_N[fold.train]
     groups = [fold.train[own == speaker] for speaker in np.unique(own)]
-    there_GxS = np.arange(max(map(len, groups)))[None] < np.array([len(group) for group in groups])[:, None]
-    place_GxS = np.zeros(there_GxS.shape, int)
-    place_GxS[there_GxS] = np.concatenate(groups)
-    return _Blocks(outside, np.searchsorted(outside, fold.test), place_GxS, there_GxS)
+    return _Blocks(outside, np.searchsorted(outside, fold.test), Groups.of(groups))

@@ -28,8 +28,7 @@ from emoflax.data import splits
 from emoflax.data.clip import Corpus
 from emoflax.errors import DivergedError, UserError
 from emoflax.experiment import identity
-from emoflax.experiment import run as experiment
-from emoflax.experiment.run import Member
+from emoflax.experiment.members import Member, folds
 from emoflax.parallel import workers
 from emoflax.reporting import report
 from emoflax.selection import crossval
@@ -52,7 +51,7 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> str:
     if not config.sweep.space:
         raise UserError("config.sweep.space is empty; configs/sweep.py shows how it is written")
     distributions = {field: distribution(field, what) for field, what in config.sweep.space.items()}
-    nests = [splits.nest(split) for split in experiment.folds(config, corpus, config.crossval.inner_share)]
+    nests = [splits.nest(split) for split in folds(config, corpus, config.crossval.inner_share)]
     crossval.open_features(config)  # computes what is missing, before several processes would
     study = open_study(folder, config)
     claim(study, config)
@@ -104,7 +103,7 @@ def open_study(folder: pathlib.Path, config: ConfigDict) -> optuna.Study:
 
 def claim(study: optuna.Study, config: ConfigDict) -> None:
     """Writes what is searched into a new study. Raises UserError where it was begun for something else."""
-    mine = json.loads(config.to_json_best_effort())
+    mine = identity.compared({"config": json.loads(config.to_json_best_effort())})["config"]
     del mine["sweep"]["trials"], mine["sweep"]["batch"]
     if not study.user_attrs:
         study.set_user_attr("config", mine)

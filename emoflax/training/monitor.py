@@ -1,9 +1,10 @@
 """What a run says while it goes: metrics.jsonl, TensorBoard, one progress bar, and a trace of some steps."""
 
+import contextlib
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -45,19 +46,27 @@ class Monitor:
 
 
 def _board(folder: pathlib.Path, first_epoch: int):
-    """TensorBoard's writer, imported here, for prediction does not need it.
+    """TensorBoard's writer, imported here, for prediction does not need it."""
+    with _without_torch():
+        from tensorboardX import SummaryWriter
+    return SummaryWriter(str(folder), purge_step=first_epoch)
 
-    The import would load PyTorch where there is one, to know its tensors by name: two seconds and 200 MB.
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Imports inside behave as if PyTorch were not installed, unless it is loaded already.
+
+    tensorboardX imports it where it can, only to accept its tensors: two seconds and 200 MB. It has no switch for that;
+    None in `sys.modules` is how Python lets an import fail (documented in its reference, "The module cache").
     """
     hidden = "torch" not in sys.modules
     if hidden:
         sys.modules["torch"] = None
     try:
-        from tensorboardX import SummaryWriter
+        yield
     finally:
         if hidden:
             del sys.modules["torch"]
-    return SummaryWriter(str(folder), purge_step=first_epoch)
 
 
 class Profile:
@@ -73,18 +82,15 @@ class Profile:
             raise UserError(f"config.profile_steps={tuple(steps)} must be two steps, the lower one first")
         self.steps, self._folder, self._running = tuple(steps), folder, False
 
-    def before(self, step: int, state: Any) -> None:
-        """To be called before `steps[0]`; state: what is still being computed."""
+    def at(self, step: int, state: Any) -> None:
+        """To be called when all steps before `step` are under way; state: what is still being computed."""
+        if self._running and step >= self.steps[1]:
+            jax.block_until_ready(state)
+            self.close()
         if self._folder and self.steps and step == self.steps[0]:
             jax.block_until_ready(state)
             jax.profiler.start_trace(self._folder)
             self._running = True
-
-    def after(self, step: int, state: Any) -> None:
-        """To be called when all steps before `steps[1]` are under way."""
-        if self._running and step >= self.steps[1]:
-            jax.block_until_ready(state)
-            self.close()
 
     def close(self) -> None:
         if self._running:

@@ -4,6 +4,8 @@ How deep a parameter lies is read off its path. Of an encoder with a list `layer
 depth i + 1; everything else, the classifier's own parameters included, is the top.
 """
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,55 +17,106 @@ import optax
 from emoflax.errors import UserError
 
 NOT_DECAYED = ("bias", "embedding")
+SCHEDULES = ("cosine", "constant")
 _LAYER = re.compile(r"(?P<encoder>audio|text)\.layers\.(?P<number>\d+)\.")
 
 
-def learning_rate(
-    *, peak: float | jax.Array, schedule: str, warmup_epochs: float, epochs: int, steps_per_epoch: int
-) -> optax.Schedule:
-    """Step -> learning rate: linear warm-up, then cosine to zero or constant. `peak` may be an array."""
-    total, warmup = epochs * steps_per_epoch, round(warmup_epochs * steps_per_epoch)
-    if schedule == "cosine":
-        share = optax.warmup_cosine_decay_schedule(0.0, 1.0, min(warmup, total - 1), total)
-    elif schedule == "constant":
-        share = optax.linear_schedule(0.0 if warmup else 1.0, 1.0, max(warmup, 1))
-    else:
-        raise UserError(f"config.optimizer.schedule={schedule!r} does not exist; choose one of: cosine, constant")
-    return lambda step: peak * share(step)
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """What shapes the optimizer's program. The optax chain is made of it inside the compiled step.
 
-
-def build(
-    rate: optax.Schedule,
-    *,
-    weight_decay: float,
-    clip_norm: float,
-    freeze: str = "",
-    layer_decay: float = 1.0,
-    unfreeze_steps: int = 0,
-) -> optax.GradientTransformation:
-    """Weight decay (Loshchilov & Hutter 2019) acts on matrices and kernels, not on biases and embeddings.
-
-    Args:
+    Attributes:
+      schedule: a name of SCHEDULES.
+      clip: whether gradients are clipped to `Hyperparameters.clip_norm`.
       freeze: parameters that stay as they are; see `is_frozen`. They take no memory for moments.
+      by_layer: whether `Hyperparameters.layer_decay` and `.unfreeze_steps` act.
+    """
+
+    schedule: str = "cosine"
+    clip: bool = True
+    freeze: str = ""
+    by_layer: bool = False
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise UserError(
+                f"config.optimizer.schedule={self.schedule!r} does not exist; choose one of: {', '.join(SCHEDULES)}"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """Numbers of a training, scalars or float32 arrays []: models that differ in them alone share a program.
+
+    Attributes:
+      learning_rate: peak.
+      weight_decay: of AdamW (Loshchilov & Hutter 2019); on matrices and kernels, not on biases and embeddings.
+      clip_norm: largest global norm of the gradients.
+      warmup_steps: over which the rate rises from 0.
+      total_steps: after which the cosine schedule ends at 0.
       layer_decay: each layer's rate is that of the layer above times this (Clark et al. 2020, arXiv:2003.10555).
       unfreeze_steps: every so many steps one more layer begins to train, from the top (Howard & Ruder 2018,
         arXiv:1801.06146); 0: all from the start. Moments gather meanwhile, so that its first steps are no leap.
+      label_smoothing: share of a target that is spread over all classes.
+      ema: decay per step of the moving average of the weights.
+      contrastive: weight of the supervised contrastive loss.
+      temperature: of that loss.
     """
+
+    learning_rate: float | jax.Array = 1e-3
+    weight_decay: float | jax.Array = 0.0
+    clip_norm: float | jax.Array = 1.0
+    warmup_steps: float | jax.Array = 0.0
+    total_steps: float | jax.Array = 1.0
+    layer_decay: float | jax.Array = 1.0
+    unfreeze_steps: float | jax.Array = 0.0
+    label_smoothing: float | jax.Array = 0.0
+    ema: float | jax.Array = 0.0
+    contrastive: float | jax.Array = 0.0
+    temperature: float | jax.Array = 0.1
+
+
+def learning_rate(schedule: str, numbers: Hyperparameters) -> optax.Schedule:
+    """Step -> learning rate: linear warm-up, then cosine to zero or constant.
+
+    optax's schedules want to know their number of steps when a program is compiled; here it is an argument of the
+    program, so that folds of different sizes share it.
+    """
+    warmup = jnp.asarray(numbers.warmup_steps, jnp.float32)
+    total = jnp.asarray(numbers.total_steps, jnp.float32)
+    if schedule == "cosine":
+        warmup = jnp.minimum(warmup, total - 1)
+
+    def rate(step: jax.Array) -> jax.Array:
+        rising = step / jnp.maximum(warmup, 1)
+        progress = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
+        falling = 0.5 * (1 + jnp.cos(math.pi * progress)) if schedule == "cosine" else 1.0
+        return numbers.learning_rate * jnp.where(step < warmup, rising, falling)
+
+    return rate
+
+
+def build(config: OptimizerConfig, numbers: Hyperparameters) -> optax.GradientTransformation:
+    """The chain of transformations; its state's shape depends on `config` alone."""
 
     def decayed(params):
         return _map_paths(lambda path, p: p.ndim > 1 and not any(word in path for word in NOT_DECAYED), params)
 
-    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    chain = optax.chain(clip, optax.adamw(rate, weight_decay=weight_decay, mask=decayed))
-    if freeze:
+    clip = optax.clip_by_global_norm(numbers.clip_norm) if config.clip else optax.identity()
+    adamw = optax.adamw(learning_rate(config.schedule, numbers), weight_decay=numbers.weight_decay, mask=decayed)
+    chain = optax.chain(clip, adamw)
+    if config.freeze:
         kinds = {True: optax.set_to_zero(), False: chain}
-        chain = optax.partition(kinds, lambda params: _map_paths(lambda path, _: is_frozen(path, freeze), params))
-    if layer_decay != 1 or unfreeze_steps:
-        chain = optax.chain(chain, scale_by_height(layer_decay, unfreeze_steps))
+        chain = optax.partition(
+            kinds, lambda params: _map_paths(lambda path, _: is_frozen(path, config.freeze), params)
+        )
+    if config.by_layer:
+        chain = optax.chain(chain, scale_by_height(numbers.layer_decay, numbers.unfreeze_steps))
     return chain
 
 
-def scale_by_height(layer_decay: float, unfreeze_steps: int) -> optax.GradientTransformation:
+def scale_by_height(layer_decay: float | jax.Array, unfreeze_steps: float | jax.Array) -> optax.GradientTransformation:
     """Multiplies the update of a parameter `height` layers below the top by layer_decay ** height, or 0 at first."""
 
     def update(updates, state, params=None):

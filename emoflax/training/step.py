@@ -10,10 +10,27 @@ from flax import nnx
 
 from emoflax.audio.augment import Augmentation
 from emoflax.audio.augment_wave import WaveAugmentation
-from emoflax.data.rows import Bucket, batch_places
-from emoflax.parallel import mesh as devices
 from emoflax.training import optimizer
 from emoflax.training.losses import cross_entropy, supervised_contrastive, targets
+from emoflax.training.optimizer import Hyperparameters, OptimizerConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """The arrays of a model that predictions need: its weights and its normalisation statistics."""
+
+    params: Any
+    statistics: Any
+
+    @classmethod
+    def of(cls, model: nnx.Module) -> "Weights":
+        _, params, statistics = nnx.split(model, nnx.Param, ...)
+        return cls(params, statistics)
+
+    @property
+    def evaluated(self) -> Any:
+        return self.params
 
 
 @jax.tree_util.register_dataclass
@@ -27,27 +44,49 @@ class TrainState:
     statistics: Any
     opt_state: optax.OptState
     average: Any
+    numbers: Hyperparameters
 
     @property
     def evaluated(self) -> Any:
         """The weights that are scored and used."""
         return self.params if self.average is None else self.average
 
+    @property
+    def weights(self) -> Weights:
+        return Weights(self.evaluated, self.statistics)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """What shapes the compiled program of a step.
+
+    It is a static argument, compared by value: models that agree in it, such as the seeds and folds of one config,
+    share one program. What may differ between them is in TrainState.
+
+    Attributes:
+      average: whether a moving average of the weights is kept.
+      contrastive: whether a supervised contrastive loss is added to the cross-entropy.
+    """
+
+    model: nnx.GraphDef
+    optimizer: OptimizerConfig
+    classes: int
+    average: bool = False
+    contrastive: bool = False
+    augmentation: Augmentation = Augmentation()
+    wave_augmentation: WaveAugmentation = WaveAugmentation()
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """What is fixed while a model trains; the arrays are in TrainState."""
+    """How a model trains: what its program is compiled for, and the numbers that the program takes."""
 
-    model: nnx.GraphDef
-    optimizer: optax.GradientTransformation
-    classes: int
-    label_smoothing: float
-    ema: float
-    augmentation: Augmentation = Augmentation()
-    wave_augmentation: WaveAugmentation = WaveAugmentation()
-    freeze: str = ""
-    contrastive: float = 0.0
-    temperature: float = 0.1
+    step: StepConfig
+    numbers: Hyperparameters
+
+    @property
+    def model(self) -> nnx.GraphDef:
+        return self.step.model
 
     def init(self, model: nnx.Module, seed: int) -> TrainState:
         _, params, statistics = nnx.split(model, nnx.Param, ...)
@@ -56,50 +95,52 @@ class TrainConfig:
             seed=jnp.asarray(seed, jnp.uint32),
             params=params,
             statistics=statistics,
-            opt_state=self.optimizer.init(params),
-            average=jax.tree.map(jnp.copy, params) if self.ema else None,
+            opt_state=optimizer.build(self.step.optimizer, self.numbers).init(params),
+            average=jax.tree.map(jnp.copy, params) if self.step.average else None,
+            numbers=jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), self.numbers),
         )
 
 
 def apply(model: nnx.GraphDef, params: Any, statistics: Any, batch: dict, key: jax.Array | None) -> jax.Array:
-    """Logits [batch, classes] of a batch as `Bucket.rows` describes it."""
+    """Logits [batch, classes] of a batch as `data.rows.Bucket` describes it."""
     # copy=True: inside a trace, nnx refuses to touch variables of an outer one.
     return nnx.merge(model, params, statistics, copy=True)(batch, key)
 
 
-def train_step(train_config: TrainConfig, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict]:
-    """One update. Pure: the randomness is a function of (seed, step)."""
+def train_step(config: StepConfig, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict]:
+    """One update. Pure: the randomness is a function of (seed, step). Metrics are scalars 'loss' and 'grad_norm'."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    model = nnx.merge(train_config.model, state.params, state.statistics, copy=True)
-    batch = batch | {"target": targets(batch["label"], train_config.classes, train_config.label_smoothing)}
-    batch = model.to_log_mel(train_config.wave_augmentation(jax.random.fold_in(key, 0x3A7E), batch))
-    known = (model.normalise.mean[...], model.normalise.std[...]) if model.normalise else (None, None)
-    batch = train_config.augmentation(jax.random.fold_in(key, 0xA06), batch, *known)
+    batch = augmented(config, state, batch, key)
 
     def loss_of(params):
-        params = optimizer.hold_frozen(params, train_config.freeze)
-        if not train_config.contrastive:
-            logits = apply(train_config.model, params, state.statistics, batch, key)
+        params = optimizer.hold_frozen(params, config.optimizer.freeze)
+        if not config.contrastive:
+            logits = apply(config.model, params, state.statistics, batch, key)
             return cross_entropy(logits, batch["target"], batch["weight"])
-        logits, vectors = nnx.merge(train_config.model, params, state.statistics, copy=True).compared(batch, key)
-        contrast = supervised_contrastive(vectors, batch["label"], batch["weight"], train_config.temperature)
-        return cross_entropy(logits, batch["target"], batch["weight"]) + train_config.contrastive * contrast
+        model = nnx.merge(config.model, params, state.statistics, copy=True)
+        logits, vectors = model.compared(batch, key)
+        contrast = supervised_contrastive(vectors, batch["label"], batch["weight"], state.numbers.temperature)
+        return cross_entropy(logits, batch["target"], batch["weight"]) + state.numbers.contrastive * contrast
 
     loss, gradients = jax.value_and_grad(loss_of)(state.params)
-    updates, opt_state = train_config.optimizer.update(gradients, state.opt_state, state.params)
+    chain = optimizer.build(config.optimizer, state.numbers)
+    updates, opt_state = chain.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average is not None:
         # Early on the average follows closely, so that it never remembers the random start.
-        decay = jnp.minimum(train_config.ema, (1 + state.step) / (10 + state.step))
+        decay = jnp.minimum(state.numbers.ema, (1 + state.step) / (10 + state.step))
         average = optax.incremental_update(params, average, 1 - decay)
     state = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state, average=average)
     return state, {"loss": loss, "grad_norm": optax.tree.norm(gradients)}
 
 
-def batch_at(bucket: Bucket, order: jax.Array, slot: jax.Array) -> dict[str, jax.Array]:
-    """Batch number `slot` of the rows in `order` [rows]; places past its end repeat the last with weight 0."""
-    places, counts = batch_places(slot, bucket.batch_size, len(order), bucket.mesh)
-    # Of rows that are dealt out, each device picks its own; their sum over the devices is the batch.
-    batch = jax.tree.map(lambda rows: rows[order[places]], bucket.rows)
-    return devices.constrain_sharded(batch | {"weight": jnp.where(counts, batch["weight"], 0.0)}, bucket.mesh)
+def augmented(
+    config: StepConfig, state: TrainState, batch: dict[str, jax.Array], key: jax.Array
+) -> dict[str, jax.Array]:
+    """The batch as the loss takes it: with targets, log-mels of its waveforms, and augmentation."""
+    model = nnx.merge(config.model, state.params, state.statistics, copy=True)
+    batch = batch | {"target": targets(batch["label"], config.classes, state.numbers.label_smoothing)}
+    batch = model.to_log_mel(config.wave_augmentation(jax.random.fold_in(key, 0x3A7E), batch))
+    known = (model.normalise.mean[...], model.normalise.std[...]) if model.normalise else (None, None)
+    return config.augmentation(jax.random.fold_in(key, 0xA06), batch, *known)

@@ -95,6 +95,16 @@ def test_what_is_stretched_beyond_the_padded_width_is_cut():
     assert lengths == 10
 
 
+def test_frames_are_read_as_by_a_product_with_the_weights_of_linear_interpolation():
+    rng = np.random.default_rng(2)
+    x = jnp.asarray(rng.normal(-30, 10, (3, 50, 7)), jnp.float32)
+    places = rng.uniform(0, 49, (3, 80))
+    places[:, :3] = 0, 17, 49  # both ends, and a frame itself
+    places = jnp.asarray(places, jnp.float32)
+    expected = jnp.einsum("bts,bsf->btf", augment.interpolation(places, 50), x, precision="highest")
+    np.testing.assert_allclose(augment._read_frames(x, places), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_vtlp_moves_formants_by_the_drawn_factor_and_keeps_the_highest_band():
     hz = band_edges_hz(64, 50, 8000)[1:-1]
     places = augment.vtlp_places(jnp.asarray([[0.0], [0.5], [1.0]]), tuple(hz.tolist()), 0.25)
@@ -138,11 +148,11 @@ def test_noise_comes_to_a_share_of_the_clips_at_the_drawn_ratio_to_their_own_pow
 def test_masks_lie_within_the_clip_and_are_no_wider_than_allowed():
     length = np.array([10, 37, 0, 1])
     u = uniform(2, 4 * 50, 1)
-    hidden = np.asarray(augment.stretches(u, jnp.asarray(np.tile(length, 50)), 40, 0.4)).reshape(50, 4, 40)
-    assert not hidden[:, np.arange(40) >= length[:, None]].any()
-    widths = hidden.sum(-1)
+    masked = np.asarray(augment.stretches(u, jnp.asarray(np.tile(length, 50)), 40, 0.4)).reshape(50, 4, 40)
+    assert not masked[:, np.arange(40) >= length[:, None]].any()
+    widths = masked.sum(-1)
     assert np.all(widths.max(0) <= 0.4 * length + 1) and widths[:, 1].max() >= 12 and widths.min() == 0
-    assert np.all((np.diff(hidden, axis=-1, prepend=0) > 0).sum(-1) <= 1)
+    assert np.all((np.diff(masked, axis=-1, prepend=0) > 0).sum(-1) <= 1)
 
 
 def test_what_is_masked_is_the_training_mean_and_nothing_else_changes(batch):

@@ -16,7 +16,7 @@ from emoflax.errors import UserError
 from emoflax.experiment.features import dataset_of, features_of
 from emoflax.experiment.model import build_model, frontend_of
 from emoflax.experiment.train_config import train_config_of
-from emoflax.features import audio
+from emoflax.features import decode, log_mel
 from emoflax.inference import predict
 from emoflax.training import scoring
 
@@ -59,7 +59,7 @@ def test_a_padded_batch_of_log_mels_equals_librosas_of_each_clip_alone(changed):
     found = heard(frontend, batch_of(frontend, waves))
     assert found.keys() == {"logmel", "frames", "label"}
     for wave, logmel, frames in zip(waves, np.asarray(found["logmel"]), found["frames"], strict=True):
-        expected = audio.mel_db(wave, sample_rate_hz=RATE_HZ, **settings)
+        expected = log_mel.mel_db(wave, sample_rate_hz=RATE_HZ, **settings)
         assert frames == len(expected)
         np.testing.assert_allclose(logmel[:frames], expected, atol=1e-3)
         assert not logmel[frames:].any()
@@ -112,8 +112,8 @@ def trained_parts(config, features, store, positions):
 def test_waveform_shards_hold_the_trimmed_recording_in_16_bits(stored):
     config, features = stored
     for position, clip in enumerate(features["wave"].corpus.clips):
-        samples, rate_hz = audio.decode(clip.path)
-        expected = audio.trim(audio.resample(samples, rate_hz, RATE_HZ), config.audio.trim_db)
+        samples, rate_hz = decode.decode(clip.path)
+        expected = decode.trim(decode.resample(samples, rate_hz, RATE_HZ), config.audio.trim_db)
         wave, scale = features["wave"].get("wave", position), features["wave"].scale(position)
         assert wave.dtype == np.int16 and np.abs(wave.astype(int)).max() == 32767
         np.testing.assert_allclose(wave * scale, expected, atol=0.51 * scale)

@@ -25,18 +25,19 @@ def log_mels(lengths, channels=BANDS, seed=0):
     return [rng.normal(-40, 15, (n, channels)).astype(np.float32) for n in lengths]
 
 
-def test_it_is_librosa_s_with_a_smoother_that_begins_at_the_first_frame():
-    (logmel,) = log_mels([50], BANDS + 2)
+@pytest.mark.parametrize("frames", [50, 128, 300])  # one block and several
+def test_it_equals_librosa_with_a_smoother_that_begins_at_the_first_frame(frames):
+    (logmel,) = log_mels([frames], BANDS + 2)
     energy = 10 ** (logmel[:, :BANDS].T.astype(np.float64) / 10)
     newest = 1 - np.exp(-0.016 / 0.3)
     begin = scipy.signal.lfilter_zi([newest], [1, newest - 1]) * energy[:, :1]
     expected = librosa.pcen(energy, gain=0.9, bias=2.0, power=0.4, b=newest, eps=1e-10, zi=begin)
-    found = PCEN.alone(logmel)
-    np.testing.assert_allclose(found[:, :BANDS], expected.T, rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(found[:, BANDS:], logmel[:, BANDS:])  # contours
+    actual = PCEN.alone(logmel)
+    np.testing.assert_allclose(actual[:, :BANDS], expected.T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(actual[:, BANDS:], logmel[:, BANDS:])  # contours
 
 
-def test_a_louder_recording_is_nearly_the_same_one():
+def test_a_louder_recording_gives_nearly_the_same_values():
     (logmel,) = log_mels([40])
     full = dataclasses.replace(PCEN, gain=1.0)
     np.testing.assert_allclose(full.alone(logmel + 12), full.alone(logmel), rtol=1e-4, atol=1e-4)
@@ -51,7 +52,7 @@ def small():
     return config
 
 
-def test_a_padded_batch_gives_the_same_logits_as_each_clip_alone_and_contours_are_normalised_as_ever():
+def test_a_padded_batch_gives_the_same_logits_as_each_clip_alone_and_contours_are_normalised_as_without_pcen():
     model = build_model(small(), 0, 3, seed=0)
     channels = BANDS + len(CONTOURS)
     clips = log_mels([5, 24, 13, 24], channels)
@@ -61,7 +62,7 @@ def test_a_padded_batch_gives_the_same_logits_as_each_clip_alone_and_contours_ar
     batch = {"logmel": np.zeros((4, 32, channels), np.float32), "frames": jnp.array([5, 24, 13, 0])}
     for row, clip in zip(batch["logmel"][:3], clips, strict=False):
         row[: len(clip)] = clip
-        row[len(clip) :] = 99  # must not be heard
+        row[len(clip) :] = 99  # must not matter
     together = forward(batch)
     assert np.isfinite(together).all()
     for place, clip in enumerate(clips[:3]):
@@ -71,7 +72,7 @@ def test_a_padded_batch_gives_the_same_logits_as_each_clip_alone_and_contours_ar
     np.testing.assert_allclose(scaled[0, :, BANDS:], (clips[1][:, BANDS:] + 20) / 9, rtol=1e-4, atol=1e-4)
 
 
-def test_its_scale_is_that_of_what_came_out_over_the_given_clips():
+def test_its_scale_is_that_of_its_output_over_the_given_clips():
     clips = log_mels([30, 70, 11])
 
     class Features:
@@ -84,7 +85,7 @@ def test_its_scale_is_that_of_what_came_out_over_the_given_clips():
 
 
 @pytest.mark.parametrize("fields", [{"model.pcen.root": 0.0}, {"audio.frontend": "whisper", "audio.contours": False}])
-def test_settings_that_make_no_sense_are_refused(fields):
+def test_settings_out_of_range_are_refused(fields):
     config = small()
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=r"config\.model\.pcen"):

@@ -1,11 +1,11 @@
-"""Test-time augmentation: what is averaged, and that padding has no say in it. (Trained models: test_crossval.py.)"""
+"""Test-time augmentation: which variants are averaged, whatever the padding. (Trained models: test_crossval.py.)"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emoflax.audio.test_time import TestTimeAugmentation
+from emoflax.audio import test_time
 from emoflax.configs import tiny
 from emoflax.errors import UserError
 from emoflax.experiment.model import build_model
@@ -19,22 +19,22 @@ def batch_of(frames, width, seed=0):
     return {"logmel": jnp.asarray(logmel), "frames": jnp.asarray(frames, jnp.int32)}
 
 
-def seen(variants, batch):
-    """What reaches the model, view by view, as numpy."""
-    found = []
+def inputs_of(augmentation, batch):
+    """The model's input, (log-mel, frames) of each variant, as numpy."""
+    inputs = []
 
-    def logits_of(view):
-        jax.debug.callback(lambda *x: found.append(jax.tree.map(np.asarray, x)), view["logmel"], view["frames"])
-        return jnp.zeros((len(view["frames"]), 3))
+    def logits_of(variant):
+        jax.debug.callback(lambda *x: inputs.append(jax.tree.map(np.asarray, x)), variant["logmel"], variant["frames"])
+        return jnp.zeros((len(variant["frames"]), 3))
 
-    jax.block_until_ready(variants.log_probabilities(batch, logits_of))
+    jax.block_until_ready(augmentation.log_probabilities(batch, logits_of))
     jax.effects_barrier()
-    return found
+    return inputs
 
 
-def test_every_speed_is_seen_with_every_shift_and_contours_stay_in_their_band():
+def test_every_speed_is_combined_with_every_shift_and_contours_stay_in_their_channel():
     batch = batch_of([20, 9, 0], 24)
-    variants = seen(TestTimeAugmentation((1.0, 1.25), (0.0, 2.0), BANDS), batch)
+    variants = inputs_of(test_time.TestTimeAugmentation((1.0, 1.25), (0.0, 2.0), BANDS), batch)
     assert [frames.tolist() for _, frames in variants] == [[20, 9, 0]] * 2 + [[16, 7, 0]] * 2
     plain = np.asarray(batch["logmel"])
     np.testing.assert_array_equal(variants[0][0], plain)
@@ -54,7 +54,7 @@ def model_of(**fields):
     return build_model(config, 0, 3, seed=0)
 
 
-def test_a_clip_that_fills_its_batch_is_judged_as_it_is_with_room_to_spare_and_training_sees_it_alone():
+def test_padding_does_not_change_a_prediction_and_training_uses_the_clip_as_it_is():
     model = jax.jit(model_of(**{"evaluate.speeds": (0.8, 1.0), "evaluate.band_shifts": (-1.0, 0.0, 1.0)}))
     batch = batch_of([16, 5], 16)
     wide = {**batch, "logmel": jnp.pad(batch["logmel"], ((0, 0), (0, 16), (0, 0)))}
@@ -65,6 +65,6 @@ def test_a_clip_that_fills_its_batch_is_judged_as_it_is_with_room_to_spare_and_t
 
 
 @pytest.mark.parametrize(("field", "values"), [("speeds", ()), ("speeds", (3.0,)), ("band_shifts", (99.0,))])
-def test_views_that_make_no_sense_are_refused(field, values):
+def test_variants_out_of_range_are_refused(field, values):
     with pytest.raises(UserError, match=f"config.evaluate.{field}="):
         model_of(**{f"evaluate.{field}": values})

@@ -1,4 +1,4 @@
-"""The benchmark compares equal things and writes what it promises. Nothing is asserted about speed."""
+"""The benchmark compares equal work and writes all its numbers. Nothing is asserted about speed."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-# Before torch is loaded: threads that spin while other tests run wait for one another, for seconds.
+# Before torch is loaded: its spinning threads would take cores from other tests and wait for each other for seconds.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cli
@@ -18,7 +18,7 @@ from emoflax.benchmark import equality, flops, growth, run, setup, storage, timi
 from emoflax.configs import default
 from emoflax.errors import UserError
 
-# A real process with real flags, but seconds instead of minutes.
+# The command with its flags in a process of its own, made to last seconds instead of minutes.
 QUICK = """
 import sys
 from emoflax.benchmark import run, timing
@@ -66,7 +66,7 @@ def test_the_torch_twin_has_our_logits_loss_and_gradient(options):
 
 
 @pytest.mark.parametrize("damage", ["audio.convolutions.1.weight", "logits.bias", "mean"])
-def test_a_twin_that_computes_something_else_is_not_timed(damage, monkeypatch):
+def test_a_twin_that_computes_other_numbers_is_not_timed(damage, monkeypatch):
     build = setup.Setup.torch_model
 
     def damaged(self):
@@ -99,7 +99,7 @@ def test_dropout_is_on_in_both_while_timing():
     assert trainer.module.dropout.p == start.model.fusion.head.rate == 0.3
 
 
-def test_an_encoder_without_a_twin_is_said(tmp_path):
+def test_an_encoder_without_a_twin_is_refused_with_those_that_have_one(tmp_path):
     config = config_of(audio="cnn")
     start = setup.prepare(config)
     start.config.model.audio = "ast"
@@ -107,7 +107,7 @@ def test_an_encoder_without_a_twin_is_said(tmp_path):
         start.torch_model()
 
 
-def test_flops_are_counted_by_hand():
+def test_flops_equal_a_count_by_hand():
     config = config_of(audio="cnn")
     first, second = 2 * 9 * 1 * 3 * 32 * 16, 2 * 9 * 3 * 5 * 16 * 8
     width = 2 * 5 * 4
@@ -126,13 +126,13 @@ def test_contestants_take_turns():
 
 
 @pytest.mark.parametrize("theirs", [np.full((16, 9), 0.2), np.zeros((16, 10))], ids=["louder", "longer"])
-def test_features_that_are_not_librosas_are_not_timed(theirs):
+def test_features_that_differ_from_librosas_are_not_timed(theirs):
     storage._compare([np.zeros((9, 16))], [np.zeros((16, 9))])
     with pytest.raises(ArithmeticError, match="librosa"):
         storage._compare([np.zeros((9, 16))], [theirs])
 
 
-def test_growth_is_the_epochs_time_over_the_sound_in_it(monkeypatch):
+def test_growth_is_the_epochs_time_divided_by_the_amount_of_sound(monkeypatch):
     monkeypatch.setattr(growth, "SIZES", ((1, 1), (2, 3)))
     small, large = growth.measure(config_of(audio="cnn"), clips=4, clip_s=0.4, budget_s=0.0)
     assert (small["clips"], small["clip_s"], small["share"]) == (4, 0.4, 1.0)
@@ -145,18 +145,18 @@ def test_growth_is_the_epochs_time_over_the_sound_in_it(monkeypatch):
         growth.measure(config_of(text="gru"), clips=4, clip_s=0.4, budget_s=0.0)
 
 
-def test_the_words_alone_are_benchmarked_without_audio(tmp_path, capsys, monkeypatch):
+def test_a_model_of_words_is_benchmarked_without_precompute(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(timing, "PEAK_SIZE", 64)
-    found = run.run(config_of(text="gru"), tmp_path, budget_s=0.1, modes=("eager", "channels_last"))
-    assert json.loads((tmp_path / "benchmark-small" / "benchmark.json").read_text()) == found
-    assert found["train_step"]["ratio_to_torch"]["eager"] > 0
-    assert found["train_step"]["ratio_to_torch"]["channels_last"] is None
-    assert "no convolution" in found["train_step"]["skipped"]["channels_last"]
-    assert "precompute" not in found
+    results = run.run(config_of(text="gru"), tmp_path, budget_s=0.1, modes=("eager", "channels_last"))
+    assert json.loads((tmp_path / "benchmark-small" / "benchmark.json").read_text()) == results
+    assert results["train_step"]["ratio_to_torch"]["eager"] > 0
+    assert results["train_step"]["ratio_to_torch"]["channels_last"] is None
+    assert "no convolution" in results["train_step"]["skipped"]["channels_last"]
+    assert "precompute" not in results
     assert "PyTorch eager" in capsys.readouterr().out
 
 
-def test_the_command_prints_a_table_and_writes_numbers_and_goes_on_without_a_compiler(tmp_path):
+def test_the_command_prints_a_table_and_writes_numbers_also_without_a_compiler(tmp_path):
     environment = cli.ENVIRONMENT | {
         "CXX": str(tmp_path / "no-compiler"),
         "PYTHONPATH": str(cli.ROOT),
@@ -167,15 +167,15 @@ def test_the_command_prints_a_table_and_writes_numbers_and_goes_on_without_a_com
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
     assert "Traceback" not in done.stdout
-    found = json.loads((tmp_path / "runs" / "benchmark-tiny" / "benchmark.json").read_text())
-    step = found["train_step"]
+    results = json.loads((tmp_path / "runs" / "benchmark-tiny" / "benchmark.json").read_text())
+    step = results["train_step"]
     assert set(step["ratio_to_torch"]) == {"eager", "channels_last", "compile"}
     assert step["ratio_to_torch"]["compile"] is None and "C++" in step["skipped"]["compile"]
     assert step["ratio_to_torch"]["eager"] == pytest.approx(
         step["torch_eager"]["median_ms"] / step["ours_epoch"]["median_ms"]
     )
-    measured = [found[part] for part in ("train_step", "prediction", "checkpoint", "precompute", "peak_memory_mib")]
+    measured = [results[part] for part in ("train_step", "prediction", "checkpoint", "precompute", "peak_memory_mib")]
     assert all(math.isfinite(value) and value > 0 for value in numbers(measured))
     assert len(list(numbers(measured))) > 60
-    assert found["machine"]["threads"] == len(os.sched_getaffinity(0))
+    assert results["machine"]["threads"] == len(os.sched_getaffinity(0))
     assert "ours, epoch in one program" in done.stdout and "torch.compile" in done.stdout

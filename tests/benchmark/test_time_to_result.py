@@ -1,4 +1,4 @@
-"""Both sides of the race get the same clips, and the clock stops when an accuracy is on disk."""
+"""Both sides of the comparison get the same clips, and the time ends when an accuracy is on disk."""
 
 import collections
 import sys
@@ -14,7 +14,7 @@ from emoflax.benchmark import time_to_result, usual_pipeline
 from emoflax.benchmark.time_to_result import Run
 from emoflax.corpora import synthetic
 from emoflax.errors import UserError
-from emoflax.experiment import run as experiment
+from emoflax.experiment.members import members
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_both_sides_train_and_validate_on_the_same_clips(sound, tmp_path, monkey
     corpus = corpora.load("synthetic", str(sound), "")
     time_to_result.write_table(tmp_path / "clips.csv", corpus)
     config = config_of(time_to_result.our_command("synthetic", str(sound), tmp_path, 3), monkeypatch)
-    (member,) = experiment.members(config, corpora.load(config.data.corpus, config.data.dir, ""), tmp_path)
+    (member,) = members(config, corpora.load(config.data.corpus, config.data.dir, ""), tmp_path)
     assert member.seed == 3 and config.data.cache_dir.startswith(str(tmp_path))
     ours = {part: [corpus.clips[i] for i in getattr(member.split, part)] for part in ("train", "dev")}
     for part, clips in ours.items():
@@ -66,7 +66,7 @@ def test_the_usual_pipeline_learns(sound, tmp_path):
     assert usual_pipeline.accuracy(model, [(sounds, labels)]) > before
 
 
-# Writes accuracies 0.1, 0.2, ... as training does, the last line torn.
+# Writes accuracies 0.1, 0.2, ... as training does; the last line is incomplete.
 LEARNER = """
 import pathlib, sys, time
 path = pathlib.Path(sys.argv[1]); path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ sys.exit(int(sys.argv[3]))
 
 
 @pytest.mark.parametrize("place", ["metrics.jsonl", "runs/cnn2/seed0-fold1/metrics.jsonl"])
-def test_the_clock_stops_at_the_target_and_the_process_is_ended(place, tmp_path):
+def test_the_time_ends_at_the_target_and_the_process_is_stopped(place, tmp_path):
     command = [sys.executable, "-c", LEARNER, str(tmp_path / place), "2", "wait"]
     run = time_to_result.watch(command, tmp_path, 0.2, 50.0)
     assert run.accuracies == [0.1, 0.2]
@@ -88,7 +88,7 @@ def test_the_clock_stops_at_the_target_and_the_process_is_ended(place, tmp_path)
     assert run.seconds_to(0.15) == run.seconds_to(0.2) == run.seconds[1] and run.seconds_to(0.3) is None
 
 
-def test_a_run_may_end_short_of_its_target_or_out_of_time_but_not_fail(tmp_path):
+def test_a_run_may_miss_its_target_or_its_time_but_not_fail(tmp_path):
     def watch(name, epochs, end, limit_s):
         (tmp_path / name).mkdir()
         command = [sys.executable, "-c", LEARNER, str(tmp_path / name / "metrics.jsonl"), str(epochs), end]
@@ -100,7 +100,7 @@ def test_a_run_may_end_short_of_its_target_or_out_of_time_but_not_fail(tmp_path)
         watch("failed", 0, "7", 50.0)
 
 
-def test_the_table_says_what_was_reached_when_and_what_was_not():
+def test_the_table_gives_the_time_of_each_target_or_the_best_accuracy():
     runs = {0: {"ours": Run([0.3, 0.5, 0.7], [8.0, 10.0, 12.0]), "usual": Run([0.2, 0.45], [40.0, 80.0])}}
     lines = time_to_result.table(runs, [0.41, 0.6]).splitlines()
     assert lines[2] == "| 0 | 41 % | 10.0 | 80.0 | 8.0 |"

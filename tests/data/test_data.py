@@ -1,8 +1,5 @@
 """Rows, buckets and the statistics that come from training clips alone."""
 
-from emoflax.data.features import Features
-from emoflax.data.features import build_vocabulary
-from emoflax.data.features import logmel_statistics
 import jax
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ from hypothesis import strategies as st
 
 from emoflax.data import dataset as data
 from emoflax.data.clip import Clip, Corpus
+from emoflax.data.features import Features, build_vocabulary, logmel_statistics
 
 OPTIONS = {"max_tokens": 50, "batch_size": 4, "buckets": 3}
 
@@ -20,6 +18,7 @@ class Shards:
 
     def __init__(self, ids, sequences, lexicon=None):
         self.ids, self._sequences, self.digests = tuple(ids), sequences, tuple(ids)
+        self.lengths = np.array([len(sequence) for sequence in sequences])
         self.manifest = {"settings": {}} | ({"lexicon": lexicon} if lexicon else {})
 
     def __getitem__(self, row):

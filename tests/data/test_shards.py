@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emoflax.data import shards
-from emoflax.errors import UserError
 from emoflax.data.shards import Failure, Row, ShardSet
+from emoflax.errors import UserError
 
 HEAD = {"kind": "logmel", "corpus": "toy", "fingerprint": "f", "settings": {"mels": 3}}
 

@@ -1,8 +1,5 @@
 """Normalisation by speaker: its scale, whose recordings it needs, and that it stays under a name of its own."""
 
-from emoflax.experiment.features import features_of
-from emoflax.data.features import Features
-from emoflax.data.features import permute_labels
 import dataclasses
 import pathlib
 
@@ -12,13 +9,14 @@ from test_data import OPTIONS, Shards
 from test_splits import NO_LISTS, corpus_of
 
 from emoflax.configs import tiny
-from emoflax.data import speakernorm, splits
 from emoflax.data import dataset as data
-from emoflax.experiment import run as experiment
-from emoflax.reporting import ledger
-from emoflax.inference import predict
+from emoflax.data import speakernorm, splits
 from emoflax.data.clip import Clip, Corpus
+from emoflax.data.features import Features, permute_labels
 from emoflax.errors import UserError
+from emoflax.experiment.features import features_of
+from emoflax.inference import predict
+from emoflax.reporting import ledger
 from emoflax.reporting.metrics import METRICS
 
 SPEAKERS = ("a", "a", "b", "a", "b", "b")

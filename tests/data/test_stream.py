@@ -1,8 +1,5 @@
 """Streamed from shards or held in memory: the same training, in bounded memory."""
 
-from emoflax.experiment.train_config import train_config_of
-from emoflax.experiment.model import build_model
-from emoflax.training import scoring
 import itertools
 import pathlib
 import subprocess
@@ -16,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emoflax.configs import tiny
-from emoflax.data import rows, shards, stream
 from emoflax.data import dataset as data
-from emoflax.experiment import run as experiment
-from emoflax.training import monitor
-from emoflax.training import loop as train
+from emoflax.data import rows, shards, stream
 from emoflax.errors import UserError
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
+from emoflax.training import loop as train
+from emoflax.training import monitor, scoring
 
 CLASSES = 3
 
@@ -123,7 +121,7 @@ def test_reading_many_shards_leaves_memory_as_it_was(tmp_path):
     """600 MB of clips, read twice; they are holes in files."""
     script = (
         "import pathlib, resource, sys, numpy as np\n"
-        "from emoflax.benchmark import streaming\nfrom emoflax.shards import ShardSet\n"
+        "from emoflax.benchmark import streaming\nfrom emoflax.data.shards import ShardSet\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "streaming.write_silence(folder, np.full(6_000, 400), 64)\n"
         "found = ShardSet.open(folder)\nbefore = streaming.peak_memory_mib()\n"

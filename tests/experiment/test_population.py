@@ -15,7 +15,7 @@ from emoflax.configs import tiny
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.features import Features
 from emoflax.experiment import evaluate, population
-from emoflax.experiment import run as experiment
+from emoflax.experiment.members import Member, folds
 
 LABELS = ("calm", "happy", "sad")
 TOLERANCE = 1e-4  # of weights of size 0.1, after two epochs: sums are taken in another order
@@ -53,8 +53,8 @@ def tasks(folder):
     """Members that differ in seed, in fold, and in learning rate."""
     made = []
     for name, config, fold, seed in (("a", config_of(), 0, 1), ("b", config_of(), 3, 2), ("c", config_of(3e-3), 3, 1)):
-        split = experiment.folds(config, features().corpus, 0.0)[fold]
-        made.append((config, features(), experiment.Member(seed, split, folder / name)))
+        split = folds(config, features().corpus, 0.0)[fold]
+        made.append((config, features(), Member(seed, split, folder / name)))
     return made
 
 
@@ -97,7 +97,7 @@ def test_members_dealt_out_to_two_devices_are_the_same(one_by_one, tmp_path):
     environment = cli.ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": "2"}
     environment["PYTHONPATH"] = os.pathsep.join([str(cli.ROOT), str(cli.ROOT / "tests")])
     script = (
-        "import pathlib, sys, jax\nimport test_population as t\nfrom emoflax import population\n"
+        "import pathlib, sys, jax\nimport test_population as t\nfrom emoflax.experiment import population\n"
         "assert jax.device_count() == 2\nfolder = pathlib.Path(sys.argv[1])\n"
         "seen, step = [], population.train_epoch\n"
         "population.train_epoch = lambda *a: (seen.append(len(a[2].step.sharding.device_set)), step(*a))[1]\n"
@@ -115,8 +115,8 @@ def test_members_that_cannot_share_a_program_are_told_apart(tmp_path):
     wide.model.cnn.channels = (8,)
     rate = config.copy_and_resolve_references()
     rate.optimizer.learning_rate = 0.5
-    fewer = experiment.folds(config, data.corpus, 0.5)[0]
-    other = experiment.Member(1, fewer, tmp_path / "fewer")
+    fewer = folds(config, data.corpus, 0.5)[0]
+    other = Member(1, fewer, tmp_path / "fewer")
     found = list(population.chunks([(config, data, member), (wide, data, member), (rate, data, member),
                                     (config, data, other)], 8))  # fmt: skip
     assert [len(group) for group in found] == [2, 1, 1]

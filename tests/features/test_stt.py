@@ -142,7 +142,7 @@ def test_a_killed_run_continues_where_it_stopped(fields, tmp_path, batches):
     clips = recordings(tmp_path / "a", 12)
     fields = fields | {"whisper_batch": 1}
     call = f"stt.transcribe_clips({clips!r}, {fields!r}, {str(tmp_path)!r})"
-    job = f"from emoflax.clip import Clip\nfrom precompute import stt\n{call}"
+    job = f"from emoflax.data.clip import Clip\nfrom emoflax.features import stt\n{call}"
     with subprocess.Popen([sys.executable, "-c", job], cwd=ROOT, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while not (done := _lines(tmp_path)) and time.monotonic() < deadline and process.poll() is None:
@@ -263,6 +263,6 @@ def test_a_cache_that_cannot_be_written_is_one_clear_error(fields, tmp_path):
 
 
 def test_importing_the_text_module_imports_neither_torch_nor_audio_libraries():
-    code = "import sys, json, precompute.text; print(json.dumps(sorted(sys.modules)))"
+    code = "import sys, json, emoflax.features.text; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, text=True)
     assert not {"torch", "whisper", "librosa", "soundfile", "soxr", "sklearn"} & set(json.loads(done.stdout))

@@ -11,7 +11,7 @@ import tiny_whisper
 from emoflax.configs.default import get_config
 from emoflax.data.clip import Clip
 from emoflax.errors import UserError, WeightsUnavailable
-from emoflax.features import stt, stt_faster
+from emoflax.features import stt
 
 RATE_HZ = 16_000
 
@@ -82,9 +82,3 @@ def test_a_folder_without_all_files_or_with_broken_ones_is_one_clear_error(field
 def test_a_language_that_the_model_does_not_know_is_one_clear_error(fields, language, said):
     with pytest.raises(UserError, match=said):
         stt.load(fields | {"language": language})
-
-
-def test_the_line_that_installs_it_names_the_version_that_is_tested():
-    import faster_whisper
-
-    assert f"pip install faster-whisper=={faster_whisper.__version__}" == stt_faster.INSTALL

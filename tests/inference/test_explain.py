@@ -38,37 +38,37 @@ def trained():
     return evaluate.Trained(config, description, train_config.model, train_config.init(model, 0))
 
 
-def utterances(folder, frames, words):
+def make_utterances(folder, frames, words):
     rng = np.random.default_rng(0)
     return [
-        predict.Utterance(folder / str(i) / "said.wav", rng.normal(-40, 10, (n, 16)).astype(np.float32), w)
+        predict.Utterance(folder / str(i) / "speech.wav", rng.normal(-40, 10, (n, 16)).astype(np.float32), w)
         for i, (n, w) in enumerate(zip(frames, words, strict=True))
     ]
 
 
-def test_a_picture_is_written_for_every_input_also_without_sound_without_words_and_beyond_one_window(trained, tmp_path):
-    said = utterances(tmp_path, [300, 50, 0], [["money", "is", "gone"], [], ["sea"]])
-    dataset = predict.dataset_of(trained, said)
-    written = explain.draw(trained, said, dataset, np.full((3, 2), 0.5), tmp_path)
-    assert [path.name for path in written] == [f"said-attention{n}.png" for n in ("", "-2", "-3")]
+def test_every_input_gets_a_picture_also_without_sound_without_words_and_beyond_one_window(trained, tmp_path):
+    inputs = make_utterances(tmp_path, [300, 50, 0], [["money", "is", "gone"], [], ["sea"]])
+    dataset = predict.dataset_of(trained, inputs)
+    written = explain.draw(trained, inputs, dataset, np.full((3, 2), 0.5), tmp_path)
+    assert [path.name for path in written] == [f"speech-attention{n}.png" for n in ("", "-2", "-3")]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
 
-    found = [[weights for clip, weights in explain.rows(trained, dataset) if clip == i] for i in range(3)]
-    assert [len(windows) for windows in found] == [2, 1, 1]
-    assert not found[1][0]["text"].any() and not found[2][0]["audio"].any()
-    last = said[0].logmel[300 - max_frames(trained.config) :]
-    window = predict.dataset_of(trained, [dataclasses.replace(said[0], logmel=last)])
+    of_clips = [[weights for clip, weights in explain.rows(trained, dataset) if clip == i] for i in range(3)]
+    assert [len(windows) for windows in of_clips] == [2, 1, 1]
+    assert not of_clips[1][0]["text"].any() and not of_clips[2][0]["audio"].any()
+    last = inputs[0].logmel[300 - max_frames(trained.config) :]
+    window = predict.dataset_of(trained, [dataclasses.replace(inputs[0], logmel=last)])
     for name, expected in dict(explain.rows(trained, window))[0].items():
-        np.testing.assert_allclose(found[0][1][name], expected, atol=1e-5)
+        np.testing.assert_allclose(of_clips[0][1][name], expected, atol=1e-5)
 
 
-def test_a_curve_says_how_much_more_than_a_mean_frame_each_frame_is_looked_at():
+def test_a_curve_is_the_attention_to_each_frame_relative_to_the_mean_frame():
     centres = np.array([2.0, 6.0, 10.0])  # steps of 4 frames
     even = explain.over_time([np.full((3, 2), 1 / 3)], centres, [0], 12, 99)
     np.testing.assert_allclose(even, 1)
     one = explain.over_time([np.array([[0.0], [1.0], [0.0]])], centres, [0], 12, 99)
     np.testing.assert_allclose(one[:, 0], [0] * 4 + [3] * 4 + [0] * 4)
-    # Steps without a place count for nothing, steps at one moment together.
+    # Steps without a place in time are left out, and those of one moment are added up.
     patches = explain.over_time([np.array([[0.4], [0.1], [0.2], [0.3]])], np.array([np.nan, 2, 2, 6]), [0], 8, 99)
     np.testing.assert_allclose(patches[:, 0], [1] * 8)
     # Where two windows overlap, their mean counts.
@@ -77,31 +77,34 @@ def test_a_curve_says_how_much_more_than_a_mean_frame_each_frame_is_looked_at():
     np.testing.assert_allclose(overlap[:, 0], [1.5] * 4 + [0] * 4 + [1.5] * 4)
 
 
-def test_a_model_without_attention_says_which_config_has_it():
+def test_a_model_without_attention_is_refused_with_a_config_that_has_it():
     explain.check(config_of(attention_gru))
     with pytest.raises(UserError, match="'mean_max'.*attention_gru.py.*model.pooling=attention"):
         explain.check(config_of(tiny))
 
 
-def test_words_that_cannot_be_had_leave_the_sound_and_a_text_its_words(trained, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no weights here,
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # and nothing listens there
+def test_a_recording_without_a_transcript_is_predicted_from_its_sound_and_a_text_from_its_words(
+    trained, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where Whisper's weights are not
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # and cannot be downloaded: nothing listens there
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / name, np.sin(np.arange(16000) / 20), 16000)
-    (tmp_path / "said.txt").write_text("Money!")
+    (tmp_path / "words.txt").write_text("Money!")
     (tmp_path / "empty.txt").write_text(" ")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     trained.config.data.cache_dir = str(tmp_path)
-    names = ("a.wav", "b.wav", "said.txt", "empty.txt", "latin.txt")
+    names = ("a.wav", "b.wav", "words.txt", "empty.txt", "latin.txt")
     with caplog.at_level(logging.WARNING):
-        found, failures = predict.read_inputs(trained.config, [tmp_path / name for name in names])
-    assert [(len(x.logmel) > 0, x.words) for x in found] == [(True, []), (True, []), (False, ["money", "!"])]
+        utterances, failures = predict.read_inputs(trained.config, [tmp_path / name for name in names])
+    assert [(len(x.logmel) > 0, x.words) for x in utterances] == [(True, []), (True, []), (False, ["money", "!"])]
     assert len(failures) == 2 and "empty.txt holds no words" in failures[0] and "latin.txt is no UTF-8" in failures[1]
-    sound, words = (record.getMessage() for record in caplog.records if record.getMessage().startswith("judged by"))
+    messages = [record.getMessage() for record in caplog.records]
+    sound, words = (message for message in messages if message.startswith("predicted from"))
     assert "sound alone" in sound and "b.wav" in sound and "base.en.pt" in sound and "\n" not in sound
-    assert "words alone" in words and "said.txt" in words
+    assert "words alone" in words and "words.txt" in words
 
-    p = np.exp(scoring.score(trained.model, trained.state, predict.dataset_of(trained, found)))
+    p = np.exp(scoring.score(trained.model, trained.state, predict.dataset_of(trained, utterances)))
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(p[0], p[1], rtol=1e-4)
     assert not np.allclose(p[0], p[2], atol=1e-3)

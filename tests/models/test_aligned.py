@@ -17,15 +17,13 @@ from emoflax.corpora import synthetic
 from emoflax.data.features import logmel_rows
 from emoflax.errors import UserError
 from emoflax.experiment import closed_form
-from emoflax.experiment.features import dataset_of, features_of
+from emoflax.experiment.features import features_of
 from emoflax.experiment.model import build_model
-from emoflax.experiment.train_config import train_config_of
 from emoflax.inference.predict import sound_of
-from emoflax.models import alignment
+from emoflax.models import aligned, alignment
 from emoflax.models.aligned import Aligned
-from emoflax.training import scoring
 
-MELS, STATES, PARTS, KERNELS, RIVALS = 5, 6, 3, 8, 4
+MELS, STATES, PARTS, KERNELS = 5, 6, 3, 8
 CHANNELS = MELS + len(CONTOURS)
 
 
@@ -77,7 +75,7 @@ def test_a_template_finds_the_sounds_that_clips_of_one_text_share_however_long_e
 
 def model_of(states=STATES, parts=PARTS, **fields) -> Aligned:
     settings = {
-        "kernels": KERNELS, "rivals": RIVALS, "texts": 2, "ridges": (0.3, 1.0), "classes": 2, "dtype": jnp.float32,
+        "kernels": KERNELS, "texts": 2, "ridges": (0.3, 1.0), "classes": 2, "dtype": jnp.float32,
     } | fields  # fmt: skip
     model = Aligned(CHANNELS, states=states, parts=parts, rngs=nnx.Rngs(0), **settings)
     shape = model.template[...].shape
@@ -95,7 +93,7 @@ def padded(clips, width):
     return jnp.asarray(x), jnp.array([len(clip) for clip in clips])
 
 
-def test_what_is_told_of_a_clip_does_not_depend_on_padding():
+def test_the_numbers_of_a_clip_do_not_depend_on_padding():
     model, clips = model_of(), clips_of(np.random.default_rng(0), (31, 1, 8))
     describe = jax.jit(model.describe)
     together = describe(*padded(clips, 37))
@@ -106,7 +104,7 @@ def test_what_is_told_of_a_clip_does_not_depend_on_padding():
 
 def test_each_number_is_the_share_of_time_in_which_a_kernel_responds_in_a_part():
     model, (clip,) = model_of(), clips_of(np.random.default_rng(0), (30,))
-    found = np.asarray(model.describe(*padded([clip], 30))).reshape(4, PARTS, KERNELS)
+    numbers = np.asarray(model.describe(*padded([clip], 30))).reshape(2, PARTS, KERNELS)
     centre, scale = kernels.typical(MELS)
     z = np.clip((clip - centre) / scale, -kernels.FAR, kernels.FAR).reshape(15, 2, CHANNELS).mean(1)
     channel, tap, dilation = kernels.draw(KERNELS, MELS, 1.0)
@@ -116,30 +114,14 @@ def test_each_number_is_the_share_of_time_in_which_a_kernel_responds_in_a_part()
     response = np.stack(
         [(z @ channel[:, kernel])[near] @ tap[:, kernel] for kernel, near in zip(order, reach, strict=True)], axis=1
     )
-    rivals = [range(place % (KERNELS // RIVALS), KERNELS, KERNELS // RIVALS) for place in range(KERNELS)]
     for place in range(KERNELS):
-        own, group = response[:, place], response[:, rivals[place]]
-        highest, lowest = own == group.max(1), own == group.min(1)
-        events = own > 0.1, own > 0.7, highest & (own > 0.1), lowest & (own < -0.1)
-        for event, row in zip(events, found, strict=True):
+        own = response[:, place]
+        for event, row in zip((own > 0.1, own > 0.7), numbers, strict=True):
             expected = [event[part == p].mean() if (part == p).any() else event.mean() for p in range(PARTS)]
             np.testing.assert_allclose(row[:, place], expected, atol=1e-6)
 
 
-def test_without_rivals_only_levels_are_told_of():
-    alone, rivalling = model_of(rivals=0), model_of()
-    clips = padded(clips_of(np.random.default_rng(0), (30, 12)), 30)
-    levels = jax.jit(rivalling.describe)(*clips)[:, : 2 * PARTS * KERNELS]
-    np.testing.assert_allclose(jax.jit(alone.describe)(*clips), levels, atol=1e-6)
-
-
-@pytest.mark.parametrize("rivals", [-1, 1, 3])
-def test_groups_that_kernels_cannot_be_divided_into_are_refused(rivals):
-    with pytest.raises(UserError, match="a divisor of kernels"):
-        model_of(rivals=rivals)
-
-
-def test_a_louder_recording_is_told_the_same_of():
+def test_a_louder_recording_gets_the_same_numbers():
     model, (clip,) = model_of(), clips_of(np.random.default_rng(0), (30,))
     louder = clip.copy()
     louder[:, :MELS] += 6
@@ -166,44 +148,50 @@ def trained(tmp_path_factory):
     corpus = corpora.load("synthetic", config.data.dir, config.data.cache_dir)
     features = features_of(config, corpus)
     model = build_model(config, 0, len(corpus.labels), seed=0)
-    heard = [i for i, clip in enumerate(corpus.clips) if clip.speaker in corpus.speakers[:4]]
-    label = np.array([corpus.labels.index(corpus.clips[i].label) for i in heard])
-    fit = closed_form.fit(config, model, features, np.array(heard), label)
-    return config, features, model, fit, np.array(heard), label
+    seen = np.array([i for i, clip in enumerate(corpus.clips) if clip.speaker in corpus.speakers[:4]])
+    solution = closed_form.fit(config, model, features, seen)
+    return config, features, model, solution, seen
 
 
-def test_every_speed_is_a_row_of_its_own_and_a_clip_counts_once(trained):
-    config, features, _, _, heard, _ = trained
-    assert features.sounds == ("logmel", "logmel@1")
-    dataset = dataset_of(config, features, heard, ())
-    weight = np.concatenate([np.asarray(bucket.rows["weight"]) for bucket in dataset.buckets])
-    assert len(weight) == 2 * len(heard) and weight.sum() == pytest.approx(len(heard))
+def test_training_speakers_are_recognised_and_left_out_ones_better_than_by_chance(trained):
+    config, features, model, solution, seen = trained
+    label = np.array([features.corpus.labels.index(features.corpus.clips[i].label) for i in seen])
+    assert (closed_form.predict(config, model, features, seen).argmax(1) == label).mean() > 0.8
+    assert solution.uar > 1.5 / model.classes
 
 
-def test_training_speakers_are_told_and_a_checkpoint_would_hold_all_that_it_takes(trained):
-    config, features, model, fit, heard, label = trained
-    train_config = train_config_of(config, model, 1)
-    state = train_config.init(model, 0)
-    empty = build_model(config, 0, model.classes, seed=1)  # as when a checkpoint is restored
-    log_p = scoring.score(nnx.graphdef(empty), state, dataset_of(config, features, heard, ()))
-    assert (log_p.argmax(1) == label).mean() > 0.8
-    assert fit.uar > 1.5 / model.classes
+def test_a_clip_s_log_probabilities_are_the_normalised_mean_over_its_speeds(trained):
+    config, features, model, _, seen = trained
+    rows, place = logmel_rows(features, seen[:3])
+    logits = np.asarray(model(rows), float)
+    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    mean = np.stack([log_p[place == clip].mean(0) for clip in range(3)])
+    expected = mean - np.logaddexp.reduce(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(closed_form.predict(config, model, features, seen[:3]), expected, atol=1e-6)
+
+
+def test_a_second_model_of_one_shape_compiles_nothing(trained):
+    config, features, _, _, seen = trained
+    programs = aligned._describe._cache_size(), aligned._template._cache_size()
+    again = build_model(config, 0, len(features.corpus.labels), seed=1)
+    closed_form.fit(config, again, features, seen[:-1])
+    assert (aligned._describe._cache_size(), aligned._template._cache_size()) == programs
 
 
 def test_rows_and_texts_reach_the_model_in_one_order(trained):
-    config, features, model, _, heard, _ = trained
-    rows, place = logmel_rows(features, heard)
-    assert len(rows) == len(place) == 2 * len(heard)
-    np.testing.assert_array_equal(rows[2 * 5 + 1], features.get("logmel@1", heard[5]))
-    described = model._describe_all(rows)
+    _, features, model, _, seen = trained
+    rows, place = logmel_rows(features, seen)
+    assert len(rows) == len(place) == 2 * len(seen)
+    np.testing.assert_array_equal(rows[2 * 5 + 1], features.get("logmel@1", seen[5]))
+    described = model.describe_all(rows)
     alone = jax.jit(model.describe)(jnp.asarray(rows[7])[None], jnp.array([len(rows[7])]))
     np.testing.assert_allclose(described[7], alone[0], atol=1e-6)
 
 
-def test_prediction_hears_what_training_heard(trained):
+def test_prediction_takes_the_rows_that_training_took(trained):
     config, features, *_ = trained
-    heard = sound_of(config, pathlib.Path(features.corpus.clips[3].path))
-    for kind, frames in zip(features.sounds, heard, strict=True):
+    rows = sound_of(config, pathlib.Path(features.corpus.clips[3].path))
+    for kind, frames in zip(features.sounds, rows, strict=True):
         np.testing.assert_array_equal(frames, features.get(kind, 3))
 
 
@@ -213,16 +201,14 @@ def test_prediction_hears_what_training_heard(trained):
         ({"audio.hop_ms": 20.0}, "audio.hop_ms=10"),
         ({"audio.contours": False}, "audio.contours=True"),
         ({"split.protocol": "speakers5+speakernorm"}, "speakernorm moves them"),
-        ({"functionals.speeds": ()}, "one or more from 0.5 to 2"),
-        ({"functionals.speeds": (1.0, 3.0)}, "one or more from 0.5 to 2"),
     ],
 )
-def test_settings_that_it_cannot_hear_with_are_refused(trained, fields, reason):
+def test_settings_that_give_it_no_input_are_refused(trained, fields, reason):
     config = trained[0].copy_and_resolve_references()
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=reason):
         features_of(config, trained[1].corpus)
 
 
-def test_it_is_in_the_registry_as_a_model_that_hears_frames():
+def test_it_is_in_the_registry_as_a_frame_level_model():
     assert set(models.FRAME_LEVEL_MODELS) <= set(models.FUNCTIONALS_MODELS)

@@ -1,4 +1,4 @@
-"""The temporal convolutional encoder, and the contours that it may hear beside the mel bands."""
+"""The temporal convolutional encoder, and the contours that may be its input beside the mel bands."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def test_the_product_of_neighbours_is_the_convolution(kernel, dilation, stride):
     np.testing.assert_allclose(conv(x), expected, atol=1e-5)
 
 
-def test_nothing_beyond_a_clip_is_heard():
+def test_nothing_beyond_a_clips_end_changes_its_output():
     encoder = AttentionCnn(
         7, width=8, kernel=3, stem_kernel=5, stride=2, dilations=(1, 2), dropout=0.5, rngs=nnx.Rngs(0)
     )
@@ -48,32 +48,32 @@ def glide(seconds: float, start_hz: float, end_hz: float) -> np.ndarray:
 def test_the_pitch_contour_follows_a_glide(start_hz, end_hz):
     hop_ms, wave = 32.0, glide(1.0, start_hz, end_hz)
     frames = 1 + len(wave) // 512
-    found = contours(wave, RATE_HZ, hop_ms, frames)
-    assert found.shape == (frames, len(CONTOURS)) and np.isfinite(found).all()
-    semitones = found[:, CONTOURS.index("semitones")]
+    of_clip = contours(wave, RATE_HZ, hop_ms, frames)
+    assert of_clip.shape == (frames, len(CONTOURS)) and np.isfinite(of_clip).all()
+    semitones = of_clip[:, CONTOURS.index("semitones")]
     middle = np.arange(frames) * hop_ms / 1000
     expected = 12 * np.log2(start_hz * (end_hz / start_hz) ** middle / 27.5)
     inner = slice(3, -3)
     np.testing.assert_allclose(semitones[inner], expected[inner], atol=0.5)
-    assert found[inner, CONTOURS.index("voiced")].min() == 1
+    assert of_clip[inner, CONTOURS.index("voiced")].min() == 1
 
 
-def test_pitch_is_drawn_on_through_what_is_not_voiced():
+def test_pitch_is_interpolated_through_unvoiced_frames():
     noise = np.random.default_rng(0).normal(0, 0.02, RATE_HZ // 4).astype(np.float32)
     wave = np.concatenate([glide(0.4, 150, 150), noise, glide(0.4, 200, 200)])
-    found = contours(wave, RATE_HZ, 32.0, 1 + len(wave) // 512)
-    voiced, semitones = (found[:, CONTOURS.index(name)] for name in ("voiced", "semitones"))
+    of_clip = contours(wave, RATE_HZ, 32.0, 1 + len(wave) // 512)
+    voiced, semitones = (of_clip[:, CONTOURS.index(name)] for name in ("voiced", "semitones"))
     low, high = (12 * np.log2(hz / 27.5) for hz in (150, 200))
     assert voiced.min() < 0.5
     assert (semitones > low - 0.7).all() and (semitones < high + 0.7).all()
 
 
-def test_sound_without_a_voice_has_contours_too():
+def test_sound_without_a_voice_has_finite_contours():
     noise = np.random.default_rng(0).normal(0, 0.1, 900).astype(np.float32)
     assert np.isfinite(contours(noise, RATE_HZ, 32.0, 2)).all()
 
 
-def test_augmentation_disturbs_contours_and_mels_apart():
+def test_augmentation_changes_contours_and_mels_separately():
     bands, x = 6, jax.random.normal(jax.random.key(0), (4, 8, 9))
     batch = {"logmel": x, "frames": jnp.full(4, 8), "target": jnp.eye(4), "weight": jnp.ones(4)}
     mean, std = jnp.arange(9.0), jnp.ones(9)

@@ -41,7 +41,7 @@ def test_the_encoder_of_the_example_learns_and_a_padded_batch_gives_the_same_log
     logmels = [
         rng.normal(0, 1, (n, 8)).astype(np.float32) + 2 * np.eye(8, dtype=np.float32)[label]
         for n, label in zip(rng.integers(9, 40, 40), labels, strict=True)
-    ]  # class k is loud in band k
+    ]  # class k has a high level in band k
     dataset = data.from_arrays(logmels, None, labels, max_frames=99, max_tokens=8, batch_size=8, buckets=1)
     model = build_model(config, 0, 3, seed=0)
     train_config = train_config_of(config, model, dataset.buckets[0].steps)

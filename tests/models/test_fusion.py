@@ -1,4 +1,4 @@
-"""Sound and words joined: padding and missing modalities, in every fusion with every pooling."""
+"""Fusion of sound and words: padding and missing modalities, in every fusion with every pooling."""
 
 import functools
 
@@ -96,7 +96,7 @@ def test_gradients_stay_finite_and_none_reaches_a_missing_modality(fusion):
 
 
 @pytest.mark.parametrize("fusion", VARIANTS)
-def test_each_modality_has_its_say(fusion):
+def test_the_logits_depend_on_each_modality(fusion):
     model = jax.jit(build(fusion))
     both = streams_of([(7, 5)])
     logits = model(both)
@@ -106,12 +106,12 @@ def test_each_modality_has_its_say(fusion):
 
 
 @pytest.mark.parametrize("fusion", ["early", "late", "hybrid"])
-def test_a_fusion_learns_what_each_modality_tells_but_half_of(fusion):
+def test_a_fusion_learns_a_label_of_which_each_modality_holds_one_half(fusion):
     graph, params, rest = nnx.split(build(fusion), nnx.Param, ...)
     chain = optax.adam(1e-2)
 
     def clips(key):
-        """Four emotions; the sound tells the first bit of the label, the words the second, each in one step only."""
+        """Four emotions; the sound holds the first bit of the label, the words the second, each in one step only."""
         label_key, place_key, *noise_keys = jax.random.split(key, 4)
         label = jax.random.randint(label_key, (64,), 0, 4)
         streams = {}
@@ -135,31 +135,31 @@ def test_a_fusion_learns_what_each_modality_tells_but_half_of(fusion):
         return (optax.apply_updates(params, updates), opt_state), None
 
     @jax.jit
-    def learnt(params):
+    def accuracies(params):
         (params, _), _ = jax.lax.scan(step, (params, chain.init(params)), jax.random.split(jax.random.key(0), 300))
         streams, label = clips(jax.random.key(1))
-        silent = {name: (x, mask & (name == "audio")) for name, (x, mask) in streams.items()}
-        return [(logits_of(params, given).argmax(1) == label).mean() for given in (streams, silent)]
+        no_words = {name: (x, mask & (name == "audio")) for name, (x, mask) in streams.items()}
+        return [(logits_of(params, given).argmax(1) == label).mean() for given in (streams, no_words)]
 
-    both, sound = learnt(params)
+    both, sound = accuracies(params)
     assert both > 0.85 and 0.3 < sound < 0.7
 
 
 @pytest.mark.parametrize("combine", ["logits", "probabilities"])
-def test_late_fusion_is_the_weighted_mean_and_leaves_a_clip_with_one_modality_to_that_one(combine):
+def test_late_fusion_is_the_weighted_mean_or_for_a_clip_of_one_modality_that_ones_output(combine):
     model = build("late" if combine == "logits" else "late of probabilities")
     model.weight[...] = jnp.array([1.0, -0.5])
     streams = streams_of([(7, 5), (7, 0), (0, 5)])
-    said = {name: model.heads[name](model.pools[name](*streams[name])) for name in WIDTHS}
+    logits = {name: model.heads[name](model.pools[name](*streams[name])) for name in WIDTHS}
     share = jax.nn.softmax(model.weight[...])
     p = jax.nn.softmax(model(streams))
     if combine == "logits":
-        mixed = jax.nn.softmax(share[0] * said["audio"][0] + share[1] * said["text"][0])
+        mixed = jax.nn.softmax(share[0] * logits["audio"][0] + share[1] * logits["text"][0])
     else:
-        mixed = share[0] * jax.nn.softmax(said["audio"][0]) + share[1] * jax.nn.softmax(said["text"][0])
+        mixed = share[0] * jax.nn.softmax(logits["audio"][0]) + share[1] * jax.nn.softmax(logits["text"][0])
     np.testing.assert_allclose(p[0], mixed, rtol=1e-5)
-    np.testing.assert_allclose(p[1], jax.nn.softmax(said["audio"][1]), rtol=1e-5)
-    np.testing.assert_allclose(p[2], jax.nn.softmax(said["text"][2]), rtol=1e-5)
+    np.testing.assert_allclose(p[1], jax.nn.softmax(logits["audio"][1]), rtol=1e-5)
+    np.testing.assert_allclose(p[2], jax.nn.softmax(logits["text"][2]), rtol=1e-5)
 
 
 def test_cross_attention_of_a_missing_modality_adds_exactly_nothing():
@@ -173,12 +173,12 @@ def test_cross_attention_of_a_missing_modality_adds_exactly_nothing():
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_attention_can_be_read_out_of_every_fusion(fusion):
     streams = streams_of([(7, 5), (4, 2), (0, 5)])
-    found = jax.jit(build(fusion).attention)(streams)
-    for name, weights in found.items():
+    attention = jax.jit(build(fusion).attention)(streams)
+    for name, weights in attention.items():
         mask = np.asarray(streams[name][1])
         assert weights.shape[:2] == mask.shape and weights.shape[2] in (2, 4)
         assert not np.asarray(weights)[~mask].any() and (np.asarray(weights)[mask] > 0).all()
-    total = sum(np.asarray(weights).sum(1) for weights in found.values())
+    total = sum(np.asarray(weights).sum(1) for weights in attention.values())
     np.testing.assert_allclose(total[:2], 1.0 if fusion == "early" else 2.0, rtol=1e-5)
     np.testing.assert_allclose(total[2], 1.0, rtol=1e-5)
 
@@ -202,15 +202,17 @@ def batch_of(frames, tokens):
     }
 
 
-def test_modality_dropout_takes_one_modality_at_the_given_rates_never_both_and_only_in_training():
+def test_modality_dropout_removes_one_modality_at_the_given_rates_never_both_and_only_in_training():
     model, rows = jax.jit(classifier(dropped={"audio": 0.3, "text": 0.2})), 400
-    whole, deaf, wordless = np.asarray(model(batch_of([8, 0, 8] + [0] * (rows - 3), [8, 8, 0] + [0] * (rows - 3))))[:3]
+    whole, soundless, wordless = np.asarray(
+        model(batch_of([8, 0, 8] + [0] * (rows - 3), [8, 8, 0] + [0] * (rows - 3)))
+    )[:3]
     trained = np.asarray(model(batch_of([8] * rows, [8] * rows), jax.random.key(0)))
-    shares = [np.isclose(trained, kind[None], atol=1e-5).all(1).mean() for kind in (whole, deaf, wordless)]
+    shares = [np.isclose(trained, kind[None], atol=1e-5).all(1).mean() for kind in (whole, soundless, wordless)]
     assert sum(shares) == pytest.approx(1)
     np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], atol=0.06)
     only = np.asarray(model(batch_of([0, 8] * (rows // 2), [8, 0] * (rows // 2)), jax.random.key(1)))
-    np.testing.assert_allclose(only, np.tile([deaf, wordless], (rows // 2, 1)), atol=1e-5)
+    np.testing.assert_allclose(only, np.tile([soundless, wordless], (rows // 2, 1)), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_modality_dropout_takes_one_modality_at_the_given_rates_never_both_and_o
         ({"dropped": {"audio": 0.7, "text": 0.6}}, "1 together at most"),
     ],
 )
-def test_a_fusion_that_cannot_be_built_says_what_is_allowed(options, words):
+def test_a_fusion_that_cannot_be_built_is_refused_with_what_is_allowed(options, words):
     with pytest.raises(UserError, match=words):
         classifier(**options)
 

@@ -1,4 +1,4 @@
-"""The GRU encoder: torch's recurrence, blind to padding, and a pure function of (weights, batch, key)."""
+"""The GRU encoder: torch's recurrence, independent of padding, and a pure function of (weights, batch, key)."""
 
 import flax.nnx as nnx
 import jax
@@ -8,7 +8,7 @@ import pytest
 
 from emoflax.models.gru import UNKNOWN, Gru, bidirectional_gru
 
-B, T, V, E, H = 5, 11, 23, 7, 13  # no two alike, so that swapped axes cannot go unnoticed
+B, T, V, E, H = 5, 11, 23, 7, 13  # all different, so that swapped axes raise an error
 LENGTHS = np.array([11, 1, 3, 7, 10], np.int32)
 
 
@@ -18,7 +18,7 @@ def make_gru(dropout: float = 0.0, token_dropout: float = 0.0, dtype=jnp.float32
 
 @jax.jit
 def read(gru: Gru, tokens_BxT, lengths_B, key=None):
-    """One compiled program instead of many small ones: the tests take a third of the time."""
+    """One compiled program instead of many small ones, in a third of the time."""
     return gru(tokens_BxT, lengths_B, key)
 
 
@@ -72,7 +72,7 @@ def test_gradients_equal_those_of_torch_on_packed_sequences(torch_case):
     assert [relative_error(a, b) < 1e-5 for a, b in zip(ours, gradients, strict=True)] == [True] * 5
 
 
-def test_a_clip_in_a_padded_batch_reads_as_it_does_alone():
+def test_a_clip_in_a_padded_batch_gives_the_same_sequence_as_alone():
     gru, tokens = make_gru(), make_tokens()
     batch_BxTxD, _ = read(gru, tokens, LENGTHS)
     wider_BxTxD, _ = read(gru, np.pad(tokens, ((0, 0), (0, 6))), LENGTHS)
@@ -83,8 +83,8 @@ def test_a_clip_in_a_padded_batch_reads_as_it_does_alone():
 
 
 @pytest.mark.parametrize("key", [None, 4])
-def test_outputs_at_padding_are_exactly_zero_whatever_stands_there(key):
-    tokens = np.where(np.arange(T) < LENGTHS[:, None], make_tokens(), 9)  # not even zeros at padding
+def test_outputs_at_padding_are_exactly_zero_whatever_the_tokens_there(key):
+    tokens = np.where(np.arange(T) < LENGTHS[:, None], make_tokens(), 9)
     key = None if key is None else jax.random.key(key)
     sequence_BxTxD, mask_BxT = read(make_gru(0.3, 0.2), tokens, LENGTHS, key)
     assert sequence_BxTxD.shape == (B, T, make_gru().width) and mask_BxT.dtype == bool
@@ -116,7 +116,7 @@ def test_dropout_is_a_function_of_the_key_alone():
     assert not np.allclose(first, other)
 
 
-def test_token_dropout_of_one_reads_every_token_as_unknown():
+def test_token_dropout_of_one_replaces_every_token_by_unknown():
     tokens = make_tokens()
     dropped, _ = read(make_gru(token_dropout=1.0), tokens, LENGTHS, jax.random.key(0))
     unknown, _ = read(make_gru(), np.full_like(tokens, UNKNOWN), LENGTHS)

@@ -38,8 +38,8 @@ def build(audio="", text="", pooling="mean_max", fusion="concat", head=11, **set
     return models.build(model.to_dict(), mels=MELS, vocabulary=WORDS, classes=CLASSES, dtype="float32", seed=3)
 
 
-# Every encoder, text encoder, pooling and fusion. A fusion holds whatever encoder and pooling it is given:
-# test_fusion.py shows that for all pairs. That what an encoder gives depends on its own clip alone is shown here.
+# Every encoder, pooling and fusion at least once. test_fusion.py has all pairs of fusion and pooling; these tests show
+# that what an encoder returns for a clip depends on that clip alone.
 MODELS = [
     {"audio": "cnn", "cnn": {"channels": (3, 5, 7)}, "head": 0, "pooling": "mean"},
     {"text": "gru", "pooling": "attention"},
@@ -50,7 +50,7 @@ MODELS = [
 ]
 
 
-def test_no_encoder_pooling_or_fusion_of_the_registry_is_left_out_here():
+def test_every_encoder_pooling_and_fusion_of_the_registry_is_tested_here():
     kinds = {"audio": models.AUDIO_ENCODERS, "text": models.TEXT_ENCODERS, "pooling": models.POOLINGS,
              "fusion": models.FUSIONS}  # fmt: skip
     usual = {"audio": "", "text": "", "pooling": "mean_max", "fusion": "concat"}
@@ -94,7 +94,7 @@ def test_a_padded_batch_gives_the_same_logits_as_each_clip_alone(options):
 
 
 @pytest.mark.parametrize("options", MODELS, ids=str)
-def test_what_lies_beyond_a_clips_end_never_reaches_logits_or_gradients(options):
+def test_nothing_beyond_a_clips_end_reaches_logits_or_gradients(options):
     model = build(**options)
     both = "audio" in options and "text" in options
     batch = batch_of([5, 30, 48, 0 if both else 7], [3, 16, 0 if both else 1, 8], np.random.default_rng(0))
@@ -140,6 +140,6 @@ def test_bfloat16_arithmetic_keeps_float32_weights_and_logits():
     [({"audio": "resnet"}, "registry"), ({}, "no encoder at all"), ({"audio": "cnn", "pooling": "median"}, "mean_max"),
      ({"audio": "cnn", "cnn": {"channels": (1, 1, 1, 1, 1)}}, "multiple of 32")],
 )  # fmt: skip
-def test_a_model_that_cannot_be_built_says_what_is_allowed(options, words):
+def test_a_model_that_cannot_be_built_is_refused_with_what_is_allowed(options, words):
     with pytest.raises(UserError, match=words):
         build(**options)

@@ -51,7 +51,7 @@ def test_a_padded_batch_gives_the_same_vectors_as_each_clip_alone(name):
 def test_a_clip_without_a_step_gives_zeros_and_finite_gradients(name):
     graph, params, rest = nnx.split(build(name), nnx.Param, ...)
     x, length = sequences([0, 4])
-    x = x.at[0].set(1e4)  # whatever stands there
+    x = x.at[0].set(1e4)  # beyond the clip's end
 
     @jax.jit
     def total(params, x):

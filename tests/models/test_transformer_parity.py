@@ -1,6 +1,6 @@
 """AST, BERT and AST's log-mels equal those of `transformers`.
 
-Weights and inputs are drawn afresh in every run. The weights take the way of a user's: a folder, read by pretrained.py.
+Weights and inputs are new random ones in every run. The weights come from a folder, as a user's do.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from hugging_face import VOCABULARY, relative_error
 from emoflax import pretrained
 from emoflax.configs import default
 from emoflax.errors import UserError
-from emoflax.features import audio, kaldi
+from emoflax.features import kaldi, log_mel
 from emoflax.models.ast import Ast
 from emoflax.models.bert import Bert
 from emoflax.pretrained.ast import fit_positions
@@ -28,8 +28,8 @@ TOKEN_LENGTHS = [11, 1, 7, 2]
 
 
 def sizes(encoder: str, folder) -> dict:
-    found = pretrained.fields(encoder, str(folder))
-    return {name.split(".")[-1]: value for name, value in found.items() if name.startswith(f"model.{encoder}.")}
+    fields = pretrained.fields(encoder, str(folder))
+    return {name.split(".")[-1]: value for name, value in fields.items() if name.startswith(f"model.{encoder}.")}
 
 
 def make_ast(folder, max_frames: int = FRAMES, mels: int = MELS) -> Ast:
@@ -79,13 +79,13 @@ def test_ast_equals_transformers_on_whole_and_on_masked_clips(ast_pair):
     mask = np.arange(STEPS)[None] < steps[:, None]
     np.testing.assert_array_equal(mask_BxL, np.concatenate([np.ones((6, 2), bool), mask.repeat(ROWS, 1)], axis=1))
     theirs_mask = np.concatenate([np.ones((6, 2), int), np.tile(mask, (1, ROWS))], axis=1)
-    found = theirs(torch.tensor(logmel), attention_mask=torch.tensor(theirs_mask))
-    wanted = np.where(np.asarray(mask_BxL)[..., None], in_our_order(found.last_hidden_state), 0)
+    output = theirs(torch.tensor(logmel), attention_mask=torch.tensor(theirs_mask))
+    wanted = np.where(np.asarray(mask_BxL)[..., None], in_our_order(output.last_hidden_state), 0)
     assert relative_error(h_BxLxD, wanted) < 1e-4
-    assert relative_error(h_BxLxD[:, :2].mean(1), found.pooler_output.detach()) < 1e-4
+    assert relative_error(h_BxLxD[:, :2].mean(1), output.pooler_output.detach()) < 1e-4
 
 
-def test_ast_hears_shorter_clips_with_the_first_positions(ast_pair):
+def test_ast_uses_the_first_positions_for_shorter_clips(ast_pair):
     theirs, _, folder = ast_pair
     short = transformers.ASTModel(transformers.ASTConfig(**hugging_face.SIZES, max_length=46, num_mel_bins=MELS)).eval()
     weights = theirs.state_dict()
@@ -110,10 +110,10 @@ def test_bert_equals_transformers_on_padded_batches(bert_pair):
     theirs, ours = bert_pair
     ids = np.random.default_rng().integers(0, len(VOCABULARY), (len(TOKEN_LENGTHS), max(TOKEN_LENGTHS)))
     mask = np.arange(max(TOKEN_LENGTHS))[None] < np.array(TOKEN_LENGTHS)[:, None]
-    found = theirs(torch.tensor(ids), attention_mask=torch.tensor(mask.astype(int)))
+    output = theirs(torch.tensor(ids), attention_mask=torch.tensor(mask.astype(int)))
     h_BxTxD, mask_BxT = run(ours, jnp.asarray(ids + 2), np.array(TOKEN_LENGTHS))
     np.testing.assert_array_equal(mask_BxT, mask)
-    assert relative_error(h_BxTxD, np.where(mask[..., None], found.last_hidden_state.detach().numpy(), 0)) < 1e-4
+    assert relative_error(h_BxTxD, np.where(mask[..., None], output.last_hidden_state.detach().numpy(), 0)) < 1e-4
 
 
 def test_padding_and_unknown_words_are_those_of_the_folder(bert_pair):
@@ -144,7 +144,7 @@ def test_kaldi_log_mels_of_a_clip_shorter_than_a_window_are_one_frame():
     assert kaldi.fbank(np.ones(100, np.float32), mels=20, fmin_hz=20.0, fmax_hz=8000.0).shape == (1, 20)
     settings = default.get_config().audio.to_dict() | {"frontend": "kaldi", "window_ms": 25.0, "hop_ms": 16.0}
     with pytest.raises(UserError, match="hop_ms must be 10"):
-        audio.check_settings(**settings)
+        log_mel.check_settings(**settings)
 
 
 def test_asts_steps_lie_at_the_middle_of_their_patches(ast_pair):

@@ -1,4 +1,4 @@
-"""Our Whisper is openai-whisper's: the log-mel, the encoder, every layer, from a real checkpoint file."""
+"""EmoFlax's Whisper equals openai-whisper's: log-mel, encoder and every layer, from a real checkpoint file."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from flax import nnx
 from emoflax import pretrained
 from emoflax.configs import default
 from emoflax.errors import UserError, WeightsUnavailable
-from emoflax.features import audio, whisper_mel
+from emoflax.features import log_mel, whisper_mel
 from emoflax.models.whisper import Whisper
 
 SETTINGS = default.get_config().audio.to_dict() | {
@@ -43,21 +43,21 @@ def test_log_mel_is_whispers_on_the_clip_and_silence_beyond_it(mels, samples, le
     assert ours.shape == (samples // 160 + 3, mels) and ours.dtype == np.float32
     frames = min(len(ours), 3000)
     silence = np.full((3000 - frames, mels), max(ours.max() - whisper_mel.RANGE, whisper_mel.LOWEST))
-    # A window of 30 s that is full to its end sees its own reflection there, where we see the silence that follows.
+    # At the end of a full window of 30 s openai-whisper reflects the sound, where ours is followed by silence.
     compared = 3000 if samples < 479_000 else 2998
     assert relative_error(np.concatenate([ours[:frames], silence])[:compared], theirs[:compared]) < 1e-4
 
 
 @pytest.mark.parametrize(("field", "value"), [("mels", 64), ("window_ms", 64.0), ("fmin_hz", 50.0)])
 def test_the_front_end_refuses_settings_that_whisper_was_not_trained_on(field, value):
-    audio.check_settings(**SETTINGS)
+    log_mel.check_settings(**SETTINGS)
     with pytest.raises(UserError, match=f"--config.audio.{field} must be .* with audio.frontend='whisper'"):
-        audio.check_settings(**SETTINGS | {field: value})
+        log_mel.check_settings(**SETTINGS | {field: value})
 
 
 @pytest.fixture(scope="module", params=[80, 128])
 def checkpoint(request, tmp_path_factory):
-    """A checkpoint with weights drawn afresh, of two layers."""
+    """A checkpoint of two layers with new random weights."""
     seed = int(np.random.default_rng().integers(2**31))
     folder = tmp_path_factory.mktemp("weights")
     return tiny_whisper.write(folder / "a.pt", seed, n_mels=request.param, audio_layers=2, weight_scale=0.3)

@@ -20,6 +20,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment import run as experiment
 from emoflax.experiment.features import features_of
+from emoflax.experiment.members import members
 from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
 
@@ -39,7 +40,7 @@ def learn(folder):
     config.update_from_flattened_dict(FIELDS)
     corpus = job.open_corpus(config)
     features = features_of(config, corpus)
-    (member,) = experiment.members(config, corpus, folder / RUN.parent)
+    (member,) = members(config, corpus, folder / RUN.parent)
     member.folder.mkdir(parents=True, exist_ok=True)
     experiment.train_member(config, features, member)
     return member.folder, evaluate.predict_member(config, features, member).log_p
@@ -142,7 +143,7 @@ def test_what_four_devices_saved_is_restored_on_one_and_on_two(place, four):
 )  # fmt: skip
 def test_a_processor_becomes_two_or_four_devices_if_it_has_the_cores_unless_the_user_says_how_many(variables, devices):
     environment = {name: value for name, value in cli.ENVIRONMENT.items() if name != "JAX_NUM_CPU_DEVICES"}
-    script = "import jax\nfrom emoflax import mesh\nmesh.split_processor()\nprint(jax.device_count())"
+    script = "import jax\nfrom emoflax.parallel import mesh\nmesh.split_processor()\nprint(jax.device_count())"
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment | variables, cwd=cli.ROOT, check=True, capture_output=True,
         timeout=300,

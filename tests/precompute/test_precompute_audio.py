@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from emoflax.errors import UserError
-from emoflax.features import audio
+from emoflax.features import decode, log_mel
 
 SETTINGS = {
     "frontend": "librosa", "sample_rate_hz": 16_000, "trim_db": 35.0, "window_ms": 64.0, "hop_ms": 16.0, "mels": 64,
@@ -52,12 +52,12 @@ def save(path, samples, rate_hz=48_000, **kind):
 def test_format_rate_and_channels_do_not_change_the_spectrogram(
     tmp_path, name, subtype, rate_hz, channels, tolerance_db
 ):
-    expected, _, _ = audio.log_mel(save(tmp_path / "plain.wav", voice()), **SETTINGS)
+    expected, _, _ = log_mel.log_mel(save(tmp_path / "plain.wav", voice()), **SETTINGS)
     samples = np.repeat(voice(rate_hz=rate_hz)[:, None], channels, axis=1)
     if channels > 1:  # what stands on one channel alone is found in the mean
         samples[:, 0] *= 1.3
         samples[:, 1] *= 0.7
-    frames, _, duration_s = audio.log_mel(save(tmp_path / name, samples, rate_hz, subtype=subtype), **SETTINGS)
+    frames, _, duration_s = log_mel.log_mel(save(tmp_path / name, samples, rate_hz, subtype=subtype), **SETTINGS)
     assert frames.dtype == np.float32 and frames.flags.c_contiguous and np.isfinite(frames).all()
     assert abs(duration_s - 1) < 0.03 and abs(len(frames) - len(expected)) <= 2
     loud = expected[5:50] > expected.max() - 30
@@ -73,7 +73,7 @@ def test_log_mel_equals_librosas(window_ms):
         y=wave, sr=16_000, n_fft=1024 if window == 1024 else 512, win_length=window, hop_length=256, n_mels=64,
         fmin=50, fmax=8000,
     )  # fmt: skip
-    frames = audio.mel_db(wave, **{**MEL, "window_ms": window_ms})
+    frames = log_mel.mel_db(wave, **{**MEL, "window_ms": window_ms})
     assert frames.shape == (1 + len(wave) // 256, 64)
     np.testing.assert_allclose(10 ** (frames.T / 10), np.maximum(power, power.max() * 1e-8), rtol=1e-5)
 
@@ -81,9 +81,9 @@ def test_log_mel_equals_librosas(window_ms):
 def test_a_recording_is_known_again_in_another_format_and_place(tmp_path):
     (tmp_path / "b").mkdir()
     steps = np.round(voice() * 20_000).astype(np.int16)  # the library scales floats differently for the two formats
-    wav = audio.log_mel(save(tmp_path / "a.wav", steps), **SETTINGS)
-    flac = audio.log_mel(save(tmp_path / "b" / "c.flac", steps), **SETTINGS)
-    other = audio.log_mel(save(tmp_path / "d.wav", voice(seed=1), subtype="PCM_16"), **SETTINGS)
+    wav = log_mel.log_mel(save(tmp_path / "a.wav", steps), **SETTINGS)
+    flac = log_mel.log_mel(save(tmp_path / "b" / "c.flac", steps), **SETTINGS)
+    other = log_mel.log_mel(save(tmp_path / "d.wav", voice(seed=1), subtype="PCM_16"), **SETTINGS)
     np.testing.assert_array_equal(wav[0], flac[0])
     assert wav[1] == flac[1] != other[1]
 
@@ -91,7 +91,7 @@ def test_a_recording_is_known_again_in_another_format_and_place(tmp_path):
 @pytest.mark.parametrize("seconds", [0.05, 600.0])
 def test_very_short_and_very_long_recordings_work(tmp_path, seconds):
     samples = np.tile(voice(min(seconds, 1.0)), max(1, int(seconds)))
-    frames, _, duration_s = audio.log_mel(save(tmp_path / "a.wav", samples), **SETTINGS)
+    frames, _, duration_s = log_mel.log_mel(save(tmp_path / "a.wav", samples), **SETTINGS)
     assert duration_s == pytest.approx(seconds)
     assert len(frames) == 1 + max(1024, round(seconds * 16_000)) // 256
     assert np.isfinite(frames).all() and frames.std() > 1
@@ -100,8 +100,8 @@ def test_very_short_and_very_long_recordings_work(tmp_path, seconds):
 def test_silence_at_both_ends_is_cut_off_unless_trimming_is_off(tmp_path):
     quiet = np.zeros(48_000, np.float32)
     path = save(tmp_path / "a.wav", np.concatenate([quiet, voice(), quiet]))
-    trimmed, _, duration_s = audio.log_mel(path, **SETTINGS)
-    whole, _, _ = audio.log_mel(path, **{**SETTINGS, "trim_db": 0.0})
+    trimmed, _, duration_s = log_mel.log_mel(path, **SETTINGS)
+    whole, _, _ = log_mel.log_mel(path, **{**SETTINGS, "trim_db": 0.0})
     assert duration_s == pytest.approx(3.0)
     assert len(whole) == 1 + 3 * 16_000 // 256
     assert 62 <= len(trimmed) <= 62 + 2 * 8  # librosa looks at frames of 128 ms
@@ -110,11 +110,11 @@ def test_silence_at_both_ends_is_cut_off_unless_trimming_is_off(tmp_path):
 def test_a_part_of_a_file_equals_that_part_in_a_file_of_its_own(tmp_path):
     samples = voice(3.0)
     path = save(tmp_path / "a.wav", samples, subtype="FLOAT")
-    part = audio.log_mel(path, 1.0, 2.5, **SETTINGS)
-    alone = audio.log_mel(save(tmp_path / "b.wav", samples[48_000:120_000], subtype="FLOAT"), **SETTINGS)
+    part = log_mel.log_mel(path, 1.0, 2.5, **SETTINGS)
+    alone = log_mel.log_mel(save(tmp_path / "b.wav", samples[48_000:120_000], subtype="FLOAT"), **SETTINGS)
     np.testing.assert_array_equal(part[0], alone[0])
     assert part[1:] == alone[1:]
-    assert audio.log_mel(path, 1.0, None, **SETTINGS)[2] == audio.log_mel(path, 1.0, 3.04, **SETTINGS)[2] == 2.0
+    assert log_mel.log_mel(path, 1.0, None, **SETTINGS)[2] == log_mel.log_mel(path, 1.0, 3.04, **SETTINGS)[2] == 2.0
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_part_of_a_file_equals_that_part_in_a_file_of_its_own(tmp_path):
 def test_a_part_that_the_file_does_not_have_is_refused(tmp_path, start_s, end_s):
     path = save(tmp_path / "a.wav", voice(3.0))
     with pytest.raises(UserError, match=r"a\.wav lasts 3\.000 s.*Correct start_s and end_s"):
-        audio.decode(path, start_s, end_s)
+        decode.decode(path, start_s, end_s)
 
 
 def cut(source, target, share):
@@ -164,7 +164,7 @@ def test_a_recording_that_cannot_be_used_is_named_with_problem_and_remedy(tmp_pa
     make, problem = BAD[name]
     make(tmp_path / name)
     with pytest.raises(UserError, match=problem) as error:
-        audio.log_mel(str(tmp_path / name), **SETTINGS)
+        log_mel.log_mel(str(tmp_path / name), **SETTINGS)
     assert str(tmp_path / name) in str(error.value)
     assert any(remedy in str(error.value) for remedy in ("Replace the file", "Correct the corpus", "Copy or download"))
 
@@ -174,7 +174,7 @@ def test_a_recording_that_may_not_be_read_is_named(tmp_path):
     path = save(tmp_path / "a.wav", voice())
     os.chmod(path, 0)
     with pytest.raises(UserError, match=r"Cannot read .*a\.wav: Permission denied"):
-        audio.decode(path)
+        decode.decode(path)
 
 
 def test_a_wav_streamed_without_its_length_works(tmp_path):
@@ -183,7 +183,7 @@ def test_a_wav_streamed_without_its_length_works(tmp_path):
     at = content.index(b"data")
     content[at + 4 : at + 8] = struct.pack("<I", 0xFFFFFFFF)
     path.write_bytes(content)
-    assert len(audio.decode(str(path))[0]) == 48_000
+    assert len(decode.decode(str(path))[0]) == 48_000
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_a_wav_streamed_without_its_length_works(tmp_path):
      ("window_ms", 0.0), ("sample_rate_hz", 16), ("frontend", "cochlea")],
 )  # fmt: skip
 def test_settings_that_no_spectrogram_can_have_are_named(field, value):
-    audio.check_settings(**SETTINGS)
+    log_mel.check_settings(**SETTINGS)
     with pytest.raises(UserError, match=f"--config.audio.{field} must be"):
-        audio.check_settings(**{**SETTINGS, field: value})
+        log_mel.check_settings(**{**SETTINGS, field: value})
 
 
 @pytest.mark.skipif(not RAVDESS.exists(), reason="needs ../shared/ravdess")
@@ -202,7 +202,7 @@ def test_stereo_clips_of_ravdess_and_their_mono_neighbours_give_speech():
     stereo = ["03-01-02-01-01-02-01", "03-01-02-01-02-02-05", "03-01-06-01-01-02-20"]
     paths = [glob.glob(str(RAVDESS / "Actor_*" / f"{name}.flac"))[0] for name in stereo]
     for path in [*paths, *sorted(glob.glob(str(RAVDESS / "Actor_07" / "*.flac")))[:5]]:
-        frames, _, duration_s = audio.log_mel(path, **SETTINGS)
+        frames, _, duration_s = log_mel.log_mel(path, **SETTINGS)
         assert 2.9 < duration_s < 5.3
         assert 0.2 * duration_s < len(frames) * 0.016 < duration_s - 0.5  # about a second of silence is gone
         assert np.isfinite(frames).all() and frames.std() > 5

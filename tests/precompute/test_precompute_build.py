@@ -18,7 +18,7 @@ from absl import logging
 from emoflax.configs.default import get_config
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
-from emoflax.features import audio
+from emoflax.features import log_mel
 from emoflax.precompute import build
 
 AUDIO = get_config().audio.to_dict()
@@ -130,7 +130,7 @@ def test_shards_hold_what_the_feature_function_gives_for_each_file(wavs, tmp_pat
     assert [shard["clips"] for shard in ready.manifest["shards"]] == [4, 4, 2]
     assert ready.manifest["corpus"] == "toy" and ready.manifest["settings"].items() >= AUDIO.items()
     for clip in range(len(ready)):
-        frames, digest, _ = audio.log_mel(corpus.clips[clip].path, **AUDIO)
+        frames, digest, _ = log_mel.log_mel(corpus.clips[clip].path, **AUDIO)
         np.testing.assert_allclose(ready[clip], frames, atol=1e-3)  # this process's matrix product may use more threads
         assert ready.digests[clip] == digest and ready.lengths[clip] == len(frames)
 

@@ -9,9 +9,9 @@ import soundfile
 
 SCRIPT = """
 import resource, sys
-from configs.default import get_config
-from emoflax.clip import Clip, Corpus
-from precompute.build import log_mels
+from emoflax.configs.default import get_config
+from emoflax.data.clip import Clip, Corpus
+from emoflax.precompute.build import log_mels
 
 if __name__ == "__main__":
     wav, cache, count = sys.argv[1:]

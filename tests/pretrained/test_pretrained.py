@@ -21,6 +21,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment import run as experiment
 from emoflax.experiment.features import features_of
+from emoflax.experiment.members import members
 from emoflax.experiment.model import build_model, resolve
 from emoflax.features import text as words
 from emoflax.inference import predict
@@ -186,7 +187,7 @@ def test_fine_tuned_weights_are_predicted_with_after_the_folder_is_gone(folder, 
     config.train.update(epochs=1, batch_size=4)
     config.text.max_tokens, config.optimizer.freeze = 8, "encoders"
     corpus = corpora.load("meld", str(meld), config.data.cache_dir)
-    member = experiment.members(config, corpus, tmp_path / "run")[0]
+    member = members(config, corpus, tmp_path / "run")[0]
     features = features_of(config, corpus)
     experiment.train_member(config, features, member)
 

@@ -18,8 +18,7 @@ from emoflax.data.clip import Clip, Corpus
 from emoflax.data.features import Features, permute_labels
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
-from emoflax.experiment import run as experiment
-from emoflax.experiment.run import Member
+from emoflax.experiment.members import Member, folds
 from emoflax.selection import crossval
 
 LABELS = ("calm", "happy", "sad")
@@ -142,7 +141,7 @@ def test_a_trained_network_can_be_asked_with_test_time_augmentation_and_without(
     config.crossval.candidates = {"network": {}}
     features = crossval.open_features(config)
     crossval.run(config, features.corpus, tmp_path)
-    (split,) = experiment.folds(config, features.corpus, 0.25)
+    (split,) = folds(config, features.corpus, 0.25)
     config = crossval.candidates_of(config)["network"]
     member = Member(3, splits.nest(split)[1], tmp_path / "fold1" / "network-seed3")
     last = not config.crossval.choose_epoch

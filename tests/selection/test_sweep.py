@@ -27,7 +27,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     synthetic.make(folder / "voices", speakers=6, clips_per_emotion=1)
     (folder / "hunt.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(cli.ROOT)!r})\nfrom configs import tiny\n\n\ndef get_config():\n"
+        f"import sys\nsys.path.insert(0, {str(cli.ROOT)!r})\nfrom emoflax.configs import tiny\n\n\ndef get_config():\n"
         f"    config = tiny.get_config()\n    config.update_from_flattened_dict({FIELDS!r})\n"
         f"    config.sweep.space = {SPACE!r}\n    return config\n"
     )

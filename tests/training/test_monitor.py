@@ -7,7 +7,7 @@ import cli
 
 SCRIPT = """
 import pathlib, sys
-from emoflax.monitor import Monitor
+from emoflax.training.monitor import Monitor
 monitor = Monitor(pathlib.Path(sys.argv[1]), "a run", 0, 1)
 monitor.epoch({"epoch": 1, "loss": 1.0, "dev_uar": None, "clips_per_s": 1.0})
 monitor.close()

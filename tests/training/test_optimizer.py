@@ -13,7 +13,8 @@ from emoflax.errors import UserError
 from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
 from emoflax.training import optimizer
-from emoflax.training.checkpoint import Checkpoints
+from emoflax.training.checkpoint import Checkpoints, parts_of
+from emoflax.training.optimizer import Hyperparameters, OptimizerConfig
 
 LAYERS, WORDS = 2, 11
 
@@ -50,10 +51,15 @@ def gradients_of(params, seed: int):
     return jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
 
 
+def chain_of(freeze="", **numbers):
+    numbers = Hyperparameters(learning_rate=0.1, weight_decay=0.1, clip_norm=1.0, **numbers)
+    by_layer = numbers.layer_decay != 1 or numbers.unfreeze_steps > 0
+    return optimizer.build(OptimizerConfig("constant", freeze=freeze, by_layer=by_layer), numbers)
+
+
 def updates_of(params, steps=1, **options) -> list[dict[str, np.ndarray]]:
     """The updates of the first steps, on gradients drawn from one seed."""
-    options = {"weight_decay": 0.1, "clip_norm": 1.0} | options
-    chain = optimizer.build(optax.constant_schedule(0.1), **options)
+    chain = chain_of(**options)
     state, found, step = chain.init(params), [], jax.jit(chain.update)
     for seed in range(steps):
         updates, state = step(gradients_of(params, seed), state, params)
@@ -73,7 +79,7 @@ def test_without_the_new_fields_the_optimizer_is_the_plain_chain(params):
     )
     plain = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1, weight_decay=0.1, mask=decayed))
     gradients = gradients_of(params, 0)
-    ours = optimizer.build(optax.constant_schedule(0.1), weight_decay=0.1, clip_norm=1.0)
+    ours = chain_of()
     (a, _), (b, _) = (jax.jit(chain.update)(gradients, chain.init(params), params) for chain in (ours, plain))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
@@ -100,8 +106,7 @@ def test_what_is_frozen_gets_no_update_not_even_decay_and_has_no_moments(params,
             assert np.any(update) != optimizer.is_frozen(name, freeze), name
     frozen = [p.size for name, p in named(params).items() if optimizer.is_frozen(name, freeze)]
     sizes = [
-        sum(leaf.size for leaf in jax.tree.leaves(optimizer.build(
-            optax.constant_schedule(0.1), weight_decay=0.1, clip_norm=1.0, freeze=f).init(params)))
+        sum(leaf.size for leaf in jax.tree.leaves(chain_of(freeze=f).init(params)))
         for f in ("", freeze)
     ]  # fmt: skip
     assert sizes[0] - sizes[1] == 2 * sum(frozen)
@@ -142,10 +147,10 @@ def test_stopped_restored_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path)
 
     whole = jax.tree.map(np.array, run(start, 3))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(1, run(start, 1), {}, 0.0)
+    checkpoints.save(1, {}, 0.0, *parts_of(run(start, 1)))
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    resumed = run(checkpoints.restore(1, start), 3)
+    resumed = run(checkpoints.restore_state(1, start), 3)
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, whole, jax.tree.map(np.array, resumed))
     before = named(start.params)

@@ -8,29 +8,33 @@ import pytest
 
 from emoflax.configs import tiny
 from emoflax.data import dataset as data
+from emoflax.data.rows import batch_of
 from emoflax.errors import UserError
 from emoflax.experiment.model import build_model
 from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
 from emoflax.training import losses, scoring
-from emoflax.training.step import batch_at
+from emoflax.training.epoch import plan_of, train_epoch, train_steps
+from emoflax.training.optimizer import Hyperparameters, OptimizerConfig
 
 CLASSES = 3
 
 
-def setup(ema=0.0, epochs=40, seed=0, fields=(), **changes):
+def setup(ema=0.0, epochs=40, seed=0, fields=(), clips=37, row_multiple=1, **changes):
     config = tiny.get_config()
     config.audio.mels, config.train.epochs, config.train.ema = 8, epochs, ema
     for field, value in changes.items():
         config.optimizer[field] = value
     config.update_from_flattened_dict(dict(fields))
     rng = np.random.default_rng(5)
-    labels = rng.integers(0, CLASSES, 37).astype(np.int32)
+    labels = rng.integers(0, CLASSES, clips).astype(np.int32)
     # Class k is loud in band k.
-    logmels = [rng.normal(0, 1, (n, 8)).astype(np.float32) for n in rng.integers(9, 40, 37)]
+    logmels = [rng.normal(0, 1, (n, 8)).astype(np.float32) for n in np.linspace(9, 39, clips).astype(int)]
     for logmel, label in zip(logmels, labels, strict=True):
         logmel[:, label] += 2
-    dataset = data.from_arrays(logmels, None, labels, max_frames=99, max_tokens=1, batch_size=5, buckets=2)
+    dataset = data.from_arrays(
+        logmels, None, labels, max_frames=99, max_tokens=1, batch_size=5, buckets=2, row_multiple=row_multiple
+    )
     model = build_model(config, 0, CLASSES, seed)
     train_config = train_config_of(config, model, sum(bucket.steps for bucket in dataset.buckets))
     return train_config, train_config.init(model, seed), dataset, labels
@@ -53,25 +57,48 @@ def test_a_separable_problem_is_learnt(ema):
 
 def test_an_epoch_moves_no_data_between_host_and_device():
     train_config, state, dataset, _ = setup()
-    state, _ = train.train_epoch(train_config, state, dataset.buckets)  # compiled: constants are placed
+    state, _ = train_epoch(train_config, state, dataset.buckets)  # compiled: constants are placed
     with jax.transfer_guard("disallow"):
-        state, metrics = train.train_epoch(train_config, state, dataset.buckets)
+        state, metrics = train_epoch(train_config, state, dataset.buckets)
         jax.block_until_ready(state)
     assert np.isfinite(metrics["loss"]).all()
 
 
-def test_an_epoch_visits_every_row_exactly_once_in_an_order_of_its_own():
-    _, state, dataset, _ = setup()
-    seen = []
+def clips_of(plan, dataset):
+    """Clips of every step that an epoch takes, as the compiled step gathers its batches."""
+    for bucket, slot in np.asarray(plan.visits)[slice(*np.asarray(plan.span))]:
+        own = dataset.buckets[bucket]
+        batch = batch_of(own.rows, plan.orders[bucket], plan.counts[bucket], jnp.int32(slot), own.batch_size, own.mesh)
+        yield np.asarray(batch["clip"])[np.asarray(batch["weight"]) > 0].tolist()
 
-    def visit(bucket, order):
-        for slot in range(bucket.steps):
-            batch = batch_at(bucket, order, jnp.int32(slot))
-            seen.extend(np.asarray(batch["clip"])[np.asarray(batch["weight"]) > 0].tolist())
 
-    for bucket in dataset.buckets:
-        visit(bucket, jax.random.permutation(jax.random.key(1), len(bucket)))
-    assert sorted(seen) == list(range(37))
+@pytest.mark.parametrize("row_multiple", [1, 64])
+def test_an_epoch_visits_every_row_exactly_once_in_an_order_of_its_own(row_multiple):
+    _, state, dataset, _ = setup(row_multiple=row_multiple)
+    epochs = []
+    for step in (0, dataset.steps):
+        batches = list(clips_of(plan_of(dataset.buckets, state.seed, jnp.int32(step)), dataset))
+        assert len(batches) == dataset.steps and sorted(sum(batches, [])) == list(range(37))
+        epochs.append(batches)
+    assert epochs[0] != epochs[1]
+    other = plan_of(dataset.buckets, jnp.uint32(1), jnp.int32(0))
+    assert list(clips_of(other, dataset)) != epochs[0]
+
+
+def test_seeds_folds_and_hyperparameters_of_one_shape_share_one_program():
+    before = train_steps._cache_size()
+    for seed, learning_rate, clips in ((0, 1e-3, 37), (1, 1e-3, 37), (2, 5e-2, 37), (0, 1e-3, 35)):
+        config, state, dataset, _ = setup(seed=seed, learning_rate=learning_rate, clips=clips, row_multiple=64)
+        run(config, state, dataset, 2)
+    assert train_steps._cache_size() == before + 1
+
+
+def test_padding_rows_to_a_common_number_changes_nothing():
+    states = []
+    for row_multiple in (1, 64):
+        config, state, dataset, _ = setup(row_multiple=row_multiple)
+        states.append(run(config, state, dataset, 2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *states)
 
 
 def test_two_runs_of_one_seed_are_equal_and_two_seeds_are_not():
@@ -121,7 +148,8 @@ def test_only_matrices_and_kernels_decay():
     from emoflax.training import optimizer
 
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    chain = optimizer.build(optax.constant_schedule(0.1), weight_decay=0.5, clip_norm=0.0)
+    numbers = Hyperparameters(learning_rate=0.1, weight_decay=0.5)
+    chain = optimizer.build(OptimizerConfig("constant", clip=False), numbers)
     updates, _ = chain.update(jax.tree.map(jnp.zeros_like, params), chain.init(params), params)
     assert np.all(np.asarray(updates["kernel"]) < 0) and not np.asarray(updates["bias"]).any()
 
@@ -129,7 +157,19 @@ def test_only_matrices_and_kernels_decay():
 def test_the_learning_rate_warms_up_and_ends_at_zero():
     from emoflax.training import optimizer
 
-    rate = optimizer.learning_rate(peak=3.0, schedule="cosine", warmup_epochs=1, epochs=5, steps_per_epoch=10)
+    rate = optimizer.learning_rate("cosine", Hyperparameters(3.0, warmup_steps=10, total_steps=50))
     assert float(rate(0)) == 0 and float(rate(10)) == pytest.approx(3) and float(rate(50)) == pytest.approx(0, abs=1e-6)
+    constant = optimizer.learning_rate("constant", Hyperparameters(3.0, warmup_steps=10, total_steps=50))
+    assert float(constant(5)) == pytest.approx(1.5) and float(constant(10)) == float(constant(50)) == 3
     with pytest.raises(UserError, match="cosine, constant"):
-        optimizer.learning_rate(peak=3.0, schedule="step", warmup_epochs=1, epochs=5, steps_per_epoch=10)
+        OptimizerConfig("step")
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 1), (0, 40), (10, 50), (40, 40), (60, 50)])
+def test_the_learning_rate_is_that_of_optax(warmup, total):
+    from emoflax.training import optimizer
+
+    theirs = optax.warmup_cosine_decay_schedule(0.0, 3.0, min(warmup, total - 1), total)
+    ours = optimizer.learning_rate("cosine", Hyperparameters(3.0, warmup_steps=warmup, total_steps=total))
+    steps = np.arange(total + 3)
+    np.testing.assert_allclose([ours(step) for step in steps], [theirs(step) for step in steps], atol=1e-6)

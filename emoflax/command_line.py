@@ -1,0 +1,99 @@
+"""What main.py's flags have beyond absl: configs by name, help on one page, mistakes as one sentence."""
+
+import logging
+import pathlib
+import re
+import sys
+import textwrap
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+import emoflax
+from emoflax.errors import UserError
+from emoflax.experiment import config_files
+
+_HELP = {"--help", "-help", "-h", "-?", "--helpshort", "-helpshort"}
+_FIELD = re.compile(r"--?(?:no)?config\.([\w.]+)")
+
+
+class ConfigParser(flags.ArgumentParser):
+    """The value of --config -> a ConfigDict. Fields that other flags set must exist in it."""
+
+    def parse(self, path: str) -> ConfigDict:
+        from emoflax.experiment import checks  # JAX comes with it; --help does without
+
+        config = config_files.load(path)
+        for argument in flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False):
+            if field := _FIELD.match(argument):
+                checks.check_flag(field[1], config)
+        return config
+
+
+def define_config(text: str) -> flags.FlagHolder:
+    """--config, and with it --config.FIELD for every field."""
+    holder = config_flags.DEFINE_config_file("config", None, text)
+    flags.FLAGS["config"].parser = ConfigParser()
+    return holder
+
+
+def parse(argv: list[str], help_text: str) -> list[str]:
+    """Parses all flags and returns what is left. `help_text`: what --help prints in front of the flags.
+
+    Raises:
+      UserError: a flag, a config, a field or a value that cannot be.
+    """
+    if _HELP.intersection(argv[1:]):
+        print(f"{help_text.strip()}\n\n{flags_help()}")
+        sys.exit(0)
+    try:
+        return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname.startswith("config."):
+            raise UserError(f"--{error.flagname} needs --config before it, such as --config=cnn2") from error
+        raise UserError(f"{error}; --help lists the flags") from error
+    except flags.Error as error:
+        refused = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        if refused:
+            from emoflax.experiment import checks
+
+            raise UserError(checks.sentence(*refused.groups())) from error
+        raise UserError(" ".join(str(error).split()).removeprefix("flag ")) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # ml_collections', of a field and its type
+        raise UserError(f"--config: {' '.join(str(error).split())}") from error
+
+
+def flags_help() -> str:
+    """A line or two per flag of main.py."""
+    own = flags.FLAGS.get_flags_for_module(flags.FLAGS.find_module_defining_flag("mode"))
+    lines = []
+    for flag in sorted({"config": flags.FLAGS["config"], **{flag.name: flag for flag in own}}.values(), key=_name):
+        default = "" if flag.default in (None, False, "") or flag.default == [] else f" (default: {flag.default})"
+        first, *rest = textwrap.wrap(f"{flag.help}{default}", 92)
+        lines += [f"  --{flag.name:22}{first}", *(f"  {'':24}{line}" for line in rest)]
+    return "\n".join(["flags:", *lines, "", "--helpfull lists the flags of the libraries, too."])
+
+
+def _name(flag: flags.Flag) -> str:
+    return flag.name
+
+
+def is_shown(record: logging.LogRecord) -> bool:
+    """A log filter: our own messages and the libraries' warnings, but orbax's: it narrates every save.
+
+    What orbax warns of and matters, it raises.
+    """
+    path = pathlib.Path(record.pathname)
+    ours = not _folders().isdisjoint(path.parents)
+    return ours or (record.levelno >= logging.WARNING and "orbax" not in path.parts)
+
+
+def _folders() -> set[pathlib.Path]:
+    """This package's: in a checkout, precompute/ and configs/ are beside emoflax/, installed they are in it."""
+    inside = {pathlib.Path(__file__).parent}
+    return inside | {pathlib.Path(place) / name for place in emoflax.__path__ for name in ("precompute", "configs")}
+
+
+def run(main, help_text: str) -> None:
+    """absl's app.run with the parser above."""
+    app.run(main, flags_parser=lambda argv: parse(argv, help_text))

@@ -1,0 +1,1 @@
+"""Clips, shards, splits, and the rows that a model is trained on."""

@@ -1,0 +1,149 @@
+"""What precompute made of a corpus, and what follows from the training clips' part of it."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from emoflax.audio.frontend import LogMel
+from emoflax.data import speakernorm
+from emoflax.data.clip import Corpus
+from emoflax.data.shards import ShardSet
+from emoflax.parallel import multihost
+
+
+class Features:
+    """What precompute made of a corpus: of each kind ('logmel', 'tokens', 'states') one sequence per readable clip.
+
+    Log-mels of the same clips at other speeds are kinds of their own, 'logmel@0.9'.
+
+    Args:
+      by_speaker: whether sounds are put on a scale of their speaker's own (`speakernorm`).
+    """
+
+    def __init__(self, corpus: Corpus, shards: Mapping[str, ShardSet], by_speaker: bool = False):
+        self.corpus, self.shards, self.by_speaker = corpus, dict(shards), by_speaker
+        self._levels: dict[tuple[str, str], speakernorm.Level] = {}
+        self._row = {kind: {clip_id: row for row, clip_id in enumerate(s.ids)} for kind, s in self.shards.items()}
+
+    def get(self, kind: str, position: int) -> np.ndarray:
+        """The sequence of the clip at `position` in the corpus, [frames, mels] or [tokens], memory-mapped if it can be.
+
+        A clip that nobody could transcribe has no tokens.
+        """
+        clip = self.corpus.clips[position]
+        if kind == "tokens" and clip.id not in self._row[kind]:
+            return np.zeros(0, np.int32)
+        sequence = self.shards[kind][self._row[kind][clip.id]]
+        return self._level(kind, clip.speaker)(sequence) if self.by_speaker and kind in speakernorm.KINDS else sequence
+
+    def lengths(self, kind: str, positions: np.ndarray) -> np.ndarray:
+        """int32 [positions], lengths of the sequences that `get` returns, as the shards' index says."""
+        ids = [self.corpus.clips[i].id for i in positions]
+        rows = self._row[kind]
+        return np.array([self.shards[kind].lengths[rows[i]] if i in rows else 0 for i in ids], np.int32)
+
+    @property
+    def sounds(self) -> tuple[str, ...]:
+        """Kinds of log-mels or waveforms that there are of each clip: one, or one per speed."""
+        return tuple(kind for kind in self.shards if kind.partition("@")[0] in ("logmel", "wave"))
+
+    @property
+    def sound(self) -> str | None:
+        """'logmel' or 'wave', of which a network's rows are made; None: the network takes words alone."""
+        return self.sounds[0] if self.sounds else None
+
+    def _level(self, kind: str, speaker: str) -> speakernorm.Level:
+        if (kind, speaker) not in self._levels:
+            ids = [clip.id for clip in self.corpus.clips if clip.speaker == speaker and clip.id in self._row[kind]]
+            spoken = [self.shards[kind][self._row[kind][clip_id]] for clip_id in ids]
+            self._levels[kind, speaker] = speakernorm.level_of(spoken)
+        return self._levels[kind, speaker]
+
+    def scale(self, position: int) -> float:
+        """What the waveform of the clip at `position` is to be multiplied by."""
+        return self.shards["wave"].scales[self._row["wave"][self.corpus.clips[position].id]]
+
+    def readable(self, positions: np.ndarray) -> np.ndarray:
+        """Those of `positions` whose clips precompute could read; beside a sound, words may be missing."""
+        ids = [self.corpus.clips[i].id for i in positions]
+        needed = [rows for kind, rows in self._row.items() if kind != "tokens" or len(self._row) == 1]
+        keep = [all(clip_id in rows for rows in needed) for clip_id in ids]
+        return np.asarray(positions, int)[np.array(keep, bool)]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Clip id -> hash of its decoded samples; empty for a text-only corpus."""
+        found = {}
+        for kind in self.shards.keys() & {"logmel", "wave", "states", "functionals"}:
+            found |= dict(zip(self.shards[kind].ids, self.shards[kind].digests, strict=True))
+        return found
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Kind -> hash of what the model sees: settings, clips and their content, wherever the files lie."""
+        seen = {
+            kind: [s.manifest["settings"], s.manifest.get("lexicon"), s.ids, s.digests, s.lengths.tolist()]
+            for kind, s in self.shards.items()
+        }
+        return {kind: hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] for kind, parts in seen.items()}
+
+
+def permute_labels(features: Features, positions: np.ndarray, seed: int) -> Features:
+    """The same features, with the labels of the clips at `positions` shuffled among them: nothing is left to learn."""
+    clips = list(features.corpus.clips)
+    shuffled = np.random.default_rng([seed, len(positions)]).permutation(positions)
+    for here, there in zip(positions, shuffled, strict=True):
+        clips[here] = dataclasses.replace(clips[here], label=features.corpus.clips[there].label)
+    return Features(dataclasses.replace(features.corpus, clips=tuple(clips)), features.shards, features.by_speaker)
+
+
+def build_vocabulary(features: Features, train: np.ndarray, min_count: int) -> tuple[str, ...]:
+    """Words of the training clips that occur at least `min_count` times, sorted; word i has token id i + 2."""
+    lexicon = features.shards["tokens"].manifest["lexicon"]
+    counts = np.zeros(len(lexicon), np.int64)
+    for position in train:
+        np.add.at(counts, features.get("tokens", position), 1)
+    return tuple(word for word, count in zip(lexicon, counts, strict=True) if count >= min_count)
+
+
+def logmel_statistics(
+    features: Features,
+    train: np.ndarray,
+    frontend: LogMel | None = None,
+    compress: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each mel band, float32 [mels], over all frames of the training clips alone.
+
+    Args:
+      frontend: makes log-mels where the features are waveforms.
+      compress: what the model makes of a log-mel [frames, mels] before it normalises them.
+    """
+    frames, total, squares = 0, 0.0, 0.0
+    for position in multihost.own_share(train):
+        if frontend:
+            logmel = frontend.alone(features.get("wave", position), features.scale(position))
+        else:
+            logmel = features.get("logmel", position)
+        if compress:
+            logmel = compress(logmel)
+        logmel = np.asarray(logmel, np.float64)
+        frames, total, squares = frames + len(logmel), total + logmel.sum(0), squares + (logmel**2).sum(0)
+    frames, total, squares = multihost.total(np.stack([np.full_like(total, frames), total, squares]))
+    mean = total / frames
+    std = np.sqrt(np.maximum(squares / frames - mean**2, 1e-6))
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def functionals_rows(features: Features, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Functionals of all speeds of the clips, float32 [rows, functionals], and each row's place in `positions`."""
+    rows = [features.get("functionals", position) for position in positions]
+    return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+
+
+def logmel_rows(features: Features, positions: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Log-mels of all speeds of the clips, [frames, channels] each, and each one's place in `positions`."""
+    rows = [features.get(kind, position) for position in positions for kind in features.sounds]
+    return rows, np.repeat(np.arange(len(positions)), len(features.sounds))

@@ -1,0 +1,244 @@
+"""What every field of configs/default.py may hold: one line each, which `checks` applies."""
+
+import dataclasses
+
+from emoflax.experiment.kinds import Each, Kind, Number, OneOf, Table, Text, TrueOrFalse, names, whole
+
+
+def _registry(name: str, *, none: bool = False) -> OneOf:
+    def read() -> tuple[str, ...]:
+        from emoflax import models  # JAX comes with it
+
+        return (*getattr(models, name), *([""] if none else []))
+
+    return OneOf(read)
+
+
+def _corpora() -> tuple[str, ...]:
+    from emoflax import corpora
+
+    return tuple(name.removesuffix("NAME") for name in corpora.NAMES)
+
+
+def _protocols() -> tuple[str, ...]:
+    from emoflax.data import splits
+
+    return ("auto", *splits.PROTOCOLS)
+
+
+def _metrics() -> tuple[str, ...]:
+    from emoflax.reporting import metrics
+
+    return metrics.METRICS
+
+
+def _frontends() -> tuple[str, ...]:
+    from emoflax.audio.frontend import UNIT_DB
+
+    return tuple(UNIT_DB)
+
+
+def _text_sources() -> tuple[str, ...]:
+    from emoflax.features import text
+
+    return text.SOURCES
+
+
+def _engines() -> tuple[str, ...]:
+    from emoflax.features import stt
+
+    return tuple(stt.ENGINES)
+
+
+def _runners() -> tuple[str, ...]:
+    from emoflax.precompute import beam
+
+    return (*beam.RUNNERS, "")
+
+
+TEXT, FLAG = Text(), TrueOrFalse()
+NAME = Text(
+    r"(?!\.)[\w.+=-]{1,100}", "1 to 100 letters, digits and . + = - _, not beginning with a dot: it names a folder"
+)
+PATH = Text(r".+", "the path of a folder")
+SPEAKERS = Each(Text(), least=0, order="distinct")
+SHARE, DROPOUT = Number(0, 1), Number(0, 1, below=True)
+COUNT, SIZE, AMOUNT = whole(0), whole(1), Number(0)  # 0 or more; 1 or more; 0 or more, not whole
+DB = Number(0, 100)
+SPEEDS = Each(Number(0.5, 2), example="(0.9, 1.0, 1.1); (1.0,) is what was recorded")
+RIDGES = Each(Number(0, above=True), order="distinct", example="(0.1, 1.0)")
+SNR_DB = Each(Number(-100, 200), (2,), order="not falling", example="(5.0, 40.0)")
+SIZES = Each(SIZE, example="(32, 64)")
+
+ALLOWED: dict[str, Kind] = {
+    "name": NAME,
+    # JAX takes seeds modulo 2^32: a larger one would train the model of another seed.
+    "seeds": Each(whole(0, 2**32 - 1), order="distinct", example="(0, 1)"),
+    "profile_steps": Each(COUNT, (0, 2), order="rising", example="(10, 20)"),
+    "data.corpus": OneOf(_corpora),
+    "data.dir": TEXT,
+    "data.cache_dir": PATH,
+    "data.store": names("logmel", "wave"),
+    "data.max_s": Number(0.1, 86_400),
+    "data.resident": names("auto", "yes", "no"),
+    "data.buckets": SIZE,
+    "split.protocol": OneOf(_protocols, suffix="+speakernorm"),
+    "split.fold": Text(r"all|[1-9][0-9]*", "'all' or the number of a fold: '1', '2', ..."),
+    "split.dev_share": Number(0.001, 0.9, or_zero=True),
+    "split.train_speakers": SPEAKERS,
+    "split.dev_speakers": SPEAKERS,
+    "split.test_speakers": SPEAKERS,
+    "audio.frontend": OneOf(_frontends),
+    "audio.sample_rate_hz": whole(1_000, 768_000),
+    "audio.trim_db": Number(0, 200),
+    "audio.window_ms": Number(0, 10_000, above=True),
+    "audio.hop_ms": Number(0, 10_000, above=True),
+    "audio.mels": whole(1, 4_096),
+    "audio.fmin_hz": AMOUNT,
+    "audio.fmax_hz": Number(0, above=True),
+    "audio.contours": FLAG,
+    "functionals.statistics": FLAG,
+    "functionals.kernels": COUNT,
+    "functionals.speeds": dataclasses.replace(SPEEDS, order="distinct"),
+    "augment.crop": Number(0, 0.9),
+    "augment.stretch": Number(0, 4),
+    "augment.vtlp": SHARE,
+    "augment.shift_bands": Number(0, 1_000),
+    "augment.tilt_db": DB,
+    "augment.gain_db": DB,
+    "augment.noise": SHARE,
+    "augment.noise_snr_db": SNR_DB,
+    "augment.mixup": Number(0, 100),
+    "augment.contour_shift": Number(0, 100),
+    "augment.contour_drop": SHARE,
+    "augment.time_masks": whole(0, 100),
+    "augment.time_mask_share": SHARE,
+    "augment.band_masks": whole(0, 100),
+    "augment.band_mask_share": SHARE,
+    "augment.wave.crop": Number(0, 0.9),
+    "augment.wave.speed": SHARE,
+    "augment.wave.pitch_semitones": Number(0, 12),
+    "augment.wave.room": SHARE,
+    "augment.wave.room_rt60_s": Each(Number(0.01, 60), (2,), order="not falling", example="(0.1, 0.6)"),
+    "augment.wave.room_direct_db": Each(Number(-100, 100), (2,), order="not falling", example="(0.0, 15.0)"),
+    "augment.wave.noise": SHARE,
+    "augment.wave.noise_snr_db": SNR_DB,
+    "augment.wave.gain_db": DB,
+    "augment.wave.polarity": SHARE,
+    "text.source": OneOf(_text_sources),
+    "text.file": TEXT,
+    "text.engine": OneOf(_engines),
+    "text.whisper_model": Text(r".+", "the name of a Whisper model, or the path of one"),
+    "text.whisper_batch": SIZE,
+    "text.language": Text(r".+", "a language's code, such as en"),
+    "text.prompt": TEXT,
+    "text.beam": whole(0, 100),
+    "text.tokenizer": TEXT,
+    "text.lowercase": FLAG,
+    "text.min_count": SIZE,
+    "text.max_tokens": SIZE,
+    "precompute.workers": COUNT,
+    "precompute.runner": OneOf(_runners),
+    "precompute.runner_options": Each(TEXT, least=0),
+    "precompute.shard_clips": SIZE,
+    "precompute.max_bad_share": SHARE,
+    "states.weights": TEXT,
+    "states.padded": FLAG,
+    "states.batch": SIZE,
+    "probe.ridges": RIDGES,
+    "model.audio": _registry("AUDIO_ENCODERS", none=True),
+    "model.text": _registry("TEXT_ENCODERS", none=True),
+    "model.pcen.time_s": AMOUNT,
+    "model.pcen.gain": SHARE,
+    "model.pcen.bias": AMOUNT,
+    "model.pcen.root": Number(0, 1, above=True),
+    "model.functionals": _registry("FUNCTIONALS_MODELS", none=True),
+    "model.ridge.ridges": RIDGES,
+    "model.aligned.states": SIZE,
+    "model.aligned.parts": SIZE,
+    "model.aligned.kernels": SIZE,
+    "model.aligned.texts": SIZE,
+    "model.aligned.ridges": RIDGES,
+    "model.pooling": _registry("POOLINGS"),
+    "model.fusion": _registry("FUSIONS"),
+    "model.modality_dropout.audio": SHARE,
+    "model.modality_dropout.text": SHARE,
+    "model.head": COUNT,
+    "model.dropout": DROPOUT,
+    "model.cnn.channels": SIZES,
+    "model.attention_cnn.width": SIZE,
+    "model.attention_cnn.kernel": SIZE,
+    "model.attention_cnn.stem_kernel": SIZE,
+    "model.attention_cnn.stride": SIZE,
+    "model.attention_cnn.dilations": dataclasses.replace(SIZES, example="(1, 2, 4, 1)"),
+    "model.attention_cnn.dropout": DROPOUT,
+    "model.attention.heads": SIZE,
+    "model.attention.hidden": SIZE,
+    "model.early.width": SIZE,
+    "model.early.layers": SIZE,
+    "model.early.heads": SIZE,
+    "model.early.dropout": DROPOUT,
+    "model.late.combine": names("logits", "probabilities"),
+    "model.hybrid.width": SIZE,
+    "model.hybrid.heads": SIZE,
+    "model.hybrid.dropout": DROPOUT,
+    "model.ast.width": SIZE,
+    "model.ast.layers": SIZE,
+    "model.ast.heads": SIZE,
+    "model.ast.hidden": SIZE,
+    "model.ast.patch": SIZE,
+    "model.ast.stride": SIZE,
+    "model.ast.max_frames": SIZE,
+    "model.ast.dropout": DROPOUT,
+    "model.whisper.width": SIZE,
+    "model.whisper.layers": SIZE,
+    "model.whisper.heads": SIZE,
+    "model.whisper.dropout": DROPOUT,
+    "model.whisper.padded": FLAG,
+    "model.bert.width": SIZE,
+    "model.bert.layers": SIZE,
+    "model.bert.heads": SIZE,
+    "model.bert.hidden": SIZE,
+    "model.bert.positions": SIZE,
+    "model.bert.dropout": DROPOUT,
+    "model.bert.token_dropout": DROPOUT,
+    "model.pretrained.audio": TEXT,
+    "model.pretrained.text": TEXT,
+    "model.gru.embedding": SIZE,
+    "model.gru.hidden": SIZE,
+    "model.gru.dropout": DROPOUT,
+    "model.gru.token_dropout": DROPOUT,
+    "optimizer.learning_rate": Number(0, 100),
+    "optimizer.warmup_epochs": AMOUNT,
+    "optimizer.schedule": names("cosine", "constant"),
+    "optimizer.weight_decay": Number(0, 100),
+    "optimizer.clip_norm": AMOUNT,
+    "optimizer.freeze": TEXT,
+    "optimizer.layer_decay": Number(0, 1, above=True),
+    "optimizer.unfreeze_epochs": AMOUNT,
+    "train.epochs": SIZE,
+    "train.batch_size": SIZE,
+    "train.dtype": OneOf(lambda: _registry("DTYPES").names()),
+    "train.class_weighting": Number(0, 10),
+    "train.select": OneOf(_metrics),
+    "train.label_smoothing": DROPOUT,
+    "train.contrastive": AMOUNT,
+    "train.temperature": Number(0, above=True),
+    "train.projection": SIZE,
+    "train.ema": DROPOUT,
+    "train.population": COUNT,
+    "train.save_epochs": SIZE,
+    "evaluate.speeds": SPEEDS,
+    "evaluate.band_shifts": Each(Number(-10, 10), example="(-1.0, 0.0, 1.0)"),
+    "crossval.candidates": Table(),
+    "crossval.inner_share": Number(0.001, 0.9, or_zero=True),
+    "crossval.final": FLAG,
+    "crossval.choose_epoch": FLAG,
+    "crossval.workers": COUNT,
+    "crossval.permute_labels": whole(0, 2**32 - 1),
+    "sweep.space": Table(),
+    "sweep.trials": SIZE,
+    "sweep.batch": SIZE,
+    "sweep.startup_trials": COUNT,
+    "sweep.prune_after_epochs": COUNT,
+}

@@ -1,0 +1,50 @@
+"""Which models a command is about, one per seed and fold, and where each keeps its files.
+
+A run folder, runs/<name>-<corpus>-<protocol>, holds the report over the seeds and folds of one command; in it, a folder
+such as seed0-fold1 holds checkpoints, metrics.jsonl and tensorboard of one model.
+"""
+
+import dataclasses
+import pathlib
+
+from ml_collections import ConfigDict
+
+from emoflax.data import splits
+from emoflax.data.clip import Corpus
+from emoflax.data.splits import Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One seed of one fold, and the folder that is its own. `epochs`: stop after so many, if not after all of them."""
+
+    seed: int
+    split: Split
+    folder: pathlib.Path
+    epochs: int | None = None
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.folder / "checkpoints"
+
+
+def run_folder(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pathlib.Path:
+    return workdir / f"{config.name}-{corpus.name}-{splits.resolve_protocol(config.split.protocol, corpus)}"
+
+
+def members(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> list[Member]:
+    """Every seed and fold that the config asks for."""
+    made = folds(config, corpus, config.split.dev_share)
+    return [
+        Member(int(seed), split, folder / f"seed{seed}-fold{split.fold}") for seed in config.seeds for split in made
+    ]
+
+
+def folds(config: ConfigDict, corpus: Corpus, dev_share: float) -> list[Split]:
+    """The folds that the config asks for."""
+    protocol = splits.resolve_protocol(config.split.protocol, corpus)
+    lists = {part: config.split[f"{part}_speakers"] for part in ("train", "dev", "test")}
+    return [
+        splits.make_split(corpus, protocol, fold, dev_share, lists)
+        for fold in splits.parse_folds(config.split.fold, protocol, corpus)
+    ]

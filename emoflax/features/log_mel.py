@@ -1,0 +1,156 @@
+"""Recording -> log-mel spectrogram, or the waveform of which the device makes one; for training and prediction alike.
+
+The waveform comes from `decode.py`; `FRONTENDS` are the ways from it to mel bands.
+"""
+
+import functools
+
+import numpy as np
+
+from emoflax.errors import UserError
+from emoflax.features import contours as voice_contours
+from emoflax.features import kaldi, whisper_mel
+from emoflax.features.decode import change_speed, decode, digest, resample, trim
+
+
+def check_settings(
+    *,
+    frontend: str,
+    sample_rate_hz: int,
+    trim_db: float,
+    window_ms: float,
+    hop_ms: float,
+    mels: int,
+    fmin_hz: float,
+    fmax_hz: float,
+    contours: bool,
+    speed: float = 1.0,
+) -> None:
+    """Raises UserError, naming the config field, for settings that do not define a spectrogram."""
+    given = {
+        "sample_rate_hz": sample_rate_hz, "window_ms": window_ms, "hop_ms": hop_ms, "mels": mels, "fmin_hz": fmin_hz,
+        "fmax_hz": fmax_hz,
+    }  # fmt: skip
+    if frontend not in FRONTENDS:
+        raise UserError(f"--config.audio.frontend must be one of: {', '.join(FRONTENDS)}.")
+    for field, allowed in FRONTENDS[frontend][1].items():
+        if given[field] not in allowed:
+            raise UserError(
+                f"--config.audio.{field} must be {' or '.join(f'{value:g}' for value in allowed)} "
+                f"with audio.frontend={frontend!r}."
+            )
+    if contours and (frontend != "librosa" or sample_rate_hz < 11_000):
+        raise UserError(
+            "--config.audio.contours needs audio.frontend='librosa' and a sample_rate_hz of at least 11000."
+        )
+    ranges = (
+        ("sample_rate_hz", sample_rate_hz >= 1000, "at least 1000"),
+        ("trim_db", trim_db >= 0, "0 (no trimming) or more"),
+        ("window_ms", round(window_ms * sample_rate_hz / 1000) >= 2, "two samples or more"),
+        ("hop_ms", round(hop_ms * sample_rate_hz / 1000) >= 1 and hop_ms <= window_ms, "above 0 and at most window_ms"),
+        ("mels", mels >= 1, "at least 1"),
+        ("fmin_hz", 0 <= fmin_hz < fmax_hz, "at least 0 and below fmax_hz"),
+        ("fmax_hz", fmax_hz <= sample_rate_hz / 2, f"at most half the sample rate, {sample_rate_hz / 2:g}"),
+    )
+    for field, valid, allowed in ranges:
+        if not valid:
+            raise UserError(f"--config.audio.{field} must be {allowed}.")
+
+
+def log_mel(
+    path: str,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    *,
+    frontend: str,
+    sample_rate_hz: int,
+    trim_db: float,
+    contours: bool,
+    speed: float = 1.0,
+    **settings: float,
+) -> tuple[np.ndarray, str, float]:
+    """Log-mel spectrogram of a recording, or of the part of it between start_s and end_s (None: the file's end).
+
+    Args:
+      frontend: a name from `FRONTENDS`.
+      contours: whether `channels.CONTOURS` follow the mel bands of each frame.
+      speed: see `decode.change_speed`.
+      settings: the other fields of config.audio.
+
+    Returns:
+      float32 [frames, channels], mels in the front end's unit (see `mel_db`, `kaldi.fbank`, `whisper_mel.log_mel`); a
+      digest of the decoded mono samples before resampling and trimming; the length in seconds before trimming.
+
+    Raises:
+      UserError: the recording cannot be used.
+    """
+    samples, rate_hz = decode(path, start_s, end_s)
+    wave = change_speed(trim(resample(samples, rate_hz, sample_rate_hz), trim_db), speed)
+    frames = FRONTENDS[frontend][0](wave, sample_rate_hz=sample_rate_hz, **settings)
+    if contours:
+        columns = voice_contours.contours(wave, sample_rate_hz, settings["hop_ms"], len(frames))
+        frames = np.concatenate([frames, columns], axis=1)
+    return frames, digest(samples), len(samples) / rate_hz
+
+
+def waveform(
+    path: str, start_s: float = 0.0, end_s: float | None = None, *, sample_rate_hz: int, trim_db: float
+) -> tuple[np.ndarray, float, str]:
+    """The waveform that `log_mel` transforms, in 16 bits.
+
+    Returns:
+      int16 [samples], scaled to the largest peak, so that quiet recordings lose no more than loud ones; the factor that
+      makes full scale 1.0 again; a digest as `log_mel` returns it.
+
+    Raises:
+      UserError: the recording cannot be used.
+    """
+    samples, rate_hz = decode(path, start_s, end_s)
+    wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
+    scale = float(np.abs(wave).max()) / np.iinfo(np.int16).max
+    return np.round(wave / np.float32(scale)).astype(np.int16), scale, digest(samples)
+
+
+def mel_db(
+    wave: np.ndarray,
+    *,
+    sample_rate_hz: int,
+    window_ms: float,
+    hop_ms: float,
+    mels: int,
+    fmin_hz: float,
+    fmax_hz: float,
+) -> np.ndarray:
+    """Log-mel spectrogram of float32 [samples]: float32 [1 + samples // hop, mels] in dB.
+
+    Full-scale power is the reference, 80 dB below the clip's loudest cell the floor.
+
+    Equal to librosa.feature.melspectrogram + power_to_db, but with the filters computed once instead of for each clip
+    and one matrix product: 0.7 ms instead of 1.2 ms for a trimmed RAVDESS clip. Clips shorter than a window are padded
+    with zeros.
+    """
+    import librosa
+
+    window = round(window_ms * sample_rate_hz / 1000)
+    hop = round(hop_ms * sample_rate_hz / 1000)
+    n_fft = 1 << (window - 1).bit_length()
+    wave = np.pad(wave, (0, max(0, n_fft - len(wave))))
+    power = np.abs(librosa.stft(wave, n_fft=n_fft, hop_length=hop, win_length=window)) ** 2
+    cells = _mel_filters(sample_rate_hz, n_fft, mels, fmin_hz, fmax_hz) @ power
+    return np.ascontiguousarray(librosa.power_to_db(cells, ref=1.0, amin=1e-10, top_db=80.0).T, np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _mel_filters(sample_rate_hz: int, n_fft: int, mels: int, fmin_hz: float, fmax_hz: float) -> np.ndarray:
+    """Slaney's filters, float32 [mels, 1 + n_fft // 2]."""
+    import librosa
+
+    return librosa.filters.mel(sr=sample_rate_hz, n_fft=n_fft, n_mels=mels, fmin=fmin_hz, fmax=fmax_hz)
+
+
+# name -> (function from float32 [samples] and settings to float32 [frames, mels], the only settings that it allows)
+FRONTENDS = {
+    "librosa": (mel_db, {}),
+    "kaldi": (kaldi.fbank, kaldi.SETTINGS),
+    "whisper": (whisper_mel.log_mel, whisper_mel.SETTINGS),
+}
