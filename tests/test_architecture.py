@@ -26,7 +26,7 @@ FLOORS = (
     ("data",),
     ("audio",),
     ("parallel",),
-    ("errors", "masks", "configs"),
+    ("batch", "errors", "masks", "configs"),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 SEES_CONFIGS = ("main", "command_line", "job", "benchmark", "selection", "inference", "experiment", "configs")

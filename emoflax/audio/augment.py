@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
+from emoflax.batch import Batch
 from emoflax.errors import UserError
 from emoflax.masks import valid
 
-Batch = Mapping[str, jax.Array]
 _KNEE = 0.6  # of the highest frequency: above it, vocal-tract warping bends back, so that both ends stay in place
 _CELL_DB = 2.5  # standard deviation of a cell of noise, a mean over the few Fourier bins of a mel band
 _QUANTILES = 1024
@@ -61,7 +61,7 @@ class Augmentation:
         check_strengths(self, "config.augment", _MOST)
 
     def __call__(self, key: jax.Array, batch: Batch, mean_F: jax.Array | None, std_F: jax.Array | None = None) -> Batch:
-        """A batch as `Bucket.rows` describes it, with 'target' [batch, classes] -> the same, augmented.
+        """A batch with targets -> the same, augmented.
 
         Switching one augmentation on leaves the draws of the others as they were.
 
@@ -69,15 +69,13 @@ class Augmentation:
           mean_F: training mean of each channel, which fills masked and missing frames and bands.
           std_F: training deviation of each channel; only contour_shift needs it.
         """
-        if "logmel" not in batch:
+        if batch.logmel is None:
             return batch
-        x, frames = batch["logmel"], batch["frames"]
+        x, frames, tempo = batch.logmel, batch.frames, batch.tempo
         u_key, cell_key, time_key, band_key = jax.random.split(key, 4)
         time, bands, level, noise, mix = jnp.split(
             jax.random.uniform(u_key, (len(frames), 11)), np.cumsum([3, 2, 2, 2]), axis=1
         )
-        batch = dict(batch)
-        tempo = batch.pop("tempo", None)  # left by WaveAugmentation
         if self.crop or self.stretch or tempo is not None:
             x, frames = warp_time(time, x, frames, crop=self.crop, stretch=self.stretch, tempo_B=tempo)
         x, contours = x[..., : self.bands], x[..., self.bands :] if self.bands else x[..., :0]
@@ -92,19 +90,20 @@ class Augmentation:
             x = add_noise(noise, cells_db, x * self.unit_db, frames, self.noise, self.noise_snr_db) / self.unit_db
         if contours.shape[-1] and (self.contour_shift or self.contour_drop):
             contours = self._disturb(jax.random.fold_in(key, 0xC0), contours, mean_F, std_F)
-        batch = {**batch, "logmel": inside(jnp.concatenate([x, contours], axis=-1), frames), "frames": frames}
+        logmel = inside(jnp.concatenate([x, contours], axis=-1), frames)
+        batch = batch.replace(logmel=logmel, frames=frames, tempo=None)
         if self.mixup:
             batch = mixup(mix, batch, mean_F, self.mixup)
         if self.time_masks:
             u = jax.random.uniform(time_key, (2, len(frames), self.time_masks))
-            masked = stretches(u, batch["frames"], x.shape[1], self.time_mask_share)
-            batch |= {"logmel": jnp.where(masked[:, :, None], mean_F[None, None], batch["logmel"])}
+            masked = stretches(u, batch.frames, x.shape[1], self.time_mask_share)
+            batch = batch.replace(logmel=jnp.where(masked[:, :, None], mean_F[None, None], batch.logmel))
         if self.band_masks:
             u = jax.random.uniform(band_key, (2, len(frames), self.band_masks))
             masked = stretches(u, jnp.full(len(frames), x.shape[2]), x.shape[2], self.band_mask_share)
             masked = jnp.pad(masked, ((0, 0), (0, contours.shape[2])))
-            filled = jnp.where(masked[:, None], mean_F[None, None], batch["logmel"])
-            batch |= {"logmel": inside(filled, batch["frames"])}
+            filled = jnp.where(masked[:, None], mean_F[None, None], batch.logmel)
+            batch = batch.replace(logmel=inside(filled, batch.frames))
         return batch
 
     def _disturb(self, key: jax.Array, contours_BxTxC: jax.Array, mean_F: jax.Array, std_F: jax.Array) -> jax.Array:
@@ -246,7 +245,7 @@ def mixup(u_Bx2: jax.Array, batch: Batch, mean_F: jax.Array, concentration: floa
     under a mask. Labels and loss weights are mixed so that the loss is the mixture of the two clips' own losses. Clips
     of weight 0, which pad the last batch, are neither changed nor mixed into others.
     """
-    x_BxTxF, frames_B, target_BxC, weight_B = (batch[name] for name in ("logmel", "frames", "target", "weight"))
+    x_BxTxF, frames_B, target_BxC, weight_B = batch.logmel, batch.frames, batch.target, batch.weight
     clips = len(weight_B)
     # The batch is in random order already: the clip at a drawn distance is a random partner, and never the clip itself.
     partner_B = (jnp.arange(clips) + 1 + (u_Bx2[0, 0] * (clips - 1)).astype(int)) % clips
@@ -262,7 +261,7 @@ def mixup(u_Bx2: jax.Array, batch: Batch, mean_F: jax.Array, concentration: floa
     mixed_B, counts_BxC = mix(weight_B), mix(target_BxC * weight_B[:, None])
     target_BxC = jnp.where(mixed_B[:, None] > 0, counts_BxC / jnp.maximum(mixed_B, 1e-12)[:, None], target_BxC)
     logmel = inside(mix(filled_BxTxF), longer_B)
-    return {**batch, "logmel": logmel, "frames": longer_B, "target": target_BxC, "weight": mixed_B}
+    return batch.replace(logmel=logmel, frames=longer_B, target=target_BxC, weight=mixed_B)
 
 
 def stretches(u_2xBxN: jax.Array, length_B: jax.Array, size: int, share: float) -> jax.Array:

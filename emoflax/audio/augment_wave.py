@@ -4,7 +4,6 @@ As in `augment.py`, `u_BxK` are draws between 0 and 1, K for each clip. What lie
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +11,10 @@ import numpy as np
 import scipy.fft
 
 from emoflax.audio.augment import check_strengths
+from emoflax.batch import Batch
 from emoflax.masks import valid
 from emoflax.parallel.mesh import by_device
 
-Batch = Mapping[str, jax.Array]
 _NOISE_SAMPLES = 1 << 14  # noise repeats after so many (1 s at 16 kHz): drawing numbers is what noise costs
 _DECAY = np.log(1e6)  # reverberation has lost 60 dB of its power after its RT60
 _MOST = {
@@ -47,14 +46,14 @@ class WaveAugmentation:
         return any(getattr(self, name) for name in _MOST)
 
     def __call__(self, key: jax.Array, batch: Batch) -> Batch:
-        """A batch with waveforms, as `Bucket.rows` describes it -> the same, augmented.
+        """A batch with waveforms -> the same, augmented.
 
         A shift of pitch is a change of speed, which `Augmentation` undoes on the log-mel: the factor by which that is
-        to be stretched is left in the batch as 'tempo' [batch].
+        to be stretched is left in the batch as `tempo`.
         """
-        if "wave" not in batch or not self.on:
+        if batch.wave is None or not self.on:
             return batch
-        x, samples = batch["wave"].astype(jnp.float32) * batch["scale"][:, None], batch["samples"]
+        x, samples = batch.wave.astype(jnp.float32) * batch.scale[:, None], batch.samples
         u_key, noise_key, room_key = jax.random.split(key, 3)
         u = jax.random.uniform(u_key, (len(samples), 12))
         place, room, noise, level = jnp.split(u, [4, 7, 10], axis=1)
@@ -62,7 +61,7 @@ class WaveAugmentation:
             pitch = 2 ** (self.pitch_semitones / 12 * (2 * place[:, 3] - 1))
             rate = (1 + self.speed) ** (2 * place[:, 2] - 1) * pitch
             x, samples = resample(place[:, :2], x, samples, crop=self.crop, rate_B=rate)
-            batch = {**batch, "tempo": pitch} if self.pitch_semitones else batch
+            batch = batch.replace(tempo=pitch) if self.pitch_semitones else batch
         if self.room:
             length = round(self.room_rt60_s[1] * self.sample_rate_hz)
             decaying = jax.random.normal(room_key, (len(x), length))
@@ -76,7 +75,7 @@ class WaveAugmentation:
             x = jnp.where(noise[:, :1] < self.noise, noisy, x)
         gain = 10 ** (self.gain_db / 20 * (2 * level[:, 0] - 1))
         x = x * jnp.where(level[:, 1] < self.polarity, -gain, gain)[:, None]
-        return {**batch, "wave": x, "samples": samples, "scale": jnp.ones_like(batch["scale"])}
+        return batch.replace(wave=x, samples=samples, scale=jnp.ones_like(batch.scale))
 
 
 def resample(

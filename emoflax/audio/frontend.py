@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emoflax.batch import Batch
 from emoflax.parallel.mesh import by_device
 
 # How many dB one unit of log-mels is; Whisper's are (log10 + 4) / 4, Kaldi's as AST knows them (ln + 4.27) / 9.14.
@@ -51,30 +51,30 @@ class LogMel:
         frames = 1 + max(samples, self.n_fft) // self.hop
         return -(-frames // multiple) * multiple * self.hop
 
-    def __call__(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Puts 'logmel' [batch, frames, mels] in dB and 'frames' [batch] in the place of 'wave' and 'samples'.
+    def __call__(self, batch: Batch) -> Batch:
+        """Puts log-mels in dB in the place of waveforms, which are as wide as `width` says.
 
-        'wave' [batch, samples] is to be multiplied by 'scale' [batch], is zero beyond each clip's end, and as wide as
-        `width` says. What is shorter than a window counts as filled up with silence; 0 samples give 0 frames.
+        What is shorter than a window counts as filled up with silence; 0 samples give 0 frames.
         """
-        rest = {name: values for name, values in batch.items() if name not in ("wave", "samples", "scale")}
-        wave_BxS = batch["wave"].astype(jnp.float32) * batch["scale"][:, None]
-        frames_B = 1 + jnp.maximum(batch["samples"], self.n_fft) // self.hop
-        frames_B = jnp.where(batch["samples"] > 0, frames_B, 0)
+        wave_BxS = batch.wave.astype(jnp.float32) * batch.scale[:, None]
+        frames_B = 1 + jnp.maximum(batch.samples, self.n_fft) // self.hop
+        frames_B = jnp.where(batch.samples > 0, frames_B, 0)
         power_BxTxK = self._power(wave_BxS)
         cells_BxTxF = jnp.einsum("btk,fk->btf", power_BxTxK, self._filters(), precision="highest")
         db_BxTxF = 10 * jnp.log10(jnp.maximum(cells_BxTxF, _FLOOR_POWER))
         inside_BxTx1 = (jnp.arange(db_BxTxF.shape[1])[None] < frames_B[:, None])[..., None]
         peak_B = jnp.max(db_BxTxF, axis=(1, 2), where=inside_BxTx1, initial=10 * np.log10(_FLOOR_POWER))
         db_BxTxF = jnp.maximum(db_BxTxF, peak_B[:, None, None] - _RANGE_DB)
-        return {**rest, "logmel": jnp.where(inside_BxTx1, db_BxTxF, 0), "frames": frames_B}
+        logmel_BxTxF = jnp.where(inside_BxTx1, db_BxTxF, 0)
+        return batch.replace(logmel=logmel_BxTxF, frames=frames_B, wave=None, samples=None, scale=None)
 
     def alone(self, wave: np.ndarray, scale: float) -> np.ndarray:
         """[samples], to be multiplied by scale -> [frames, mels], of one clip."""
         row = np.zeros((1, self.width(len(wave), _WIDTH_MULTIPLE)), wave.dtype)
         row[0, : len(wave)] = wave
-        found = _of_one(self, {"wave": row, "samples": np.array([len(wave)]), "scale": np.array([scale], np.float32)})
-        return np.asarray(found["logmel"])[0, : int(found["frames"][0])]
+        one = Batch(wave=row, samples=np.array([len(wave)], np.int32), scale=np.array([scale], np.float32))
+        made = _of_one(self, one)
+        return np.asarray(made.logmel)[0, : int(made.frames[0])]
 
     def _power(self, wave_BxS: jax.Array) -> jax.Array:
         """Power spectrum [batch, frames, 1 + n_fft / 2] of windows around every hop, silence at both ends."""
@@ -105,7 +105,7 @@ class LogMel:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _of_one(frontend: LogMel, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def _of_one(frontend: LogMel, batch: Batch) -> Batch:
     return frontend(batch)
 
 

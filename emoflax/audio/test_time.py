@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from emoflax.audio import augment
+from emoflax.batch import Batch
 from emoflax.errors import UserError
 
 _WIDTH_MULTIPLE = 8  # frames
@@ -38,12 +39,10 @@ class TestTimeAugmentation:
     def on(self) -> bool:
         return self.speeds != (1.0,) or self.band_shifts != (0.0,)
 
-    def log_probabilities(
-        self, batch: Mapping[str, jax.Array], logits_of: Callable[[Mapping[str, jax.Array]], jax.Array]
-    ) -> jax.Array:
+    def log_probabilities(self, batch: Batch, logits_of: Callable[[Batch], jax.Array]) -> jax.Array:
         """Mean of the variants' log-probabilities [batch, classes]; `logits_of` predicts one batch."""
         # Wide enough for the slowest variant: how a batch is padded must not decide whether a clip is cut.
-        width = -(-batch["logmel"].shape[1] // min(*self.speeds, 1.0))
+        width = -(-batch.logmel.shape[1] // min(*self.speeds, 1.0))
         width = int(-(-width // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
 
         def of_variant(variant: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -53,11 +52,11 @@ class TestTimeAugmentation:
         variants = np.array(list(itertools.product(self.speeds, self.band_shifts)), np.float32)
         return jax.lax.map(of_variant, (variants[:, 0], variants[:, 1])).mean(0)
 
-    def _variant(self, batch: Mapping[str, jax.Array], speed: jax.Array, shift: jax.Array, width: int) -> dict:
-        x, frames = batch["logmel"], batch["frames"]
+    def _variant(self, batch: Batch, speed: jax.Array, shift: jax.Array, width: int) -> Batch:
+        x, frames = batch.logmel, batch.frames
         whole = frames.astype(jnp.float32)
         x, frames = augment.resample_time(x, frames, 0 * whole, whole, jnp.broadcast_to(speed, frames.shape), width)
         mels, contours = x[..., : self.bands], x[..., self.bands :] if self.bands else x[..., :0]
         place_BxF = jnp.broadcast_to(jnp.arange(mels.shape[-1])[None] + shift, (len(frames), mels.shape[-1]))
         mels = augment.move_bands(mels, place_BxF)
-        return {**batch, "logmel": jnp.concatenate([mels, contours], axis=-1), "frames": frames}
+        return batch.replace(logmel=jnp.concatenate([mels, contours], axis=-1), frames=frames)

@@ -26,7 +26,7 @@ def check(config: ConfigDict) -> dict[str, float]:
     batch = setup.first_batch(start.bucket(ROWS, ROWS))
     state, train_config = start.state(), start.train_config
     logits = jax.jit(apply, static_argnums=0)(train_config.model, state.params, state.statistics, batch, None)
-    _, numbers = jax.jit(train_step, static_argnums=0)(train_config, state, batch)
+    _, numbers = jax.jit(train_step, static_argnums=0)(train_config.step, state, batch)
 
     trainer = TorchTrainer(start, batch, "eager")
     trainer.module.eval()

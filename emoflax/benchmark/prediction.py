@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import torch
 
+from emoflax.batch import Batch
 from emoflax.benchmark import timing
 from emoflax.benchmark.setup import Setup, torch_device
 from emoflax.benchmark.train_step import autocast, not_runnable
@@ -25,7 +26,7 @@ def measure(start: Setup, modes: Sequence[str], budget_s: float) -> dict:
     found = {}
     for name, rows in (("one_clip", 1), ("batch", start.config.train.batch_size)):
         bucket = start.bucket(rows, rows)
-        batch = {key: np.asarray(value) for key, value in bucket.rows.items()}
+        batch = jax.tree.map(np.asarray, bucket.rows)
         calls = {"ours": our_call(start, batch), "ours_api": our_api(start, batch)}
         calls |= {f"torch_{mode}": torch_call(start, batch, mode) for mode in modes if not not_runnable(start, mode)}
         times = timing.alternate(
@@ -37,7 +38,7 @@ def measure(start: Setup, modes: Sequence[str], budget_s: float) -> dict:
     return found
 
 
-def our_call(start: Setup, batch: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
+def our_call(start: Setup, batch: Batch) -> Callable[[], np.ndarray]:
     state, model = start.state(), start.train_config.model
     inputs = _inputs(batch)
 
@@ -48,34 +49,36 @@ def our_call(start: Setup, batch: dict[str, np.ndarray]) -> Callable[[], np.ndar
     return lambda: np.asarray(probabilities(state.params, state.statistics, inputs))
 
 
-def our_api(start: Setup, batch: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
+def our_api(start: Setup, batch: Batch) -> Callable[[], np.ndarray]:
     """`data.from_arrays` and `train.score`, as `predict.probabilities` calls them."""
-    state, model, labels = start.state(), start.train_config.model, batch["label"]
+    state, model, labels = start.state(), start.train_config.model, batch.label
     logmels, tokens = (
-        [row[:length] for row, length in zip(batch.get(rows, ()), batch.get(lengths, ()), strict=True)]
-        for rows, lengths in (("logmel", "frames"), ("tokens", "n_tokens"))
+        [] if rows is None else [row[:length] for row, length in zip(rows, lengths, strict=True)]
+        for rows, lengths in ((batch.logmel, batch.frames), (batch.tokens, batch.n_tokens))
     )
     return lambda: np.exp(scoring.score(model, state, start.dataset(logmels, tokens, labels, len(labels))))
 
 
-def torch_call(start: Setup, batch: dict[str, np.ndarray], mode: str) -> Callable[[], np.ndarray]:
+def torch_call(start: Setup, batch: Batch, mode: str) -> Callable[[], np.ndarray]:
     module, device = start.torch_model().eval(), torch_device()
     if mode == "channels_last":
         module = module.to(memory_format=torch.channels_last)
     if mode == "compile":
         module = torch.compile(module)
-    inputs = _inputs(batch)
+    inputs = _inputs(batch).arrays()
 
     def call():
         with torch.inference_mode(), autocast(start.config.train.dtype):
             tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-            return module(tensors).float().softmax(-1).cpu().numpy()
+            return module(Batch(**tensors)).float().softmax(-1).cpu().numpy()
 
     return call
 
 
-def _inputs(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: batch[name].copy() for name in ("logmel", "frames", "tokens", "n_tokens") if name in batch}
+def _inputs(batch: Batch) -> Batch:
+    """A copy of what a model needs to predict."""
+    inputs = Batch(logmel=batch.logmel, frames=batch.frames, tokens=batch.tokens, n_tokens=batch.n_tokens)
+    return jax.tree.map(np.copy, inputs)
 
 
 def _repeated(call: Callable[[], object], times: int) -> Callable[[], None]:

@@ -104,7 +104,8 @@ def training(start: setup.Setup, budget_s: float, modes: Sequence[str], begin_st
     """Shapes, peak, memory and times of the train step."""
     batch_size, dtype = start.config.train.batch_size, start.config.train.dtype
     bucket = start.bucket(train_step.STEPS * batch_size, batch_size)
-    shape = {name: list(bucket.rows[name].shape[1:]) for name in ("logmel", "tokens") if name in bucket.rows}
+    rows = bucket.rows.arrays()
+    shape = {name: list(rows[name].shape[1:]) for name in ("logmel", "tokens") if name in rows}
     frames, tokens = (shape.get(name, [0])[0] for name in ("logmel", "tokens"))
     gflop = flops.train_flops_per_clip(start.config, frames, tokens, setup.CLASSES) / 1e9
     begin_stage()

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from emoflax.audio.augment import Augmentation
 from emoflax.audio.channels import channels
+from emoflax.batch import Batch
 from emoflax.benchmark import torch_models
 from emoflax.data import dataset as data
 from emoflax.data.dataset import Bucket
@@ -99,13 +100,14 @@ def torch_device() -> str:
     return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
 
 
-def torch_batch(batch: dict) -> dict[str, torch.Tensor]:
+def torch_batch(batch: Batch) -> Batch:
+    """The same with torch's tensors."""
     device = torch_device()
-    return {name: torch.tensor(np.asarray(array)).to(device) for name, array in batch.items()}
+    return jax.tree.map(lambda array: torch.tensor(np.asarray(array)).to(device), batch)
 
 
-def first_batch(bucket: Bucket) -> dict[str, jax.Array]:
-    return {name: rows[: bucket.batch_size] for name, rows in bucket.rows.items()}
+def first_batch(bucket: Bucket) -> Batch:
+    return jax.tree.map(lambda rows: rows[: bucket.batch_size], bucket.rows)
 
 
 def _lengths(rng: np.random.Generator, rows: int, longest: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from emoflax.audio.channels import channels
+from emoflax.batch import Batch
 from emoflax.errors import UserError
 from emoflax.models.gru import UNKNOWN
 from emoflax.models.pooling import SMALLEST_VARIANCE
@@ -65,15 +66,15 @@ class Classifier(nn.Module):
         self.logits = nn.Linear(head or width, classes)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Logits [batch, classes] of a batch with the same keys as our model's."""
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Logits [batch, classes] of a batch of tensors."""
         pooled = []
         if self.audio is not None:
-            inside = valid(batch["frames"], batch["logmel"].shape[1])[..., None]
-            logmel = ((batch["logmel"] - self.mean) / self.std).masked_fill(~inside, 0.0)
-            pooled.append(self.pools["audio"](*self.audio(logmel, batch["frames"])))
+            inside = valid(batch.frames, batch.logmel.shape[1])[..., None]
+            logmel = ((batch.logmel - self.mean) / self.std).masked_fill(~inside, 0.0)
+            pooled.append(self.pools["audio"](*self.audio(logmel, batch.frames)))
         if self.text is not None:
-            pooled.append(self.pools["text"](*self.text(batch["tokens"], batch["n_tokens"])))
+            pooled.append(self.pools["text"](*self.text(batch.tokens, batch.n_tokens)))
         h = self.dropout(torch.cat(pooled, -1))
         if self.hidden is not None:
             h = self.dropout(F.relu(self.hidden(h)))

@@ -8,6 +8,7 @@ import jax
 import torch
 from torch.nn import functional as F
 
+from emoflax.batch import Batch
 from emoflax.benchmark import timing
 from emoflax.benchmark.setup import Setup, first_batch, torch_batch, torch_device
 from emoflax.benchmark.torch_models import Classifier
@@ -51,9 +52,9 @@ class OurStep:
 class TorchTrainer:
     """The same step in PyTorch, on one batch that is already on the device."""
 
-    def __init__(self, start: Setup, batch: dict, mode: str):
+    def __init__(self, start: Setup, batch: Batch, mode: str):
         self.config, self.batch = start.config, torch_batch(batch)
-        self.batch["label"] = self.batch["label"].long()
+        self.batch = self.batch.replace(label=self.batch.label.long())
         self.module = start.torch_model().train()
         if mode == "channels_last":
             self.module = self.module.to(memory_format=torch.channels_last)
@@ -76,10 +77,9 @@ class TorchTrainer:
         with autocast(self.config.train.dtype):
             logits = self.forward(self.batch)
         loss = F.cross_entropy(
-            logits.float(), self.batch["label"], reduction="none", label_smoothing=self.config.train.label_smoothing
+            logits.float(), self.batch.label, reduction="none", label_smoothing=self.config.train.label_smoothing
         )
-        weight = self.batch["weight"]
-        loss = (loss * weight).sum() / weight.sum()
+        loss = (loss * self.batch.weight).sum() / self.batch.weight.sum()
         loss.backward()
         clip_norm = self.config.optimizer.clip_norm or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), clip_norm)

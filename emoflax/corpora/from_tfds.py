@@ -1,8 +1,7 @@
 """Any tensorflow-datasets audio dataset with a label and a speaker as a corpus: `--config.data.corpus=tfds:NAME`.
 
-Everything downstream reads files, so each example is written once as a WAV file under the cache: one way from a
-recording to its features, at the price of the disk space. tfds is imported inside the functions: it costs a second,
-which no other corpus should pay.
+Features are made of files, so each example is written once as a WAV file under the cache: one path from a recording to
+its features, at the cost of disk space. tfds is imported inside the functions: importing it takes a second.
 """
 
 import contextlib
@@ -18,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from emoflax.corpora import whole_folder
+from emoflax.corpora.whole_folder import INDEX
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError, optional
 
@@ -27,12 +27,11 @@ LABEL_NAMES = ("label", "emotion", "emotion_label", "class")
 SPEAKER_NAMES = ("speaker", "speaker_id", "actor", "actor_id")
 TEXT_NAMES = ("text", "transcript", "transcription", "sentence")
 SPLITS = {"train": "train", "validation": "dev", "valid": "dev", "dev": "dev", "test": "test"}
-INDEX = "clips.csv"
 COLUMNS = ("id", "label", "speaker", "text", "split")
 
 
 def load(name: str, dir: str, cache_dir: str) -> Corpus:
-    """Returns the dataset's clips; prepares it and writes their WAV files on first use.
+    """The dataset's clips; prepares it and writes their WAV files on first use.
 
     Args:
       name: as tfds.builder takes it, e.g. 'ravdess_speech' or 'my_corpus/config:1.0.0'.
@@ -51,10 +50,10 @@ def load(name: str, dir: str, cache_dir: str) -> Corpus:
         _prepare(builder, name, data_dir)
         sources = builder.as_data_source()
     splits = builder.info.splits
-    # Shard lengths and bytes tell a dataset that was prepared anew with other content under the same version.
+    # Shard lengths and bytes identify a dataset that was prepared again with other content under the same version.
     content = {split: [splits[split].num_bytes, *splits[split].shard_lengths] for split in sorted(splits)}
-    mark = sha256(json.dumps(content).encode()).hexdigest()[:12]
-    folder = Path(cache_dir).expanduser() / "tfds_wav" / f"{_plain(builder.info.full_name)}-{mark}"
+    fingerprint = sha256(json.dumps(content).encode()).hexdigest()[:12]
+    folder = Path(cache_dir).expanduser() / "tfds_wav" / f"{_plain(builder.info.full_name)}-{fingerprint}"
     if not folder.exists():
         _write(folder, sources, features)
     return _read(folder, "tfds_" + _plain(name), features.label_names)
@@ -66,7 +65,7 @@ def _plain(name: str) -> str:
 
 @contextlib.contextmanager
 def _explained(name: str, data_dir: Path) -> Iterator[None]:
-    """Says in one sentence which package is missing, or that the prepared files want TensorFlow."""
+    """Raises a UserError that names the missing package, or that the prepared files need TensorFlow."""
     try:
         yield
     except ImportError as error:
@@ -85,7 +84,7 @@ def _explained(name: str, data_dir: Path) -> Iterator[None]:
 
 
 def _missing_package(error: BaseException) -> str | None:
-    """tfds raises an ImportError of its own from the real one, which knows the module."""
+    """Its name from the cause of tfds's ImportError, which names the module."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and error.name:
             return error.name.split(".")[0]
@@ -118,7 +117,7 @@ def _prepare(builder: Any, name: str, data_dir: Path) -> None:
     if builder.data_path.exists():
         return
     try:
-        # Google's bucket holds TFRecord files only, which want TensorFlow.
+        # Google's bucket holds TFRecord files only, which need TensorFlow.
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder.download_and_prepare(download_config=config, file_format="array_record")
     except (OSError, AssertionError, tfds.download.DownloadError) as error:  # AssertionError: manual_dir is empty
@@ -127,7 +126,7 @@ def _prepare(builder: Any, name: str, data_dir: Path) -> None:
 
 
 class _Features:
-    """Which feature of a dataset is what.
+    """Which features of a dataset are audio, label, speaker, text and sample rate.
 
     Attributes:
       label_names: in the order of the dataset's ClassLabel; empty where labels are written out.
@@ -145,7 +144,7 @@ class _Features:
         self._rate_hz = getattr(features[self._audio], "sample_rate", None)
         if self._rate is None and not self._rate_hz:
             raise UserError(
-                f"The tfds dataset {name} does not tell its sample rate: neither its feature {self._audio} nor a "
+                f"The tfds dataset {name} does not state its sample rate: neither its feature {self._audio} nor a "
                 f"feature of its own ({', '.join(RATE_NAMES)}) does. It has {', '.join(features)}."
             )
         is_class = isinstance(features[self._label], tfds.features.ClassLabel)
@@ -180,7 +179,7 @@ class _Features:
             return samples.astype(np.float32), rate_hz
         if samples.dtype == np.uint8:
             return (samples.astype(np.int16) - 128) << 8, rate_hz
-        # features.Audio widens 16-bit recordings to int64: what fits into 16 bits was 16 bits.
+        # features.Audio widens 16-bit recordings to int64: values within 16 bits are written as 16 bits again.
         fits = np.abs(samples.astype(np.int64)).max(initial=0) <= 2**15
         return np.clip(samples, -(2**15), 2**15 - 1).astype(np.int16) if fits else samples.astype(np.int32), rate_hz
 
@@ -201,7 +200,7 @@ def _write(folder: Path, sources: dict[str, Any], features: _Features) -> None:
 
 
 def _write_split(folder: Path, split: str, source: Any, features: _Features, index: Any, ours: str) -> None:
-    import soundfile  # only a cache that is not there yet needs it
+    import soundfile  # only needed to write a new cache
 
     (folder / split).mkdir()
     for number in tqdm(range(len(source)), desc=f"write {split} clips", unit="clip"):
@@ -214,13 +213,7 @@ def _write_split(folder: Path, split: str, source: Any, features: _Features, ind
 
 
 def _read(folder: Path, name: str, label_names: tuple[str, ...]) -> Corpus:
-    try:
-        with open(folder / INDEX, newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder} has lost its {INDEX}. Delete the folder, and the next run writes it anew."
-        ) from error
+    rows = whole_folder.read_index(folder)
     clips = tuple(
         Clip(
             id=row["id"],

@@ -10,11 +10,11 @@ from pathlib import Path
 from absl import logging
 
 from emoflax.corpora import labels as emotion_names
-from emoflax.corpora import table
+from emoflax.corpora import scan, table
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
-# Column -> the names it may have; the first one found is read, so that 'emotion' wins over a numeric 'label' beside it.
+# Column -> the names it may have; the first that exists is read: 'emotion' before a numeric 'label' beside it.
 COLUMNS = {
     "file": ("file", "path", "wav", "file_name", "filename", "audio"),
     "emotion": ("emotion", "label", "emo"),
@@ -25,34 +25,31 @@ COLUMNS = {
     "end_s": ("end_s",),
 }
 SPLITS = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
-_WANTED = "the CSV or JSONL file that lists the recordings (columns file, emotion, speaker)"
 
 
 def load(file: str, cache_dir: str) -> Corpus:
     """The clips of the manifest `file`; paths in it are relative to its folder.
 
-    Without a file column (or with an empty one) and with a text column it is a text-only corpus. Labels keep the names
-    they have, in lower case, and are sorted. Raises UserError with the line number for whatever does not fit.
+    Without a file column (or with an empty one) and with a text column it is a text-only corpus. Labels keep their
+    names, in lower case, and are sorted.
+
+    Raises:
+      UserError: whatever is wrong in the file, with the line number.
     """
-    del cache_dir  # every corpus is asked the same way
-    if not file:
-        raise UserError(f"--config.data.dir is empty: set it to {_WANTED}.")
-    path = Path(file).expanduser()
-    if not path.is_file():
-        state = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"--config.data.dir={file} {state}: set it to {_WANTED}.")
+    del cache_dir  # all loaders have the same arguments
+    path = scan.existing_file(file, "the CSV or JSONL file that lists the recordings (columns file, emotion, speaker)")
     rows = _with_plain_columns(table.read(path), path)
     emotions = _emotions(rows, path)
     speakers = [_required(row, "speaker", path) for row in rows]
     clips = _clips(rows, emotions, speakers, path)
     if len(set(speakers)) < 2:
-        raise UserError(f"{path} has one speaker only, '{speakers[0]}': there is nobody else to test a model on.")
+        raise UserError(f"{path} has one speaker only, '{speakers[0]}': a model cannot be tested on another speaker.")
     stem = re.sub(r"[^\w.-]+", "-", path.stem).strip("-.") or "file"
     return Corpus(f"manifest-{stem}", tuple(sorted(set(emotions))), tuple(sorted(clips, key=lambda clip: clip.id)))
 
 
 def _with_plain_columns(rows: Sequence[table.Row], path: Path) -> list[table.Row]:
-    """The rows with the columns of COLUMNS alone, under their first names. A missing column is an error."""
+    """The rows with the columns of COLUMNS only, under their first names. A missing column is an error."""
     present = {name for row in rows for name in row.cells}
     used = {column: next((a for a in aliases if a in present), None) for column, aliases in COLUMNS.items()}
     for column in ("emotion", "speaker"):
@@ -81,21 +78,21 @@ def _required(row: table.Row, column: str, path: Path) -> str:
 
 
 def _emotions(rows: Sequence[table.Row], path: Path) -> list[str]:
-    """The label of each row: at least two classes, none of them a slip of the pen."""
+    """The label of each row: at least two classes, none of them a typing error."""
     written = [emotion_names.normalise(_required(row, "emotion", path)) for row in rows]
     counts = Counter(written)
-    for slip, meant in emotion_names.typos(counts).items():
-        line = rows[written.index(slip)].line
-        rest = sorted(counts.keys() - {slip})
+    for typo, meant in emotion_names.typos(counts).items():
+        line = rows[written.index(typo)].line
+        rest = sorted(counts.keys() - {typo})
         hint = f"did you mean '{meant}'?" if meant else f"the others are {', '.join(rest[:10])}."
-        raise UserError(f"{path} line {line} has the unknown label '{slip}' ({counts[slip]} clips): {hint}")
+        raise UserError(f"{path} line {line} has the unknown label '{typo}' ({counts[typo]} clips): {hint}")
     name_of = emotion_names.merged(counts)
     for label, name in name_of.items():
         if label != name:
             logging.warning("%s: '%s' and '%s' are taken as one emotion, '%s'.", path, label, name, name)
     emotions = [name_of[label] for label in written]
     if len(set(emotions)) < 2:
-        raise UserError(f"{path} has one emotion only, '{emotions[0]}': there is nothing to tell apart.")
+        raise UserError(f"{path} has one emotion only, '{emotions[0]}': a classifier needs two or more.")
     return emotions
 
 
@@ -156,7 +153,7 @@ def _splits(rows: Sequence[table.Row], path: Path) -> list[str | None]:
 
 
 def _span(row: table.Row, path: Path) -> tuple[float, float | None]:
-    """(start_s, end_s) of one row; 0 and None where nothing is said."""
+    """(start_s, end_s) of one row; 0 and None where the cells are empty."""
     seconds = {}
     for column in ("start_s", "end_s"):
         value = row.cells.get(column, "")
@@ -178,9 +175,9 @@ def _ids(
     spans: Sequence[tuple[float, float | None]],
     path: Path,
 ) -> list[str]:
-    """One id a row: the file's path without its ending, seen from the folder common to all, and the part meant.
+    """One id per row: the file's path without its ending, relative to the folder common to all, and the part of it.
 
-    Text-only rows are numbered by line, since two people may well say the same words.
+    Text-only rows are numbered by line, since two people may say the same words.
     """
     if files is None:
         return [f"line-{row.line:06d}" for row in rows]
@@ -194,7 +191,7 @@ def _ids(
             clip_id += f"#{start_s}-{'' if end_s is None else end_s}"
         if clip_id in line_of:
             raise UserError(
-                f"{path} lines {line_of[clip_id]} and {row.line} mean the same recording, {clip_id} "
+                f"{path} lines {line_of[clip_id]} and {row.line} name the same recording, {clip_id} "
                 "(a file's ending does not count). Remove one."
             )
         line_of[clip_id] = row.line

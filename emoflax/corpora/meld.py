@@ -1,8 +1,7 @@
 """MELD as a text corpus: 13,708 utterances from a television series, 7 emotions (Poria et al. 2019, ACL, P19-1050).
 
-Only the words: `data.dir` holds the published train_sent_emo.csv, dev_sent_emo.csv and test_sent_emo.csv, whose own
-split shares speakers. The words are taken as they stand, wrongly decoded characters included; normalising them is
-precompute's work.
+Text only: `data.dir` holds the published train_sent_emo.csv, dev_sent_emo.csv and test_sent_emo.csv, whose split shares
+speakers. The text is read as published, wrongly decoded characters included; `features.text` normalises it.
 """
 
 from pathlib import Path
@@ -16,8 +15,12 @@ _COLUMNS = ("utterance", "speaker", "emotion", "dialogue_id", "utterance_id")
 
 
 def load(folder: str, cache_dir: str) -> Corpus:
-    """Clips without audio, with text and split. Raises UserError for a missing file or column or an odd cell."""
-    del cache_dir  # every corpus is asked the same way
+    """Clips without audio, with text and split.
+
+    Raises:
+      UserError: a file or a column is missing, or a cell is not as published.
+    """
+    del cache_dir  # all loaders have the same arguments
     place = scan.existing_folder(folder, "the folder with MELD's train_, dev_ and test_sent_emo.csv")
     paths = {split: place / f"{split}_sent_emo.csv" for split in ("train", "dev", "test")}
     if missing := [path.name for path in paths.values() if not path.is_file()]:
@@ -36,6 +39,6 @@ def _clips(split: str, path: Path) -> list[Clip]:
             raise UserError(f"{path} line {row.line} has the emotion '{emotion}'; MELD's are {', '.join(LABELS)}.")
         clip_id = f"{split}/dia{dialogue}_utt{utterance}"
         if clip_id in clips:
-            raise UserError(f"{path} line {row.line} holds {clip_id} a second time.")
+            raise UserError(f"{path} line {row.line} contains {clip_id} a second time.")
         clips[clip_id] = Clip(clip_id, emotion, speaker, text=text, split=split)
     return list(clips.values())

@@ -1,13 +1,13 @@
 """The built-in corpus: 24 made-up speakers, 8 emotions, 768 short clips of a source-filter voice, made in seconds.
 
-It stands in where no recordings can be had, and it is the tests' corpus. An emotion here is a manner of speaking
-*and* a topic, and neither tells it alone: some emotions share a manner and differ in their words, others share a topic
-and differ in their manner (`EMOTIONS` below). So a model of the sound can separate five groups at most, a model
-of the words four, and only both together reach all eight; actors that err and sentences off their topic keep even
-those short of perfect. What it teaches about human speech is nothing, and its notice says so in every report.
+It is used where no recordings are available, and by the tests. An emotion here is a manner of speaking *and* a topic,
+and neither determines it alone: some emotions share a manner and differ in their words, others share a topic and differ
+in their manner (`EMOTIONS` below). An audio model can separate at most five groups, a text model four, and only both
+together all eight; a share of clips with a random manner or topic keeps even those below 100 %. Results on it say
+nothing about human speech, which its notice repeats in every report.
 
 The voice is in voice.py. Its rhythm follows the written words, but its vowels and consonants are drawn at random: the
-words cannot be read off the sound, and no speech recogniser can transcribe it.
+words cannot be recognised in the sound, so Whisper cannot transcribe it.
 """
 
 import csv
@@ -19,15 +19,15 @@ import numpy as np
 
 from emoflax.corpora import whole_folder
 from emoflax.corpora.voice import SAMPLE_RATE_HZ, Manner, Speaker, speak
+from emoflax.corpora.whole_folder import INDEX
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
 NAME = "synthetic"
-VERSION = "1"  # part of the folder's name: raise it with any change to what is written
+VERSION = "1"  # part of the folder's name: to be raised with any change of the recordings
 SPEAKERS = 24
 CLIPS_PER_EMOTION = 4  # of each speaker
 NOTICE = "synthetic voices made by the program itself: these figures say nothing about human speech"
-INDEX = "clips.csv"  # columns file, emotion, speaker, text: it can be read as a manifest too
 
 # emotion: (manner, topic), in RAVDESS's order; no two emotions share both
 EMOTIONS = {
@@ -41,8 +41,8 @@ EMOTIONS = {
     "surprised": ("bright", "event"),
 }
 LABELS = tuple(EMOTIONS)
-ERRING_MANNER = 0.03  # share of clips spoken in a manner drawn at random
-ERRING_TOPIC = 0.08  # share of clips that talk of a topic drawn at random
+RANDOM_MANNER_SHARE = 0.03  # share of clips spoken in a manner drawn at random
+RANDOM_TOPIC_SHARE = 0.08  # share of clips whose topic is drawn at random
 
 
 MANNERS = {
@@ -75,14 +75,14 @@ SYLLABLES |= {"today": 2, "about": 2, "again": 2}  # all other words have one
 
 
 def load(dir: str, cache_dir: str) -> Corpus:
-    """Returns the corpus, made on first use under `<cache_dir>/synthetic-<version>`.
+    """The corpus, written on first use to `<cache_dir>/synthetic-<version>`.
 
     Args:
       dir: a folder that `make` wrote (a smaller corpus, say), or '' for the full one.
       cache_dir: where the full corpus is kept.
 
     Raises:
-      UserError: dir is no such folder, the disk cannot be written, or files of the corpus are gone.
+      UserError: dir is no such folder, the disk cannot be written, or files of the corpus are missing.
     """
     if dir and not (Path(dir) / INDEX).is_file():
         raise UserError(
@@ -101,7 +101,7 @@ def make(folder: str | os.PathLike, speakers: int = SPEAKERS, clips_per_emotion:
     """Writes a corpus of speakers x 8 x clips_per_emotion clips into a folder; does nothing where it exists.
 
     16 kHz, 16 bit, mono WAV files of about 0.6 to 1.8 s, and an index. A clip depends on its own speaker, emotion and
-    number alone, so a smaller corpus is part of a larger one. The folder appears whole or not at all.
+    number alone, so a smaller corpus is part of a larger one. The folder is complete, or not there.
 
     Raises:
       UserError: the folder cannot be written.
@@ -135,16 +135,12 @@ def _write_wav(path: Path, samples: np.ndarray) -> None:
 
 
 def _read(folder: Path) -> Corpus:
-    try:
-        with open(folder / INDEX, newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} has lost its {INDEX}. Delete the folder, and the next run makes it anew.") from error
+    rows = whole_folder.read_index(folder)
     missing = [row["file"] for row in rows if not (folder / row["file"]).is_file()]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(rows)} files of the synthetic corpus are gone from {folder}, {missing[0]} first. "
-            "Delete the folder, and the next run makes it anew."
+            f"{len(missing)} of {len(rows)} files of {NAME} are missing in {folder}, such as {missing[0]}. "
+            "Delete the folder, and the next run writes it again."
         )
     clips = (
         Clip(
@@ -175,7 +171,7 @@ def _speaker(number: int) -> Speaker:
 
 def _sentence(emotion: str, rng: np.random.Generator) -> list[str]:
     topic = EMOTIONS[emotion][1]
-    if rng.random() < ERRING_TOPIC:
+    if rng.random() < RANDOM_TOPIC_SHARE:
         topic = str(rng.choice(list(TOPICS)))
     nouns = iter(rng.permutation(list(TOPICS[topic])))
     template = TEMPLATES[rng.integers(len(TEMPLATES))]
@@ -183,18 +179,18 @@ def _sentence(emotion: str, rng: np.random.Generator) -> list[str]:
 
 
 def _manner(emotion: str, speaker: Speaker, rng: np.random.Generator) -> Manner:
-    """What this speaker makes of the emotion this time: stronger or weaker, and never quite the same."""
+    """This speaker's variant of the emotion's manner in one clip: stronger or weaker, with random deviations."""
     name = EMOTIONS[emotion][0]
-    if rng.random() < ERRING_MANNER:
+    if rng.random() < RANDOM_MANNER_SHARE:
         name = str(rng.choice(list(MANNERS)))
-    goal, strength = MANNERS[name], speaker.expressive * rng.normal(1.0, 0.15)
+    manner, strength = MANNERS[name], speaker.expressive * rng.normal(1.0, 0.15)
     return Manner(
-        pitch_st=strength * goal.pitch_st + rng.normal(0, 0.7),
-        range_st=goal.range_st * rng.lognormal(0, 0.25),
-        final_st=strength * goal.final_st + rng.normal(0, 1.0),
-        rate=goal.rate**strength * rng.lognormal(0, 0.06),
-        energy_db=strength * goal.energy_db + rng.normal(0, 1.5),
-        tilt_hz=goal.tilt_hz * speaker.tilt * rng.lognormal(0, 0.15),
-        tremor_st=goal.tremor_st * rng.lognormal(0, 0.25),
-        breath=goal.breath * rng.lognormal(0, 0.25),
+        pitch_st=strength * manner.pitch_st + rng.normal(0, 0.7),
+        range_st=manner.range_st * rng.lognormal(0, 0.25),
+        final_st=strength * manner.final_st + rng.normal(0, 1.0),
+        rate=manner.rate**strength * rng.lognormal(0, 0.06),
+        energy_db=strength * manner.energy_db + rng.normal(0, 1.5),
+        tilt_hz=manner.tilt_hz * speaker.tilt * rng.lognormal(0, 0.15),
+        tremor_st=manner.tremor_st * rng.lognormal(0, 0.25),
+        breath=manner.breath * rng.lognormal(0, 0.25),
     )

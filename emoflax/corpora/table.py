@@ -1,4 +1,4 @@
-"""CSV and JSONL files as rows of text cells, with the line number that an error needs."""
+"""The one reader of CSV and JSONL files: rows of text cells, with the line number that an error needs."""
 
 import csv
 import dataclasses
@@ -13,7 +13,10 @@ SUFFIXES = (".csv", ".jsonl")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table: `line` counts from 1, the header included; `cells` are stripped, keys in lower case."""
+    """One line of the table: `line` counts from 1, the header included; `cells` are stripped, keys in lower case.
+
+    JSON's null is no cell.
+    """
 
     line: int
     cells: dict[str, str]
@@ -22,10 +25,11 @@ class Row:
 def read(path: Path) -> list[Row]:
     """All rows of a UTF-8 CSV (comma, semicolon or tab; first line names the columns) or JSONL file.
 
-    Raises UserError for another ending, other text encodings, a malformed line, and a table without rows.
+    Raises:
+      UserError: no such file, another ending, another text encoding, a malformed line, or a table without rows.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path} must end in {' or '.join(SUFFIXES)}; its ending tells how to read it.")
+        raise UserError(f"{path} must end in {' or '.join(SUFFIXES)}; the ending decides how it is read.")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -35,13 +39,13 @@ def read(path: Path) -> list[Row]:
         raise UserError(f"{path} line {line} is not UTF-8 text. Save the file as UTF-8.") from error
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _jsonl_rows(text, path)
     if not rows:
-        raise UserError(f"{path} is empty: it needs a line for every recording.")
+        raise UserError(f"{path} is empty: it needs one line per recording.")
     return rows
 
 
 def _csv_rows(text: str, path: Path) -> list[Row]:
     header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)  # spreadsheets of half the world write semicolons
+    delimiter = max(",;\t", key=header.count)  # in many countries spreadsheets write semicolons
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
@@ -73,13 +77,12 @@ def _jsonl_rows(text: str, path: Path) -> list[Row]:
         except json.JSONDecodeError as error:
             raise UserError(f"{path} line {number} is not valid JSON: {error.msg}.") from error
         if not isinstance(record, dict):
-            raise UserError(f'{path} line {number} is not a JSON object: write {{"file": ..., "emotion": ...}}.')
-        rows.append(Row(number, {key.strip().lower(): _cell(value) for key, value in record.items()}))
+            raise UserError(f'{path} line {number} is not a JSON object, such as {{"file": ..., "emotion": ...}}.')
+        cells = {key.strip().lower(): _cell(value) for key, value in record.items() if value is not None}
+        rows.append(Row(number, cells))
     return rows
 
 
 def _cell(value: object) -> str:
-    """Numbers as they would stand in a CSV, null as the empty cell; columns that nobody reads may hold anything."""
-    if value is None:
-        return ""
+    """Numbers as a CSV holds them; columns that are not read may hold anything."""
     return value.strip() if isinstance(value, str) else json.dumps(value)

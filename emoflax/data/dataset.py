@@ -7,7 +7,7 @@ no step moves data. Where they do not, batches are streamed from the shards (`st
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,18 +172,20 @@ def from_arrays(
         padded["tokens"] = _text(Sequences.of(tokens), clip, max_tokens, alone=sounds is None)
     columns |= {kind.length_name: kind.lengths for kind in padded.values()}
     lengths = next(iter(padded.values())).lengths if padded else np.ones(len(clip), np.int32)
-    made = tuple(
-        Rows(
-            {name: column[group] for name, column in columns.items()},
-            {name: kind.of(group) for name, kind in padded.items()},
-            even_batch(len(group), batch_size),
-            mesh,
-        )
-        for group in _group(lengths, buckets, batch_size)
-    )
+    groups = _group(lengths, buckets, batch_size)
+    made = tuple(_rows(columns, padded, group, even_batch(len(group), batch_size), mesh) for group in groups)
     stays = resident == "no" or (resident == "auto" and not stream.fits(sum(rows.nbytes() for rows in made), mesh))
     placed = made if stays else tuple(rows.placed(row_multiple) for rows in made)
-    return Dataset(placed, np.arange(len(labels)), tuple(rows.columns["clip"] for rows in made), mesh)
+    return Dataset(placed, np.arange(len(labels)), tuple(clip[group] for group in groups), mesh)
+
+
+def _rows(
+    columns: Mapping[str, np.ndarray], padded: Mapping[str, "_Padding"], group: np.ndarray, batch_size: int,
+    mesh: Mesh | None,
+) -> Rows:  # fmt: skip
+    """Those of one bucket; group: their numbers among all rows."""
+    own = {name: column[group] for name, column in columns.items()}
+    return Rows(own, {name: kind.of(group) for name, kind in padded.items()}, batch_size, mesh)
 
 
 def windows(clips: int, sounds: Sequences | None, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -194,11 +196,11 @@ def windows(clips: int, sounds: Sequences | None, longest: int) -> tuple[np.ndar
 
 
 def columns_of(clip: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> dict[str, np.ndarray]:
-    """'clip' and 'label' int32 and 'weight' float32 of every row, [rows]; the rows of a clip share its weight."""
+    """'label' int32 and 'weight' float32 of every row, [rows]; the rows of a clip share its weight."""
     weight = np.ones(len(clip), np.float32) / np.bincount(clip)[clip]
     if weights is not None:
         weight *= weights[labels[clip]]
-    return {"clip": clip, "label": labels[clip], "weight": weight.astype(np.float32)}
+    return {"label": labels[clip], "weight": weight.astype(np.float32)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +208,7 @@ class _Padding:
     """Sequences of all rows that are padded to one width per bucket.
 
     Attributes:
-      name, length_name: of the padded arrays and of their lengths in a batch.
+      name, length_name: fields of `Batch` that hold the padded arrays and their lengths.
       read: row -> its sequence.
       lengths: int32 [rows].
       width: length of the longest of a bucket -> width of the bucket.

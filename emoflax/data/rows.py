@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from emoflax.batch import Batch
 from emoflax.parallel import mesh as devices
 
 BATCH_MULTIPLE = 4
@@ -32,8 +33,8 @@ class Rows:
     """Rows of a bucket that are made when they are asked for.
 
     Attributes:
-      columns: name -> numbers of all rows, [rows, ...].
-      padded: name -> what is too large to be held for all rows.
+      columns: field of `Batch` -> numbers of all rows, [rows, ...].
+      padded: field of `Batch` -> what is too large to be held for all rows.
       batch_size: rows in a batch.
       mesh: the devices that they are for.
     """
@@ -94,21 +95,19 @@ class Rows:
             shape = (capacity, *self.shapes[name])
             return devices.shard(shape, 0, lambda part: self.array(name, held[part]), self.mesh)
 
-        return Bucket({name: place(name) for name in self.shapes}, self.batch_size, len(self), self.mesh)
+        return Bucket(Batch(**{name: place(name) for name in self.shapes}), self.batch_size, len(self), self.mesh)
 
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
     """Rows padded to one width, on the devices.
 
-    `rows` maps names to arrays: 'logmel' float32 [rows, frames, mels] in dB, 'frames' int32 [rows], 'tokens' int32
-    [rows, tokens], 'n_tokens' int32 [rows], 'label' int32 [rows], 'weight' float32 [rows], and 'clip' int32 [rows],
-    the position of the row's clip in `Dataset.clips`. In the place of log-mels there may be waveforms: 'wave' int16
-    [rows, samples], 'samples' int32 [rows], and 'scale' float32 [rows] to multiply them by. The first `count` rows are
-    those of the bucket. `mesh`: the devices over which rows and batches are sharded.
+    Attributes:
+      rows: arrays [capacity, ...]. The first `count` rows are those of the bucket.
+      mesh: the devices over which rows and batches are sharded.
     """
 
-    rows: dict[str, jax.Array]
+    rows: Batch
     batch_size: int
     count: int
     mesh: Mesh | None = None
@@ -123,7 +122,7 @@ class Bucket:
     @property
     def capacity(self) -> int:
         """Rows that the arrays have room for."""
-        return len(self.rows["label"])
+        return len(self.rows.label)
 
     @property
     def most_steps(self) -> int:
@@ -132,16 +131,16 @@ class Bucket:
 
 
 def batch_of(
-    rows: dict[str, jax.Array], order: jax.Array, count: jax.Array, slot: jax.Array, batch_size: int, mesh: Mesh | None
-) -> dict[str, jax.Array]:
-    """Inside a compiled program: batch number `slot` of the first `count` rows in `order`, as `Bucket` describes them.
+    rows: Batch, order: jax.Array, count: jax.Array, slot: jax.Array, batch_size: int, mesh: Mesh | None
+) -> Batch:
+    """Inside a compiled program: batch number `slot` of the first `count` rows in `order`.
 
     Places past the end repeat the last row with weight 0.
     """
     places, counts = batch_places(slot, batch_size, count, mesh)
     # Of sharded rows, each device picks its own; their sum over the devices is the batch.
     batch = jax.tree.map(lambda values: values[order[places]], rows)
-    return devices.constrain_sharded(batch | {"weight": jnp.where(counts, batch["weight"], 0.0)}, mesh)
+    return devices.constrain_sharded(batch.replace(weight=jnp.where(counts, batch.weight, 0.0)), mesh)
 
 
 def batch_places(slot, batch_size: int, rows, mesh: Mesh | None):

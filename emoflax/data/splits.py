@@ -1,13 +1,16 @@
 """Named protocols: which clips train, which choose the epoch, which are scored once at the end.
 
-Indices are positions in `corpus.clips`. What a protocol promises is checked on the clips themselves:
-`check_leakage` refuses a speaker or an identical recording on both sides of an actor-disjoint split.
+Indices are positions in `corpus.clips`. `check_leakage` refuses a speaker or an identical recording in two parts of an
+actor-disjoint split.
 """
 
 import dataclasses
+import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from emoflax.data import speakernorm
 from emoflax.data.clip import Corpus
@@ -20,7 +23,8 @@ RAVDESS_FOLDS = {
 }
 RANDOM_PROTOCOLS = {"random_split": 1, "random5": 5}  # number of folds; speakers are shared
 PROTOCOLS = (*RAVDESS_FOLDS, "loso24", "loso", "speakers5", *RANDOM_PROTOCOLS, "given", "meld", "lists")
-SPLIT_RNG = 2018  # fixes which speakers or clips share a fold; a run's seed never changes the split
+SPLIT_RNG = 2018  # seed of which speakers or clips share a fold; a run's seed never changes the split
+_LISTED_PAIRS = 20  # of identical recordings, in a warning
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]  # places of the training, dev and test clips
 
 
@@ -37,32 +41,32 @@ class Split:
 
     @property
     def note(self) -> str:
-        """What every report says about the protocol."""
-        note = "actor-disjoint: no test speaker is heard in training"
+        """Description of the protocol in every report."""
+        note = "actor-disjoint: no test speaker is in training"
         if self.shares_speakers:
             note = "speakers are SHARED between train and test: not comparable with actor-disjoint results"
         return f"{note}; {speakernorm.NOTE}" if by_speaker(self.protocol) else note
 
 
 def resolve_protocol(protocol: str, corpus: Corpus) -> str:
-    """'auto' -> a name from PROTOCOLS that fits the corpus; '+speakernorm' stays behind it.
+    """'auto' -> a name from PROTOCOLS that fits the corpus; the suffix '+speakernorm' is kept.
 
     Raises:
       UserError: a name that does not exist.
     """
-    clips_of = base_of(protocol)
-    if clips_of == "auto":
-        clips_of = _default_protocol(corpus)
-    if clips_of not in PROTOCOLS:
+    base = base_of(protocol)
+    if base == "auto":
+        base = _default_protocol(corpus)
+    if base not in PROTOCOLS:
         raise UserError(
             f"config.split.protocol={protocol!r} does not exist; choose: auto, {', '.join(PROTOCOLS)}, or one of them "
-            f"with {speakernorm.SUFFIX} behind it"
+            f"followed by {speakernorm.SUFFIX}"
         )
-    return clips_of + protocol[len(base_of(protocol)) :]
+    return base + protocol[len(base_of(protocol)) :]
 
 
 def base_of(protocol: str) -> str:
-    """The protocol that says which clips train, dev and test have."""
+    """The protocol without the suffix '+speakernorm': it defines the clips of train, dev and test."""
     return protocol.removesuffix(speakernorm.SUFFIX)
 
 
@@ -94,7 +98,7 @@ def parse_folds(fold: str, protocol: str, corpus: Corpus) -> tuple[int, ...]:
     if str(fold) == "all":
         return tuple(range(1, folds + 1))
     if not str(fold).isdigit() or not 1 <= int(fold) <= folds:
-        raise UserError(f"config.split.fold={fold!r}: protocol {protocol} has folds 1 to {folds}; or say 'all'")
+        raise UserError(f"config.split.fold={fold!r}: protocol {protocol} has folds 1 to {folds}, or 'all'")
     return (int(fold),)
 
 
@@ -105,25 +109,25 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
       protocol: a name that `resolve_protocol` returned.
       fold: counted from 1.
       dev_share: part of the training speakers (random protocols: of the training clips) that chooses the epoch.
-      lists: speakers of 'train', 'dev' and 'test', used by protocol 'lists' alone.
+      lists: speakers of 'train', 'dev' and 'test', used by protocol 'lists' only.
 
     Raises:
       UserError: the corpus does not have what the protocol needs.
     """
-    clips_of = base_of(protocol)
-    if clips_of in RANDOM_PROTOCOLS:
+    base = base_of(protocol)
+    if base in RANDOM_PROTOCOLS:
         train, dev, test = _random(corpus, fold, dev_share)
-    elif clips_of in ("given", "meld"):
+    elif base in ("given", "meld"):
         train, dev, test = _given(corpus, dev_share)
-    elif clips_of == "lists":
+    elif base == "lists":
         train, dev, test = _listed(corpus, dev_share, lists)
     else:
-        train, dev, test = _by_speakers(corpus, _test_speakers(corpus, clips_of, fold), dev_share)
-    heard = {corpus.clips[i].speaker for i in (*train, *dev)}
-    split = Split(protocol, fold, train, dev, test, shares_speakers=any(corpus.clips[i].speaker in heard for i in test))
+        train, dev, test = _by_speakers(corpus, _test_speakers(corpus, base, fold), dev_share)
+    shared = _speakers(corpus, test) & (_speakers(corpus, train) | _speakers(corpus, dev))
+    split = Split(protocol, fold, train, dev, test, shares_speakers=bool(shared))
     for name, part in (("training", train), ("test", test)):
         if len(part) == 0:
-            raise UserError(f"protocol {protocol}, fold {fold}: the {name} part of corpus {corpus.name} holds no clip")
+            raise UserError(f"protocol {protocol}, fold {fold}: the {name} part of corpus {corpus.name} has no clip")
     if missing := sorted((_labels(corpus, test) | _labels(corpus, dev)) - _labels(corpus, train)):
         raise UserError(
             f"protocol {protocol}, fold {fold}: no training clip has the label {', '.join(missing)}, "
@@ -133,20 +137,23 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
 
 
 def nest(split: Split) -> tuple[Split, Split]:
-    """(inner, outer): where choices are made, which holds no test clip; and the fold, whose training clips all train.
+    """(inner, outer): the inner split, for choices, without test clips; the fold, trained on train and dev together.
 
     Raises:
-      UserError: no training clip is set aside to choose by.
+      UserError: the split has no inner validation speakers.
     """
     if len(split.dev) == 0:
-        raise UserError("nested evaluation chooses on training speakers set aside: config.crossval.inner_share is 0")
+        raise UserError("nested evaluation needs inner validation speakers: set config.crossval.inner_share above 0")
     none = np.array([], int)
     inner = dataclasses.replace(split, test=none)
     return inner, dataclasses.replace(split, train=np.sort(np.concatenate([split.train, split.dev])), dev=none)
 
 
 def check_leakage(split: Split, corpus: Corpus, digests: Mapping[str, str]) -> None:
-    """Refuses an actor-disjoint split with a speaker, or one recording's exact samples, on both sides.
+    """Refuses an actor-disjoint split with a speaker, or one recording's exact samples, in two of its parts.
+
+    Identical recordings of two speakers within one part, and dev speakers of a given split that train as well, are
+    warned of.
 
     Args:
       digests: clip id -> hash of its decoded samples (empty where unknown, as in a text-only corpus).
@@ -154,19 +161,53 @@ def check_leakage(split: Split, corpus: Corpus, digests: Mapping[str, str]) -> N
     Raises:
       UserError: naming the speakers or the clips.
     """
-    clips = corpus.clips
-    if base_of(split.protocol) not in (*RANDOM_PROTOCOLS, "given", "meld") and split.shares_speakers:
-        both = {clips[i].speaker for i in split.test} & {clips[i].speaker for i in (*split.train, *split.dev)}
-        raise UserError(f"protocol {split.protocol}: speakers {', '.join(sorted(both))} are in training and in test")
+    parts = {"training": split.train, "dev": split.dev, "test": split.test}
+    speakers = {name: _speakers(corpus, part) for name, part in parts.items()}
+    shared = {pair: speakers[pair[0]] & speakers[pair[1]] for pair in itertools.combinations(parts, 2)}
+    if base_of(split.protocol) not in (*RANDOM_PROTOCOLS, "given", "meld"):
+        for (one, other), both in shared.items():
+            if both:
+                raise UserError(
+                    f"protocol {split.protocol}: speakers {', '.join(sorted(both))} are in {one} and in {other}"
+                )
     if split.shares_speakers:
         return
-    heard = {digest: clips[i].id for i in (*split.train, *split.dev) if (digest := digests.get(clips[i].id))}
-    doubles = [(clips[i].id, heard[d]) for i in split.test if (d := digests.get(clips[i].id)) in heard]
-    if doubles:
-        raise UserError(
-            f"fold {split.fold} of {split.protocol}: {len(doubles)} test recordings are also training recordings under "
-            f"another speaker's name, e.g. {doubles[0][0]} = {doubles[0][1]}; remove one of each pair from the corpus"
-        )
+    if both := shared["training", "dev"]:
+        logging.warning(
+            "protocol %s: the epoch is chosen on speakers who train as well (%s); for dev clips of other speakers fill "
+            "the corpus's split column accordingly", split.protocol, ", ".join(sorted(both)),
+        )  # fmt: skip
+    part_of = {i: name for name, part in parts.items() for i in part}
+    pairs = _identical(corpus, part_of, digests)
+    crossing = {pair: [(a, b) for a, b in pairs if (part_of[a], part_of[b]) == pair] for pair in shared}
+    for (one, other), doubles in crossing.items():
+        if doubles and not shared[one, other]:
+            first, second = (corpus.clips[i].id for i in doubles[0])
+            raise UserError(
+                f"fold {split.fold} of {split.protocol}: {len(doubles)} {other} recordings are also {one} recordings "
+                f"under another speaker's name, e.g. {second} = {first}; remove one of each pair from the corpus"
+            )
+    named_twice = [pair for pair in pairs if len({corpus.clips[i].speaker for i in pair}) == 2]
+    if named_twice:
+        listed = "; ".join(f"{corpus.clips[a].id} = {corpus.clips[b].id}" for a, b in named_twice[:_LISTED_PAIRS])
+        logging.warning(
+            "fold %d of %s: %d pairs of identical recordings have two speakers' names, so these may be one person and "
+            "the split not actor-disjoint: %s%s", split.fold, split.protocol, len(named_twice), listed,
+            " ..." if len(named_twice) > _LISTED_PAIRS else "",
+        )  # fmt: skip
+
+
+def _identical(corpus: Corpus, part_of: Mapping[int, str], digests: Mapping[str, str]) -> list[tuple[int, int]]:
+    """Pairs of clips with the same samples, each in the order of `part_of`."""
+    copies: dict[str, list[int]] = defaultdict(list)
+    for i in part_of:
+        if digest := digests.get(corpus.clips[i].id):
+            copies[digest].append(i)
+    return [pair for same in copies.values() for pair in itertools.combinations(same, 2)]
+
+
+def _speakers(corpus: Corpus, part: np.ndarray) -> set[str]:
+    return {corpus.clips[i].speaker for i in part}
 
 
 def _labels(corpus: Corpus, part: np.ndarray) -> set[str]:
@@ -201,8 +242,8 @@ def _by_speakers(corpus: Corpus, test: set[str], dev_share: float, dev: set[str]
         count = max(1, round(dev_share * len(rest))) if dev_share > 0 else 0
         if count and len(rest) - count < 1:
             raise UserError(
-                f"corpus {corpus.name} has too few speakers ({len(corpus.speakers)}) to set some aside for dev: "
-                "use --config.split.dev_share=0, which takes the last epoch"
+                f"corpus {corpus.name} has too few speakers ({len(corpus.speakers)}) to take some for dev: "
+                "use --config.split.dev_share=0, which keeps the last epoch"
             )
         rng = np.random.default_rng([SPLIT_RNG, *(ord(c) for c in "".join(sorted(test)))])
         dev = set(rng.choice(rest, size=count, replace=False)) if count else set()
@@ -211,7 +252,7 @@ def _by_speakers(corpus: Corpus, test: set[str], dev_share: float, dev: set[str]
 
 
 def _stratified(labels: np.ndarray, parts: int, rng: np.random.Generator) -> np.ndarray:
-    """A part number 0..parts-1 for each clip; every label is dealt out evenly."""
+    """A part number 0..parts-1 for each clip; every label is spread evenly over the parts."""
     part = np.empty(len(labels), int)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
@@ -222,10 +263,10 @@ def _stratified(labels: np.ndarray, parts: int, rng: np.random.Generator) -> np.
 def _random(corpus: Corpus, fold: int, dev_share: float) -> Parts:
     labels = np.array([clip.label for clip in corpus.clips])
     held_out = _stratified(labels, 5, np.random.default_rng(SPLIT_RNG)) == fold - 1
-    return *_carve_dev(labels, np.flatnonzero(~held_out), dev_share), np.flatnonzero(held_out)
+    return *_take_dev_clips(labels, np.flatnonzero(~held_out), dev_share), np.flatnonzero(held_out)
 
 
-def _carve_dev(labels: np.ndarray, train: np.ndarray, dev_share: float) -> tuple[np.ndarray, np.ndarray]:
+def _take_dev_clips(labels: np.ndarray, train: np.ndarray, dev_share: float) -> tuple[np.ndarray, np.ndarray]:
     if dev_share <= 0:
         return train, np.array([], int)
     dev = _stratified(labels[train], max(2, round(1 / dev_share)), np.random.default_rng(SPLIT_RNG + 1)) == 0
@@ -239,20 +280,36 @@ def _given(corpus: Corpus, dev_share: float) -> Parts:
     }
     if len(parts["train"]) == 0 or len(parts["test"]) == 0:
         raise UserError(
-            f"protocol given: corpus {corpus.name} does not say which clips are 'train' and which are 'test'; "
+            f"protocol given: corpus {corpus.name} does not mark clips as 'train' and 'test'; "
             "fill its split column or choose another protocol"
         )
     if len(parts["dev"]) == 0:
-        labels = np.array([clip.label for clip in corpus.clips])
-        parts["train"], parts["dev"] = _carve_dev(labels, parts["train"], dev_share)
+        parts["train"], parts["dev"] = _take_dev_speakers(corpus, parts["train"], dev_share)
     return parts["train"], parts["dev"], parts["test"]
+
+
+def _take_dev_speakers(corpus: Corpus, train: np.ndarray, dev_share: float) -> tuple[np.ndarray, np.ndarray]:
+    """(train, dev): whole speakers, until dev has its share of the clips; single clips where that is impossible.
+
+    It is where every choice leaves training without a label, or gives dev more than a third of the clips.
+    """
+    labels = np.array([clip.label for clip in corpus.clips])
+    speakers = np.array([clip.speaker for clip in corpus.clips])[train]
+    share = dev_share * len(train)
+    dev = np.zeros(len(train), bool)
+    for speaker in np.random.default_rng(SPLIT_RNG).permutation(np.unique(speakers)):
+        larger = dev | (speakers == speaker)
+        keeps_labels = set(labels[train[~larger]]) == set(labels[train])
+        if dev.sum() < share and larger.sum() <= max(share, len(train) / 3) and keeps_labels:
+            dev = larger
+    return (train[~dev], train[dev]) if dev.any() else _take_dev_clips(labels, train, dev_share)
 
 
 def _listed(corpus: Corpus, dev_share: float, lists: Mapping[str, Sequence[str]]) -> Parts:
     named = {part: {str(speaker) for speaker in lists[part]} for part in ("train", "dev", "test")}
     known = set(corpus.speakers)
     if not named["test"]:
-        raise UserError("protocol lists: config.split.test_speakers is empty; name the speakers to be tested")
+        raise UserError("protocol lists: config.split.test_speakers is empty; name the test speakers")
     if unknown := set().union(*named.values()) - known:
         raise UserError(
             f"protocol lists: corpus {corpus.name} has no speaker {', '.join(sorted(unknown))}; "

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from emoflax.batch import Batch
 from emoflax.data.rows import Rows, batch_places
 from emoflax.parallel import mesh as devices
 
@@ -36,9 +37,9 @@ class Chunk:
 
     Attributes:
       bucket: int32 [steps], of each batch.
-      flat: name -> [steps, padded batch, numbers]: the rows of each batch, laid flat, padded to those of the widest
-        bucket.
-      layouts: of each bucket, the padded size of a batch, and name -> shape of a row.
+      flat: field of `Batch` -> [steps, padded batch, numbers]: the rows of each batch, laid flat, padded to those of
+        the widest bucket.
+      layouts: of each bucket, the padded size of a batch, and field -> shape of a row.
     """
 
     bucket: jax.Array
@@ -46,13 +47,13 @@ class Chunk:
     layouts: tuple[tuple[int, Shapes], ...] = dataclasses.field(metadata={"static": True})
     mesh: Mesh | None = dataclasses.field(metadata={"static": True})
 
-    def batch(self, bucket: int, flat: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """One batch of that bucket, as `Bucket.rows` describes it; flat: name -> [padded batch, numbers]."""
+    def batch(self, bucket: int, flat: dict[str, jax.Array]) -> Batch:
+        """One batch of that bucket; flat: field -> [padded batch, numbers]."""
         padded_batch, shapes = self.layouts[bucket]
-        batch = {
+        fields = {
             name: flat[name][:padded_batch, : math.prod(shape)].reshape(padded_batch, *shape) for name, shape in shapes
         }
-        return devices.constrain_sharded(batch, self.mesh)
+        return devices.constrain_sharded(Batch(**fields), self.mesh)
 
 
 def fits(nbytes: int, mesh: Mesh | None) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from emoflax.batch import Batch
 from emoflax.data.features import Features
 from emoflax.data.rows import Bucket, batch_of
 from emoflax.errors import UserError
@@ -73,7 +74,7 @@ def chunks(tasks: Sequence[tuple], size: int) -> Iterator[list[tuple]]:
 def program_of(run: Training) -> tuple:
     """Runs that agree in it can share a program: one step, rows and weights of one shape, the same epochs to go."""
     rows = [
-        (len(b), b.capacity, b.batch_size, *sorted((name, x.shape[2:], str(x.dtype)) for name, x in b.rows.items()))
+        (len(b), b.capacity, b.batch_size, *((name, x.shape[2:], str(x.dtype)) for name, x in b.rows.arrays().items()))
         for b in run.train_set.buckets
     ]
     weights = [x.shape for x in jax.tree.leaves(run.state)]
@@ -133,7 +134,7 @@ def sharding(members: int, axis: str | None) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(axis))
 
 
-def joined(folds: Sequence[tuple[Bucket, ...]]) -> tuple[dict, ...]:
+def joined(folds: Sequence[tuple[Bucket, ...]]) -> tuple[Batch, ...]:
     """The rows of several folds' buckets, one fold's after the other's, padded to one width."""
 
     def join(*arrays):
@@ -147,7 +148,7 @@ def joined(folds: Sequence[tuple[Bucket, ...]]) -> tuple[dict, ...]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def train_epoch(
-    config: StepConfig, batch_sizes: tuple[int, ...], states: TrainState, rows: tuple[dict, ...], plan: Plan
+    config: StepConfig, batch_sizes: tuple[int, ...], states: TrainState, rows: tuple[Batch, ...], plan: Plan
 ) -> tuple[TrainState, Metrics]:
     """`epoch.train_epoch` of every member: states, and metrics [most steps, members].
 

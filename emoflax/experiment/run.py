@@ -19,6 +19,7 @@ from emoflax.experiment.features import TRAINED_ROW_MULTIPLE, dataset_of, vocabu
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import initial_model
 from emoflax.experiment.train_config import train_config_of
+from emoflax.files import make_folder
 from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
 from emoflax.reporting import metrics
@@ -87,6 +88,7 @@ class Training:
         if self.done >= self.epochs:
             logging.info("%s: all %d epochs are done", member.folder.name, self.done)
         elif multihost.is_first():
+            make_folder(member.folder)
             self._monitor = Monitor(member.folder, member.folder.name, self.done, self.epochs)
 
     def __enter__(self) -> "Training":

@@ -1,20 +1,19 @@
-"""The words of every clip: where they come from, how they are cleaned, and how they are cut into tokens.
+"""The words of every clip: their source, their normalisation, and their tokens.
 
-`normalise` and `tokenise` are pure, and training and prediction share them. `transcripts` is the one place that knows
-the sources (Whisper, the corpus's reference text, a file of the user's).
+`normalise` and `tokenise` are pure; training and prediction share them. `transcripts` chooses the source: Whisper, the
+corpus's reference text, or a file of the user's.
 """
 
-import csv
-import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import regex
 from absl import logging
 
+from emoflax.corpora import table
 from emoflax.data import subwords
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import NotInstalled, UserError, WeightsUnavailable
@@ -22,9 +21,9 @@ from emoflax.features import stt
 
 SOURCES = ("auto", "whisper", "reference", "file")
 
-# A UTF-8 punctuation mark (bytes E2 80 xx) that somebody read as cp1252 or latin-1: "Iâ€™m", "Iâ\x80\x99m".
+# A UTF-8 punctuation mark (bytes E2 80 xx) that was read as cp1252 or latin-1: "Iâ€™m", "Iâ\x80\x99m".
 _MISREAD_UTF8 = re.compile("â[€\x80](.)", re.DOTALL)
-# A cp1252 byte that somebody read as latin-1, as in MELD's first release: "I\x92m".
+# A cp1252 byte that was read as latin-1, as in MELD's first release: "I\x92m".
 _C1_CONTROLS = re.compile("[\x80-\x9f]")
 _INVISIBLE = re.compile("[\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -40,9 +39,9 @@ _TOKEN = regex.compile(r"\p{N}+(?:[.,:]\p{N}+)+|[\p{L}\p{M}\p{N}]+(?:'[\p{L}\p{M
 
 
 def normalise(text: str) -> str:
-    """Unicode NFKC, encoding accidents repaired, straight quotes, '...' for every ellipsis, single blanks.
+    """Unicode NFKC, wrongly decoded characters repaired, straight quotes, '...' for every ellipsis, single spaces.
 
-    A pass may lay bare what the next one repairs, so it runs until nothing changes: normalise(normalise(x)) ==
+    One repair can make another possible, so passes are repeated until nothing changes: normalise(normalise(x)) ==
     normalise(x). Case is kept.
     """
     while (cleaned := _normalise_once(text)) != text:
@@ -64,7 +63,7 @@ def _reread_utf8(match: re.Match[str]) -> str:
     try:
         byte = bytes([ord(char)]) if "\x80" <= char <= "\x9f" else char.encode("cp1252")
         return (b"\xe2\x80" + byte).decode("utf-8")
-    except UnicodeError:  # an honest 'â€' before something else
+    except UnicodeError:  # 'â€' that is meant, before another character
         return match[0]
 
 
@@ -75,16 +74,16 @@ def _reread_cp1252(match: re.Match[str]) -> str:
 def tokenise(text: str, lowercase: bool) -> list[str]:
     """Words with their contractions whole ("don't", "y'know"), every mark of punctuation a token of its own.
 
-    Punctuation stays because '!', '?' and '...' tell emotions apart; a hyphen separates, so that a stutter ("I-I-I")
-    gives known words. A text without words gives []. Chinese and Japanese, which put no blanks between words, come
-    out as one token per run of characters.
+    Punctuation stays because '!', '?' and '...' differ between emotions; a hyphen separates, so that a stutter
+    ("I-I-I") gives known words. A text without words gives []. Chinese and Japanese, which are written without spaces,
+    give one token per run of characters.
     """
     tokens = _TOKEN.findall(normalise(text))
     return [token.lower() for token in tokens] if lowercase else tokens
 
 
 def cutter(text: Mapping) -> Callable[[str], list[str]]:
-    """What cuts a transcript into tokens: our words, or the subwords of text['tokenizer'].
+    """The tokenizer, from a transcript to tokens: `tokenise`, or the subwords of text['tokenizer'].
 
     Args:
       text: the fields of `config.text`.
@@ -99,12 +98,11 @@ def transcripts(corpus: Corpus, text: Mapping, cache_dir: str) -> list[str | Non
     """The words of every clip of the corpus, in its order, as the source wrote them; None where there are none.
 
     Args:
-      corpus: whose clips.
       text: the fields of `config.text`.
-      cache_dir: Whisper's transcripts are kept in its folder `transcripts`, and so is the list of clips without words.
+      cache_dir: its folder `transcripts` holds Whisper's transcripts and the list of clips without words.
 
     Raises:
-      UserError: the source is unknown or cannot be had. Only 'auto' ever takes another source, and says so loudly.
+      UserError: the source is unknown or not available. Only 'auto' falls back to another source, with a warning.
     """
     source = choose_source(corpus, text, cache_dir)
     if source == "whisper":
@@ -118,17 +116,17 @@ def transcripts(corpus: Corpus, text: Mapping, cache_dir: str) -> list[str | Non
         words = [clip.text for clip in corpus.clips]
         failures = {clip.id: "has no reference text" for clip in corpus.clips if clip.text is None}
     if failures:
-        _tell_failures(corpus, source, failures, cache_dir)
+        _warn_of_failures(corpus, source, failures, cache_dir)
     return words
 
 
 def transcribe_file(path: str, text: Mapping, cache_dir: str) -> str:
-    """What Whisper hears in one recording, whatever text.source says: a new file has no reference text.
+    """Whisper's transcript of one recording, whatever text.source is: a new file has no reference text.
 
     Whisper stays loaded for the next file.
 
     Raises:
-      UserError: Whisper cannot be had, or the recording cannot be read.
+      UserError: Whisper is not available, or the recording cannot be read.
     """
     words, failures = stt.transcribe_clips([Clip(path, "", "", path)], text, cache_dir, stt.kept_engine)
     if failures:
@@ -137,14 +135,14 @@ def transcribe_file(path: str, text: Mapping, cache_dir: str) -> str:
 
 
 def choose_source(corpus: Corpus, text: Mapping, cache_dir: str) -> str:
-    """'whisper', 'reference' or 'file'; for 'auto' the first of the first two that can be had."""
+    """'whisper', 'reference' or 'file'; for 'auto' the first of the first two that is available."""
     source = text["source"]
     if source not in SOURCES:
         raise UserError(f"text.source={source!r} is unknown; allowed are {', '.join(SOURCES)}.")
     has_text = any(clip.text is not None for clip in corpus.clips)
     has_audio = any(clip.path is not None for clip in corpus.clips)
     if source == "whisper" and not has_audio:
-        raise UserError(f"Corpus {corpus.name} has no recordings for text.source=whisper to listen to; use reference.")
+        raise UserError(f"Corpus {corpus.name} has no recordings, which text.source=whisper needs; use reference.")
     if source == "reference" and not has_text:
         raise UserError(f"Corpus {corpus.name} has no reference text; set text.source to whisper or file.")
     if source != "auto":
@@ -160,23 +158,23 @@ def choose_source(corpus: Corpus, text: Mapping, cache_dir: str) -> str:
     except (NotInstalled, WeightsUnavailable) as reason:
         if not has_text:
             raise UserError(
-                f"Corpus {corpus.name} has no reference text, and Whisper cannot be had. {reason}"
+                f"Corpus {corpus.name} has no reference text, and Whisper is not available. {reason}"
             ) from reason
-        _tell_fallback(corpus, str(reason))
+        _warn_of_fallback(corpus, str(reason))
         return "reference"
     return "whisper"
 
 
-def _tell_fallback(corpus: Corpus, reason: str) -> None:
+def _warn_of_fallback(corpus: Corpus, reason: str) -> None:
     rule = "=" * 88
     logging.warning(
         "\n%s\nNO WHISPER: the words of corpus %s are its REFERENCE TEXT, not transcripts of the sound.\n%s\n"
-        "A model trained on them never sees recognition errors. To insist on Whisper: text.source=whisper.\n%s",
+        "A model trained on them never meets recognition errors. To require Whisper: text.source=whisper.\n%s",
         rule, corpus.name, reason, rule,
     )  # fmt: skip
 
 
-def _tell_failures(corpus: Corpus, source: str, failures: Mapping[str, str], cache_dir: str) -> None:
+def _warn_of_failures(corpus: Corpus, source: str, failures: Mapping[str, str], cache_dir: str) -> None:
     folder = Path(cache_dir) / "transcripts"
     path = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', corpus.name)}-without-{source}-text.txt"
     try:
@@ -190,65 +188,50 @@ def _tell_failures(corpus: Corpus, source: str, failures: Mapping[str, str], cac
 
 
 def read_transcripts(clips: Sequence[Clip], file: str) -> list[str | None]:
-    """The `text` column of a CSV or JSONL file for every clip, found by its `id`, or else by its `file`.
+    """The `text` column of a CSV or JSONL file for every clip, by the column `id`, or else by `file`.
 
     A `file` is the clip's path (relative to the table's folder or absolute), or a bare file name where that is unique.
 
     Raises:
-      UserError: no such file, not readable, columns missing, one clip with two texts, or not a single clip in it.
+      UserError: no such file, not readable, columns missing, two texts for one clip, or no text for any clip.
     """
     if not file:
         raise UserError("text.source=file needs text.file, a CSV or JSONL file with columns id (or file) and text.")
-    rows = _read_rows(Path(file))
-    words = _words_by_id(clips, rows, file) if "id" in rows[0] else _words_by_file(clips, rows, file)
-    if all(word is None for word in words):
+    path = Path(file)
+    rows = [row.cells for row in table.read(path)]
+    columns = {name for cells in rows for name in cells}
+    key = next((name for name in ("id", "file") if name in columns), None)
+    if key is None or "text" not in columns:
+        raise UserError(f"{path} needs columns id (or file) and text; its columns are {', '.join(sorted(columns))}.")
+    pairs = [(cells.get(key, ""), cells["text"]) for cells in rows if "text" in cells]
+    texts = _texts_by_id(clips, pairs, path) if key == "id" else _texts_by_file(clips, pairs, path)
+    if all(text is None for text in texts):
         raise UserError(
-            f"{file} has no text for any of the {len(clips)} clips, e.g. {clips[0].id!r}; its first row is {rows[0]}."
+            f"{path} has no text for any of the {len(clips)} clips, e.g. {clips[0].id!r}; its first row is {rows[0]}."
         )
-    return words
+    return texts
 
 
-def _read_rows(path: Path) -> list[dict]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            if path.suffix.lower() == ".csv":
-                rows = list(csv.DictReader(lines))
-            else:
-                rows = [json.loads(line) for line in lines if line.strip()]
-    except OSError as error:
-        raise UserError(f"Cannot read text.file={path}: {error.strerror}.") from error
-    except (ValueError, csv.Error) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise UserError(f"text.file={path} is not a UTF-8 CSV (.csv) or JSONL file: {error}") from error
-    if not rows:
-        raise UserError(f"text.file={path} has no rows.")
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or "text" not in row or not ("id" in row or "file" in row):
-            raise UserError(
-                f"text.file={path}, record {number}: columns id (or file) and text are needed, got {row!r:.200}"
-            )
-    return rows
+def _texts_by_id(clips: Sequence[Clip], pairs: Sequence[tuple[str, str]], path: Path) -> list[str | None]:
+    text_of = _unique(pairs, path)
+    return [text_of.get(clip.id) for clip in clips]
 
 
-def _words_by_id(clips: Sequence[Clip], rows: Sequence[dict], file: str) -> list[str | None]:
-    table = _unique_table(((str(row.get("id")), row["text"]) for row in rows), file)
-    return [table.get(clip.id) for clip in clips]
-
-
-def _words_by_file(clips: Sequence[Clip], rows: Sequence[dict], file: str) -> list[str | None]:
-    folder = Path(file).resolve().parent
-    table = _unique_table((((folder / str(row.get("file"))).resolve(), row["text"]) for row in rows), file)
-    names = Counter(path.name for path in table)
-    by_name = {path.name: word for path, word in table.items() if names[path.name] == 1}
-    paths = [Path(clip.path).resolve() if clip.path else None for clip in clips]
-    shared = [path for path, count in Counter(paths).items() if path is not None and count > 1]
+def _texts_by_file(clips: Sequence[Clip], pairs: Sequence[tuple[str, str]], path: Path) -> list[str | None]:
+    folder = path.resolve().parent
+    text_of = _unique((((folder / file).resolve(), text) for file, text in pairs), path)
+    names = Counter(file.name for file in text_of)
+    by_name = {file.name: text for file, text in text_of.items() if names[file.name] == 1}
+    files = [Path(clip.path).resolve() if clip.path else None for clip in clips]
+    shared = [file for file, count in Counter(files).items() if file is not None and count > 1]
     if shared:
-        raise UserError(f"{shared[0]} holds several clips, so {file} must name clips by a column id, not file.")
-    return [None if path is None else table.get(path, by_name.get(path.name)) for path in paths]
+        raise UserError(f"{shared[0]} contains several clips, so {path} must name clips by a column id, not file.")
+    return [None if file is None else text_of.get(file, by_name.get(file.name)) for file in files]
 
 
-def _unique_table(pairs, file: str) -> dict:
-    table = {}
-    for key, word in pairs:
-        if word is not None and table.setdefault(key, str(word)) != str(word):
-            raise UserError(f"{file} has two different texts for {key}; keep one.")
-    return table
+def _unique(pairs: Iterable[tuple[Hashable, str]], path: Path) -> dict:
+    text_of = {}
+    for key, text in pairs:
+        if text_of.setdefault(key, text) != text:
+            raise UserError(f"{path} has two different texts for {key}; keep one.")
+    return text_of

@@ -13,6 +13,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from emoflax.audio.frontend import band_edges_hz
+from emoflax.batch import Batch
 from emoflax.data import dataset as data
 from emoflax.data.rows import batch_of
 from emoflax.errors import UserError
@@ -35,11 +36,9 @@ def check(config: ConfigDict) -> None:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def attention(
-    model: nnx.GraphDef, params: Any, statistics: Any, batch_size: int, rows: dict[str, jax.Array]
-) -> dict[str, jax.Array]:
+def attention(model: nnx.GraphDef, params: Any, statistics: Any, batch_size: int, rows: Batch) -> dict[str, jax.Array]:
     """Modality -> attention weights [rows, steps, heads] of a bucket's rows, in their order."""
-    count = len(rows["label"])
+    count = len(rows.label)
 
     def weights_of(slot):
         batch = batch_of(rows, jnp.arange(count), count, slot, batch_size, None)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from emoflax.batch import Batch
 from emoflax.errors import UserError
 from emoflax.masks import valid
 from emoflax.models.dropout import dropout, split
@@ -77,58 +78,57 @@ class Classifier(nnx.Module):
         self.audio, self.text, self.fusion, self.projection = audio, text, fusion, projection
         self.audio_missing, self.text_missing = modality_dropout["audio"], modality_dropout["text"]
 
-    def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         """Logits [batch, classes], float32.
 
         Args:
-          batch: 'logmel' [batch, frames, mels] in dB and 'frames' [batch]; 'tokens' [batch, tokens] and
-            'n_tokens' [batch]. A length of 0: the clip lacks that modality. A modality without an encoder may be left
-            out.
+          batch: log-mels or waveforms, and tokens, with their lengths; a modality without an encoder may be None.
           key: randomness of training; None, in evaluation, switches it off.
         """
         if key is None and self.test_time:
             return self.test_time.log_probabilities(self.to_log_mel(batch), lambda one: self._read(one, None)[0])
         return self._read(batch, key)[0]
 
-    def compared(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def compared(self, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """The logits, and the vectors [batch, projection] that a contrastive loss compares."""
         logits_BxC, pooled_BxD = self._read(batch, key)
         return logits_BxC, self.projection(pooled_BxD)
 
-    def _read(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def _read(self, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         encoder_key, fusion_key = split(key, 2)
         return self.fusion.read(self._encode(batch, encoder_key), fusion_key)
 
-    def attention(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def attention(self, batch: Batch) -> dict[str, jax.Array]:
         """The weights of attention pooling, by modality: [batch, steps, heads]."""
         return self.fusion.attention(self._encode(batch, None))
 
-    def _encode(self, batch: Mapping[str, jax.Array], key: jax.Array | None) -> Streams:
+    def _encode(self, batch: Batch, key: jax.Array | None) -> Streams:
         batch = self.to_log_mel(batch)
         drop_key, audio_key, text_key = split(key, 3)
         if self.audio and self.text and key is not None:
-            batch = batch | self._drop_modalities(batch["frames"], batch["n_tokens"], drop_key)
+            batch = self._drop_modalities(batch, drop_key)
         streams = {}
         if self.audio:
-            streams["audio"] = self.audio(self._scaled(batch["logmel"], batch["frames"]), batch["frames"], audio_key)
+            streams["audio"] = self.audio(self._scaled(batch.logmel, batch.frames), batch.frames, audio_key)
         if self.text:
-            streams["text"] = self.text(batch["tokens"], batch["n_tokens"], text_key)
+            streams["text"] = self.text(batch.tokens, batch.n_tokens, text_key)
         # Once for all encoders: nothing beyond a clip's end reaches the fusion.
         return {name: (jnp.where(mask[..., None], h, 0), mask) for name, (h, mask) in streams.items()}
 
-    def to_log_mel(self, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    def to_log_mel(self, batch: Batch) -> Batch:
         """The batch with log-mels, which are made here if it holds waveforms (`emoflax.audio.frontend.LogMel`)."""
-        return self.frontend(batch) if "wave" in batch else batch
+        return self.frontend(batch) if batch.wave is not None else batch
 
     def _scaled(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
         if self.pcen:
             return self.normalise_pcen(self.pcen(logmel_BxTxF), frames_B).astype(self.dtype)
         return self.normalise(logmel_BxTxF, frames_B).astype(self.dtype)
 
-    def _drop_modalities(self, frames_B: jax.Array, n_tokens_B: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+    def _drop_modalities(self, batch: Batch, key: jax.Array) -> Batch:
+        frames_B, n_tokens_B = batch.frames, batch.n_tokens
         draw_B = jax.random.uniform(key, frames_B.shape)
         both_B = (frames_B > 0) & (n_tokens_B > 0)
-        return {
-            "frames": jnp.where(both_B & (draw_B < self.audio_missing), 0, frames_B),
-            "n_tokens": jnp.where(both_B & (draw_B >= 1 - self.text_missing), 0, n_tokens_B),
-        }
+        return batch.replace(
+            frames=jnp.where(both_B & (draw_B < self.audio_missing), 0, frames_B),
+            n_tokens=jnp.where(both_B & (draw_B >= 1 - self.text_missing), 0, n_tokens_B),
+        )

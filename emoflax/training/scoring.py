@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from emoflax.batch import Batch
 from emoflax.data import stream
 from emoflax.data.dataset import Dataset
 from emoflax.data.rows import Bucket, Rows, batch_of
@@ -27,10 +28,10 @@ def log_probabilities(model: nnx.GraphDef, params: Any, statistics: Any, bucket:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _log_probabilities(
     model: nnx.GraphDef, batch_size: int, most_steps: int, mesh: Mesh | None,
-    params: Any, statistics: Any, rows: dict[str, jax.Array], count: jax.Array,
+    params: Any, statistics: Any, rows: Batch, count: jax.Array,
 ) -> jax.Array:  # fmt: skip
     """[most steps * batch size, classes]; what is behind the first `count` means nothing."""
-    order = jnp.arange(len(rows["label"]))
+    order = jnp.arange(len(rows.label))
 
     def score(slot: jax.Array) -> jax.Array:
         batch = batch_of(rows, order, count, slot, batch_size, mesh)

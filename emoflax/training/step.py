@@ -10,6 +10,7 @@ from flax import nnx
 
 from emoflax.audio.augment import Augmentation
 from emoflax.audio.augment_wave import WaveAugmentation
+from emoflax.batch import Batch
 from emoflax.training import optimizer
 from emoflax.training.losses import cross_entropy, supervised_contrastive, targets
 from emoflax.training.optimizer import Hyperparameters, OptimizerConfig
@@ -101,13 +102,13 @@ class TrainConfig:
         )
 
 
-def apply(model: nnx.GraphDef, params: Any, statistics: Any, batch: dict, key: jax.Array | None) -> jax.Array:
-    """Logits [batch, classes] of a batch as `data.rows.Bucket` describes it."""
+def apply(model: nnx.GraphDef, params: Any, statistics: Any, batch: Batch, key: jax.Array | None) -> jax.Array:
+    """Logits [batch, classes]."""
     # copy=True: inside a trace, nnx refuses to touch variables of an outer one.
     return nnx.merge(model, params, statistics, copy=True)(batch, key)
 
 
-def train_step(config: StepConfig, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict]:
+def train_step(config: StepConfig, state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
     """One update. Pure: the randomness is a function of (seed, step). Metrics are scalars 'loss' and 'grad_norm'."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     batch = augmented(config, state, batch, key)
@@ -116,11 +117,11 @@ def train_step(config: StepConfig, state: TrainState, batch: dict[str, jax.Array
         params = optimizer.hold_frozen(params, config.optimizer.freeze)
         if not config.contrastive:
             logits = apply(config.model, params, state.statistics, batch, key)
-            return cross_entropy(logits, batch["target"], batch["weight"])
+            return cross_entropy(logits, batch.target, batch.weight)
         model = nnx.merge(config.model, params, state.statistics, copy=True)
         logits, vectors = model.compared(batch, key)
-        contrast = supervised_contrastive(vectors, batch["label"], batch["weight"], state.numbers.temperature)
-        return cross_entropy(logits, batch["target"], batch["weight"]) + state.numbers.contrastive * contrast
+        contrast = supervised_contrastive(vectors, batch.label, batch.weight, state.numbers.temperature)
+        return cross_entropy(logits, batch.target, batch.weight) + state.numbers.contrastive * contrast
 
     loss, gradients = jax.value_and_grad(loss_of)(state.params)
     chain = optimizer.build(config.optimizer, state.numbers)
@@ -135,12 +136,10 @@ def train_step(config: StepConfig, state: TrainState, batch: dict[str, jax.Array
     return state, {"loss": loss, "grad_norm": optax.tree.norm(gradients)}
 
 
-def augmented(
-    config: StepConfig, state: TrainState, batch: dict[str, jax.Array], key: jax.Array
-) -> dict[str, jax.Array]:
+def augmented(config: StepConfig, state: TrainState, batch: Batch, key: jax.Array) -> Batch:
     """The batch as the loss takes it: with targets, log-mels of its waveforms, and augmentation."""
     model = nnx.merge(config.model, state.params, state.statistics, copy=True)
-    batch = batch | {"target": targets(batch["label"], config.classes, state.numbers.label_smoothing)}
+    batch = batch.replace(target=targets(batch.label, config.classes, state.numbers.label_smoothing))
     batch = model.to_log_mel(config.wave_augmentation(jax.random.fold_in(key, 0x3A7E), batch))
     known = (model.normalise.mean[...], model.normalise.std[...]) if model.normalise else (None, None)
     return config.augmentation(jax.random.fold_in(key, 0xA06), batch, *known)

@@ -11,6 +11,7 @@ from test_train import setup
 from emoflax.audio import augment
 from emoflax.audio.augment import Augmentation
 from emoflax.audio.frontend import band_edges_hz
+from emoflax.batch import Batch
 from emoflax.errors import UserError
 from emoflax.experiment.train_config import augmentation_of
 from emoflax.training import loop as train
@@ -33,8 +34,8 @@ def batch():
     logmel[np.arange(WIDTH) >= FRAMES[:, None]] = 0
     label = jnp.asarray(rng.integers(0, CLASSES, len(FRAMES)))
     weight = jnp.asarray([1, 2, 0.5, 1, 1, 3, 0, 0], jnp.float32)
-    rows = {"logmel": logmel, "frames": FRAMES, "label": label, "weight": weight}
-    return jax.tree.map(jnp.asarray, rows) | {"target": losses.targets(label, CLASSES)}
+    target = losses.targets(label, CLASSES)
+    return jax.tree.map(jnp.asarray, Batch(label, weight, logmel=logmel, frames=FRAMES, target=target))
 
 
 def augmented(batch, *seeds, **strengths):
@@ -50,32 +51,33 @@ def uniform(*shape):
 
 def test_off_is_the_identity(batch):
     found = Augmentation()(jax.random.key(0), batch, jnp.asarray(MEAN))
-    assert found.keys() == batch.keys() and all(np.array_equal(found[name], batch[name]) for name in batch)
+    jax.tree.map(np.testing.assert_array_equal, found, batch)
 
 
 @pytest.mark.parametrize("name", STRENGTHS)
 def test_each_is_a_function_of_its_key_and_changes_only_what_it_may(batch, name):
     found = augmented(batch, 0, 0, 1, **{name: STRENGTHS[name]})
-    assert all(np.array_equal(values[0], values[1]) for values in found.values())
-    assert not np.array_equal(found["logmel"][0], found["logmel"][2])
-    assert not np.array_equal(found["logmel"][0], batch["logmel"])
+    assert all(np.array_equal(values[0], values[1]) for values in jax.tree.leaves(found))
+    assert not np.array_equal(found.logmel[0], found.logmel[2])
+    assert not np.array_equal(found.logmel[0], batch.logmel)
     may = {"logmel"} | ({"frames"} if name in ("crop", "stretch", "mixup") else set())
     may |= {"target", "weight"} if name == "mixup" else set()
-    assert all(np.array_equal(found[field][2], batch[field]) for field in batch if field not in may)
-    assert not found["logmel"][np.arange(WIDTH) >= found["frames"][..., None]].any()
-    assert np.isfinite(found["logmel"]).all()
-    np.testing.assert_allclose(found["target"].sum(-1), 1, rtol=1e-5)
+    before, after = batch.arrays(), found.arrays()
+    assert all(np.array_equal(after[field][2], before[field]) for field in before if field not in may)
+    assert not found.logmel[np.arange(WIDTH) >= found.frames[..., None]].any()
+    assert np.isfinite(found.logmel).all()
+    np.testing.assert_allclose(found.target.sum(-1), 1, rtol=1e-5)
 
 
 def test_switching_one_on_leaves_the_draws_of_the_others(batch):
-    masked, louder = (augmented(batch, 0, time_masks=2, gain_db=gain)["logmel"] for gain in (0.0, 5.0))
+    masked, louder = (augmented(batch, 0, time_masks=2, gain_db=gain).logmel for gain in (0.0, 5.0))
     np.testing.assert_array_equal(*(np.all(logmel == MEAN, axis=-1) for logmel in (masked, louder)))
 
 
 def test_a_clip_keeps_its_place_and_a_silent_one_its_silence(batch):
     found = augmented(batch, 0, 1, **{name: s for name, s in STRENGTHS.items() if name != "mixup"})
-    assert np.all((found["frames"] > 0) == (FRAMES > 0)) and np.all(found["frames"] <= WIDTH)
-    assert not found["logmel"][:, FRAMES == 0].any()
+    assert np.all((found.frames > 0) == (FRAMES > 0)) and np.all(found.frames <= WIDTH)
+    assert not found.logmel[:, FRAMES == 0].any()
 
 
 def test_stretch_reads_time_at_the_drawn_rate_and_crop_starts_later():
@@ -128,8 +130,8 @@ def test_gain_and_tilt_are_a_straight_line_over_the_bands_in_db_whatever_the_uni
     np.testing.assert_allclose(added, [np.full(BANDS, 6), np.linspace(5, -5, BANDS)], atol=1e-5)
     level = {"gain_db": 6.0, "noise": 1.0, "band_hz": BAND_HZ}
     key, inside = jax.random.key(0), np.arange(WIDTH) < FRAMES[:, None]
-    in_db = Augmentation(**level)(key, batch, None)["logmel"]
-    in_bel = Augmentation(**level, unit_db=10.0)(key, batch | {"logmel": batch["logmel"] / 10}, None)["logmel"]
+    in_db = Augmentation(**level)(key, batch, None).logmel
+    in_bel = Augmentation(**level, unit_db=10.0)(key, batch.replace(logmel=batch.logmel / 10), None).logmel
     np.testing.assert_allclose(np.asarray(in_bel)[inside] * 10, np.asarray(in_db)[inside], rtol=1e-4)
 
 
@@ -156,15 +158,15 @@ def test_masks_lie_within_the_clip_and_are_no_wider_than_allowed():
 
 
 def test_what_is_masked_is_the_training_mean_and_nothing_else_changes(batch):
-    found = augmented(batch, 0, time_masks=2, band_masks=1)["logmel"][0]
-    changed = found != np.asarray(batch["logmel"])
+    found = augmented(batch, 0, time_masks=2, band_masks=1).logmel[0]
+    changed = found != np.asarray(batch.logmel)
     assert changed.any() and np.array_equal(found[changed], np.broadcast_to(MEAN, found.shape)[changed])
 
 
 def test_mixup_is_the_mixture_of_two_clips_and_its_loss_that_of_two_losses(batch):
     u = uniform(len(FRAMES), 2)
     found = jax.tree.map(np.asarray, augment.mixup(u, batch, jnp.asarray(MEAN), 0.7))
-    clips, weight, label = np.arange(len(FRAMES)), np.asarray(batch["weight"]), np.asarray(batch["label"])
+    clips, weight, label = np.arange(len(FRAMES)), np.asarray(batch.weight), np.asarray(batch.label)
     partner = (clips + 1 + int(u[0, 0] * (len(FRAMES) - 1))) % len(FRAMES)
     share = augment._larger_share(0.7)[(np.asarray(u[:, 1]) * 1024).astype(int)]
     share = np.where((weight > 0) & (weight[partner] > 0), share, 1)
@@ -175,16 +177,16 @@ def test_mixup_is_the_mixture_of_two_clips_and_its_loss_that_of_two_losses(batch
     each = -np.asarray(jax.nn.log_softmax(logits))
     own, others = share * weight, (1 - share) * weight[partner]
     expected = (own * each[clips, label] + others * each[clips, label[partner]]).sum() / (own + others).sum()
-    loss = losses.cross_entropy(logits, jnp.asarray(found["target"]), jnp.asarray(found["weight"]))
+    loss = losses.cross_entropy(logits, jnp.asarray(found.target), jnp.asarray(found.weight))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
-    assert np.array_equal(found["weight"][weight == 0], weight[weight == 0])
-    assert np.array_equal(found["logmel"][~mixed], batch["logmel"][~mixed])
-    np.testing.assert_array_equal(found["frames"], np.where(mixed, np.maximum(FRAMES, FRAMES[partner]), FRAMES))
-    filled = np.where((np.arange(WIDTH) < FRAMES[:, None])[..., None], batch["logmel"], MEAN)
+    assert np.array_equal(found.weight[weight == 0], weight[weight == 0])
+    assert np.array_equal(found.logmel[~mixed], batch.logmel[~mixed])
+    np.testing.assert_array_equal(found.frames, np.where(mixed, np.maximum(FRAMES, FRAMES[partner]), FRAMES))
+    filled = np.where((np.arange(WIDTH) < FRAMES[:, None])[..., None], batch.logmel, MEAN)
     both = share[:, None, None] * filled + (1 - share)[:, None, None] * filled[partner]
-    inside = (np.arange(WIDTH) < found["frames"][:, None]) & mixed[:, None]
-    np.testing.assert_allclose(found["logmel"][inside], both[inside], rtol=1e-4)
+    inside = (np.arange(WIDTH) < found.frames[:, None]) & mixed[:, None]
+    np.testing.assert_allclose(found.logmel[inside], both[inside], rtol=1e-4)
 
 
 def test_the_drawn_share_follows_beta():
@@ -195,7 +197,7 @@ def test_the_drawn_share_follows_beta():
 
 
 def test_words_alone_are_left_as_they_are():
-    batch = {"tokens": jnp.ones((2, 3), jnp.int32), "n_tokens": jnp.array([3, 2]), "label": jnp.array([0, 1])}
+    batch = Batch(tokens=jnp.ones((2, 3), jnp.int32), n_tokens=jnp.array([3, 2]), label=jnp.array([0, 1]))
     assert Augmentation(**STRENGTHS)(jax.random.key(0), batch, None) is batch
 
 
@@ -216,7 +218,8 @@ def test_a_strength_that_makes_no_sense_is_refused():
 def test_training_with_everything_on_is_finite_and_stopped_and_continued_equals_uninterrupted():
     hz = tuple(band_edges_hz(8, 50, 8000)[1:-1].tolist())
     train_config, state, dataset, _ = setup()
-    train_config = dataclasses.replace(train_config, augmentation=Augmentation(**STRENGTHS, band_hz=hz))
+    step = dataclasses.replace(train_config.step, augmentation=Augmentation(**STRENGTHS, band_hz=hz))
+    train_config = dataclasses.replace(train_config, step=step)
 
     def run(state, epochs):
         return train.fit(train_config, state, dataset, epochs=epochs, after_epoch=lambda *_: None)

@@ -9,6 +9,7 @@ from emoflax.audio import augment_wave
 from emoflax.audio.augment import Augmentation
 from emoflax.audio.augment_wave import WaveAugmentation
 from emoflax.audio.frontend import LogMel
+from emoflax.batch import Batch
 from emoflax.configs import tiny
 from emoflax.data import dataset as data
 from emoflax.errors import UserError
@@ -27,7 +28,7 @@ def rows(waves):
     """Padded waveforms as a batch."""
     padded = np.stack([np.pad(wave, (0, WIDTH - len(wave))) for wave in waves])
     lengths = jnp.asarray([len(wave) for wave in waves], jnp.int32)
-    return {"wave": jnp.asarray(padded), "samples": lengths, "scale": jnp.full(len(waves), 1 / 32768, jnp.float32)}
+    return Batch(wave=jnp.asarray(padded), samples=lengths, scale=jnp.full(len(waves), 1 / 32768, jnp.float32))
 
 
 def tone(hz, samples):
@@ -37,7 +38,7 @@ def tone(hz, samples):
 @pytest.fixture(scope="module")
 def batch():
     rng = np.random.default_rng(0)
-    return rows([rng.normal(0, 3000, n).astype(np.int16) for n in SAMPLES]) | {"label": jnp.arange(4)}
+    return rows([rng.normal(0, 3000, n).astype(np.int16) for n in SAMPLES]).replace(label=jnp.arange(4))
 
 
 def augmented(batch, *seeds, **strengths):
@@ -49,23 +50,23 @@ def augmented(batch, *seeds, **strengths):
 
 def test_off_is_the_identity_and_log_mels_pass(batch):
     assert WaveAugmentation()(jax.random.key(0), batch) is batch
-    logmels = {"logmel": jnp.zeros((1, 2, 3))}
+    logmels = Batch(logmel=jnp.zeros((1, 2, 3)))
     assert WaveAugmentation(**STRENGTHS)(jax.random.key(0), logmels) is logmels
 
 
 @pytest.mark.parametrize("name", STRENGTHS)
 def test_each_is_a_function_of_its_key_and_changes_only_what_it_may(batch, name):
     found = augmented(batch, 0, 0, 1, **{name: STRENGTHS[name]})
-    assert all(np.array_equal(values[0], values[1]) for values in found.values())
-    before = np.asarray(batch["wave"], np.float32) / 32768
-    assert not np.array_equal(found["wave"][0] * found["scale"][0][:, None], before)
-    assert not np.array_equal(found["wave"][0], found["wave"][2])
-    assert np.isfinite(found["wave"]).all()
-    assert not found["wave"][np.arange(WIDTH) >= found["samples"][..., None]].any()
-    assert np.all((found["samples"] > 0) == (SAMPLES > 0)) and np.array_equal(found["label"][0], batch["label"])
+    assert all(np.array_equal(values[0], values[1]) for values in jax.tree.leaves(found))
+    before = np.asarray(batch.wave, np.float32) / 32768
+    assert not np.array_equal(found.wave[0] * found.scale[0][:, None], before)
+    assert not np.array_equal(found.wave[0], found.wave[2])
+    assert np.isfinite(found.wave).all()
+    assert not found.wave[np.arange(WIDTH) >= found.samples[..., None]].any()
+    assert np.all((found.samples > 0) == (SAMPLES > 0)) and np.array_equal(found.label[0], batch.label)
     if name not in ("crop", "speed", "pitch_semitones"):
-        assert np.array_equal(found["samples"][0], SAMPLES)
-    assert ("tempo" in found) == (name == "pitch_semitones")
+        assert np.array_equal(found.samples[0], SAMPLES)
+    assert (found.tempo is not None) == (name == "pitch_semitones")
 
 
 def test_crop_takes_a_part_as_it_is_and_speed_reads_a_tone_faster():
@@ -117,8 +118,8 @@ def test_reverberation_is_a_convolution_cut_at_the_clips_end():
 
 
 def test_gain_and_polarity_scale_a_clip_and_nothing_else(batch):
-    found = augmented(batch, *range(6), gain_db=6.0, polarity=0.5)["wave"][:, :3]
-    before = np.asarray(batch["wave"], np.float32)[:3] / 32768
+    found = augmented(batch, *range(6), gain_db=6.0, polarity=0.5).wave[:, :3]
+    before = np.asarray(batch.wave, np.float32)[:3] / 32768
     factor = (found * before).sum(-1) / (before**2).sum(-1)
     np.testing.assert_allclose(found, factor[..., None] * before, atol=1e-6)
     assert np.all(np.abs(20 * np.log10(np.abs(factor))) <= 6) and 4 < (factor < 0).sum() < 14
@@ -128,20 +129,20 @@ def test_a_shift_of_pitch_moves_the_spectrum_and_keeps_the_tempo():
     frontend = LogMel(RATE_HZ, 64.0, 16.0, 64, 50.0, 8000.0)
     width = frontend.width(WIDTH, 8)
     wave = np.pad(tone(1500, 8000), (0, width - 8000))
-    batch = {"wave": jnp.asarray(wave[None]), "samples": jnp.array([8000]), "scale": jnp.ones(1)}
+    batch = Batch(wave=jnp.asarray(wave[None]), samples=jnp.array([8000]), scale=jnp.ones(1))
     shift = WaveAugmentation(pitch_semitones=6.0)
 
     @jax.jit
     def run(key):
         shifted = shift(key, batch)
-        return shifted["tempo"], Augmentation()(key, frontend(shifted), None)
+        return shifted.tempo, Augmentation()(key, frontend(shifted), None)
 
     plain = frontend(batch)
     for seed in range(4):
         tempo, found = run(jax.random.key(seed))
-        assert "tempo" not in found
-        assert abs(int(found["frames"][0]) - int(plain["frames"][0])) <= 2
-        before, after = (int(part["logmel"][0, 10].argmax()) for part in (plain, found))
+        assert found.tempo is None
+        assert abs(int(found.frames[0]) - int(plain.frames[0])) <= 2
+        before, after = (int(part.logmel[0, 10].argmax()) for part in (plain, found))
         # Above 1 kHz, bands are evenly spaced on a logarithmic scale.
         per_band = np.log(6.4) / 27 * (np.log(8) * 27 / np.log(6.4) + 15 - 0.75) / 65
         assert (after - before) * per_band == pytest.approx(np.log(float(tempo[0])), abs=1.01 * per_band)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from emoflax.audio.frontend import LogMel
+from emoflax.batch import Batch
 from emoflax.configs import tiny
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.features import logmel_statistics
@@ -44,7 +45,7 @@ def batch_of(frontend, waves):
     width = frontend.width(max(len(wave) for wave in waves), 8)
     rows = np.stack([np.pad(wave, (0, width - len(wave))) for wave in waves])
     lengths = np.array([len(wave) for wave in waves], np.int32)
-    return {"wave": rows, "samples": lengths, "scale": np.ones(len(waves), np.float32), "label": lengths}
+    return Batch(wave=rows, samples=lengths, scale=np.ones(len(waves), np.float32), label=lengths)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +58,8 @@ def test_a_padded_batch_of_log_mels_equals_librosas_of_each_clip_alone(changed):
     frontend = LogMel(RATE_HZ, **settings)
     waves = [sound(samples, seed) for seed, samples in enumerate([9_001, 23_456, 512, 1, 16_384, 23_551])]
     found = heard(frontend, batch_of(frontend, waves))
-    assert found.keys() == {"logmel", "frames", "label"}
-    for wave, logmel, frames in zip(waves, np.asarray(found["logmel"]), found["frames"], strict=True):
+    assert found.arrays().keys() == {"logmel", "frames", "label"}
+    for wave, logmel, frames in zip(waves, np.asarray(found.logmel), found.frames, strict=True):
         expected = log_mel.mel_db(wave, sample_rate_hz=RATE_HZ, **settings)
         assert frames == len(expected)
         np.testing.assert_allclose(logmel[:frames], expected, atol=1e-3)
@@ -68,7 +69,7 @@ def test_a_padded_batch_of_log_mels_equals_librosas_of_each_clip_alone(changed):
 def test_a_clip_without_sound_has_no_frames():
     frontend = LogMel(RATE_HZ, **SETTINGS)
     found = heard(frontend, batch_of(frontend, [np.zeros(0, np.float32), sound(9_000, 0)]))
-    assert found["frames"][0] == 0 and not np.asarray(found["logmel"])[0].any()
+    assert found.frames[0] == 0 and not np.asarray(found.logmel)[0].any()
 
 
 def test_filters_and_window_are_librosas():
@@ -132,8 +133,8 @@ def test_waveforms_and_log_mels_give_the_same_log_probabilities(stored):
 def test_a_long_clip_becomes_windows_that_cover_it(stored):
     config, features = stored
     train_config, state, dataset = trained_parts(config, features, "wave", np.arange(9))
-    rows = np.concatenate([bucket.rows["clip"] for bucket in dataset.buckets])
-    samples = np.concatenate([bucket.rows["samples"] for bucket in dataset.buckets])
+    rows = np.concatenate(dataset.row_clips)
+    samples = np.concatenate([bucket.rows.samples for bucket in dataset.buckets])
     whole = len(features["wave"].get("wave", 8))
     assert (rows == 8).sum() == 2 and samples[rows == 8].sum() >= whole > samples.max()
     assert np.isfinite(scoring.score(train_config.model, state, dataset)).all()
@@ -143,9 +144,9 @@ def test_one_waveform_alone_gives_what_it_gives_in_a_batch(stored):
     config, features = stored
     config.data.store = "wave"
     frontend, wave, scale = frontend_of(config), features["wave"].get("wave", 2), features["wave"].scale(2)
-    batch = batch_of(frontend, [wave, np.repeat(wave, 2)]) | {"scale": np.float32([scale, scale])}
+    batch = batch_of(frontend, [wave, np.repeat(wave, 2)]).replace(scale=np.float32([scale, scale]))
     found = heard(frontend, batch)
-    np.testing.assert_allclose(np.asarray(found["logmel"])[0, : found["frames"][0]], frontend.alone(wave, scale),
+    np.testing.assert_allclose(np.asarray(found.logmel)[0, : found.frames[0]], frontend.alone(wave, scale),
                                atol=1e-4)  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import scipy.signal
 
 from emoflax.audio.channels import CONTOURS
 from emoflax.audio.pcen import Pcen
+from emoflax.batch import Batch
 from emoflax.configs import default
 from emoflax.data.features import logmel_statistics
 from emoflax.errors import UserError
@@ -59,14 +60,14 @@ def test_a_padded_batch_gives_the_same_logits_as_each_clip_alone_and_contours_ar
     mean, std = np.full(channels, -20, np.float32), np.full(channels, 9, np.float32)
     model.normalise_pcen.set(mean, std)
     forward = jax.jit(model)
-    batch = {"logmel": np.zeros((4, 32, channels), np.float32), "frames": jnp.array([5, 24, 13, 0])}
-    for row, clip in zip(batch["logmel"][:3], clips, strict=False):
+    batch = Batch(logmel=np.zeros((4, 32, channels), np.float32), frames=jnp.array([5, 24, 13, 0]))
+    for row, clip in zip(batch.logmel[:3], clips, strict=False):
         row[: len(clip)] = clip
         row[len(clip) :] = 99  # must not matter
     together = forward(batch)
     assert np.isfinite(together).all()
     for place, clip in enumerate(clips[:3]):
-        alone = forward({"logmel": clip[None], "frames": jnp.array([len(clip)])})
+        alone = forward(Batch(logmel=clip[None], frames=jnp.array([len(clip)])))
         np.testing.assert_allclose(together[place], alone[0], rtol=1e-4, atol=1e-5)
     scaled = model._scaled(clips[1][None], jnp.array([24]))
     np.testing.assert_allclose(scaled[0, :, BANDS:], (clips[1][:, BANDS:] + 20) / 9, rtol=1e-4, atol=1e-4)

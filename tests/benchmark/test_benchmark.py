@@ -140,7 +140,7 @@ def test_growth_is_the_epochs_time_divided_by_the_amount_of_sound(monkeypatch):
     assert large["share"] == pytest.approx(large["epoch_s"] / small["epoch_s"] / 6)
     assert growth.table([small, large]).count("\n") == 3
     bucket = growth.random_clips(setup.prepare(config_of(audio="cnn")), 8, 24).buckets[0]
-    assert bucket.rows["logmel"].shape == (8, 24, 16) and bucket.steps == 2
+    assert bucket.rows.logmel.shape == (8, 24, 16) and bucket.steps == 2
     with pytest.raises(UserError, match="models of sound"):
         growth.measure(config_of(text="gru"), clips=4, clip_s=0.4, budget_s=0.0)
 

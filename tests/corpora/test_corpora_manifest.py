@@ -216,7 +216,7 @@ def test_a_bad_value_is_named_with_its_line(folder, column, value, said):
 
 
 def test_a_recording_listed_twice_is_named_with_both_lines(folder):
-    assert "lines 2 and 6 mean the same recording, a/1" in refused(
+    assert "lines 2 and 6 name the same recording, a/1" in refused(
         write_csv(folder, [*ROWS, ["a/../a/1.wav", "sad", "bob"]])
     )
     soundfile.write(folder / "a/1.flac", np.zeros(80), 8000)

@@ -40,10 +40,10 @@ def test_every_frame_of_every_clip_is_in_some_row_and_padding_is_zero(lengths, b
     )  # fmt: skip
     seen = [set() for _ in lengths]
     weight = np.zeros(len(lengths))
-    for bucket in dataset.buckets:
+    for bucket, clips in zip(dataset.buckets, dataset.row_clips, strict=True):
         rows = jax.tree.map(np.asarray, bucket.rows)
         assert bucket.batch_size <= batch_size
-        for logmel, frames, clip, w in zip(rows["logmel"], rows["frames"], rows["clip"], rows["weight"], strict=True):
+        for logmel, frames, clip, w in zip(rows.logmel, rows.frames, clips, rows.weight, strict=True):
             assert not logmel[frames:].any()
             seen[clip] |= {round((float(v) - clip - 1) * 128) for v in logmel[:frames, 0]}
             weight[clip] += w
@@ -56,7 +56,7 @@ def test_buckets_compute_less_padding_than_one_block():
     logmels = [np.ones((n, 2), np.float32) for n in rng.integers(10, 200, 64)]
     padded = [
         sum(
-            bucket.rows["logmel"].shape[0] * bucket.rows["logmel"].shape[1]
+            bucket.rows.logmel.shape[0] * bucket.rows.logmel.shape[1]
             for bucket in data.from_arrays(
                 logmels, None, np.zeros(64, np.int32), max_frames=500, max_tokens=5, batch_size=8, buckets=buckets
             ).buckets
@@ -89,7 +89,7 @@ def test_the_vocabulary_is_built_on_training_clips_and_the_rest_is_unknown():
     assert vocabulary == ("a", "b")
     dataset = data.load(features, np.array([2]), max_frames=9, vocabulary=vocabulary, **OPTIONS)
     row = jax.tree.map(np.asarray, dataset.buckets[0].rows)
-    assert row["tokens"][0, :4].tolist() == [data.UNK, data.UNK, data.UNK, 3] and row["n_tokens"][0] == 4
+    assert row.tokens[0, :4].tolist() == [data.UNK, data.UNK, data.UNK, 3] and row.n_tokens[0] == 4
 
 
 def test_a_clip_without_a_transcript_stays_with_a_sound_beside_it_as_a_row_without_words():
@@ -102,7 +102,7 @@ def test_a_clip_without_a_transcript_stays_with_a_sound_beside_it_as_a_row_witho
     assert build_vocabulary(both, everyone, min_count=1) == ("a", "b")
     dataset = data.load(both, everyone, max_frames=9, vocabulary=("a", "b"), **OPTIONS)
     rows = jax.tree.map(np.asarray, dataset.buckets[0].rows)
-    assert rows["frames"].tolist() == [3, 4, 5] and rows["n_tokens"].tolist() == [2, 0, 1]
+    assert rows.frames.tolist() == [3, 4, 5] and rows.n_tokens.tolist() == [2, 0, 1]
     silent = Features(corpus, {"logmel": Shards("02", [np.ones((3, 2), np.float32)] * 2), "tokens": sounds})
     assert silent.readable(everyone).tolist() == [0, 2]  # a sound that cannot be read is missed in training
 
@@ -110,7 +110,7 @@ def test_a_clip_without_a_transcript_stays_with_a_sound_beside_it_as_a_row_witho
 def test_a_clip_without_words_is_one_unknown_word():
     dataset = data.from_arrays(None, [np.array([], np.int32)], np.zeros(1, np.int32), max_frames=9, **OPTIONS)
     row = jax.tree.map(np.asarray, dataset.buckets[0].rows)
-    assert row["tokens"][0, 0] == data.UNK and row["n_tokens"][0] == 1
+    assert row.tokens[0, 0] == data.UNK and row.n_tokens[0] == 1
 
 
 def test_class_weights_make_every_class_count_the_same():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from emoflax.data import shards
 from emoflax.data.shards import Failure, Row, ShardSet
 from emoflax.errors import UserError
+from emoflax.files import sha256
 
 HEAD = {"kind": "logmel", "corpus": "toy", "fingerprint": "f", "settings": {"mels": 3}}
 
@@ -111,6 +112,56 @@ def test_a_damaged_file_is_named_with_the_remedy(folder, name, damage):
         ShardSet.open(folder, verify=True)
 
 
+def test_bytes_are_compared_once_and_again_when_a_file_changes(folder, monkeypatch):
+    read = []
+    monkeypatch.setattr(shards, "sha256", lambda path: read.append(path.name) or sha256(path))
+    every = ["shard-00000.npy", "shard-00001.npy", "shard-00002.npy"]
+    ShardSet.open(folder)
+    assert read == [] and not (folder / shards.VERIFIED).exists()
+    ShardSet.open(folder, verify=True)
+    ShardSet.open(folder, verify=True)
+    assert read == every
+    (folder / shards.VERIFIED).write_text("{")  # half-written by an older program, or edited
+    ShardSet.open(folder, verify=True)
+    assert read == 2 * every
+    os.utime(folder / "shard-00001.npy", ns=(0, 1))
+    ShardSet.open(folder, verify=True)
+    assert read == 3 * every
+
+
+def test_shards_that_were_compared_and_then_damaged_are_refused_and_so_is_a_replaced_manifest(folder):
+    ShardSet.open(folder, verify=True)
+    flip(folder / "shard-00001.npy", -1)
+    for _ in range(2):  # what failed is not remembered as compared
+        with pytest.raises(UserError, match=r"shard-00001.npy is missing or damaged: its checksum is wrong"):
+            ShardSet.open(folder, verify=True)
+    flip(folder / "shard-00001.npy", -1)
+    ShardSet.open(folder, verify=True)
+    manifest = json.loads((folder / shards.MANIFEST).read_text())
+    manifest["shards"][0]["sha256"] = "0" * 64
+    (folder / shards.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"shard-00000.npy is missing or damaged: its checksum is wrong"):
+        ShardSet.open(folder, verify=True)
+
+
+def test_a_cache_that_cannot_be_written_to_is_compared_each_time(folder, monkeypatch):
+    def read_only(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shards, "write_whole", read_only)
+    assert len(ShardSet.open(folder, verify=True)) == 5
+    assert not (folder / shards.VERIFIED).exists()
+
+
+def test_a_shard_that_cannot_be_read_is_not_called_damaged(folder):
+    path = folder / "shard-00001.npy"
+    path.unlink()
+    os.symlink(path, path)  # root may read everything, but nobody a link to itself
+    with pytest.raises(UserError, match=f"cannot read {path}") as raised:
+        ShardSet.open(folder)
+    assert "damaged" not in str(raised.value)
+
+
 def test_a_folder_whose_build_never_ended_is_refused(folder):
     (folder / shards.MANIFEST).unlink()
     with pytest.raises(UserError, match="no finished shards"):
@@ -144,10 +195,10 @@ def test_only_stale_leftovers_are_swept(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=rf"Cannot write to {tmp_path / 'file' / 'set'}.*--config.data.cache_dir"):
+    with pytest.raises(UserError, match=rf"cannot write into {tmp_path / 'file' / 'set'}.*--config.data.cache_dir"):
         shards.make_folder(tmp_path / "file" / "set")
 
 
 def test_reading_shards_needs_numpy_alone():
-    code = "import emoflax.shards, sys; print([m for m in ('jax', 'librosa', 'soundfile', 'tqdm') if m in sys.modules])"
+    code = "import emoflax.data.shards, sys; print([m for m in ('jax', 'librosa', 'soundfile', 'tqdm') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -1,4 +1,4 @@
-"""Normalisation by speaker: its scale, whose recordings it needs, and that it stays under a name of its own."""
+"""Normalisation by speaker: its scale, whose recordings it needs, and the separate name of its protocol."""
 
 import dataclasses
 import pathlib
@@ -14,7 +14,7 @@ from emoflax.data import speakernorm, splits
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.features import Features, permute_labels
 from emoflax.errors import UserError
-from emoflax.experiment.features import features_of
+from emoflax.experiment import features as experiment_features
 from emoflax.inference import predict
 from emoflax.reporting import ledger
 from emoflax.reporting.metrics import METRICS
@@ -43,7 +43,7 @@ def test_a_voice_that_is_louder_and_livelier_is_the_same_and_no_other_speaker_ha
     assert not np.allclose(plain.get(kind, 0), features.get(kind, 0))
 
 
-def test_no_label_has_a_say_and_shuffled_labels_leave_the_scale():
+def test_labels_have_no_influence_on_the_scale():
     features = features_of()
     shuffled = permute_labels(features, np.arange(6), 1)
     assert shuffled.corpus != features.corpus
@@ -84,18 +84,18 @@ def test_what_it_cannot_normalise_is_refused(fields):
     config.split.protocol = "speakers5+speakernorm"
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=r"config\.split\.protocol='speakers5\+speakernorm'"):
-        features_of(config, corpus_of(["s"], path="none.wav"))
+        experiment_features.features_of(config, corpus_of(["s"], path="none.wav"))
 
 
-def test_lone_recordings_are_taken_for_one_speaker_s_and_a_single_one_is_refused():
+def test_recordings_to_predict_count_as_one_speaker_s_and_a_single_one_is_refused():
     features, plain = features_of(), features_of(by_speaker=False)
     mine = [i for i, speaker in enumerate(SPEAKERS) if speaker == "a"]
     spoken = [predict.Utterance(pathlib.Path(str(i)), plain.get("logmel", i), []) for i in mine]
     wordy = predict.Utterance(pathlib.Path("words.txt"), np.zeros((0, 3), np.float32), ["hello"])
-    found = predict.of_one_speaker([*spoken, wordy])
-    for one, position in zip(found, mine, strict=False):
+    normalised = predict.of_one_speaker([*spoken, wordy])
+    for one, position in zip(normalised, mine, strict=False):
         np.testing.assert_allclose(one.logmel, features.get("logmel", position), atol=1e-4)
-    assert found[-1] == dataclasses.replace(wordy, logmel=found[-1].logmel) and not len(found[-1].logmel)
+    assert normalised[-1] == dataclasses.replace(wordy, logmel=normalised[-1].logmel) and not len(normalised[-1].logmel)
     with pytest.raises(UserError, match="give more of that speaker's recordings"):
         predict.of_one_speaker([spoken[0], wordy])
 

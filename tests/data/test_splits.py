@@ -1,4 +1,6 @@
-"""Protocols keep their promises, whatever the corpus."""
+"""Protocols: which clips train, choose the epoch and test, for any corpus; leakage is refused."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -72,14 +74,88 @@ def test_auto_takes_the_corpus_own_split_where_it_has_one():
     assert splits.resolve_protocol("auto", corpus_of("abc")) == "loso"
 
 
-def test_an_identical_recording_on_both_sides_is_refused_and_named():
+@pytest.mark.parametrize(
+    ("one", "other", "kinds"),
+    [("train", "test", "test .* training"), ("train", "dev", "dev .* training"), ("dev", "test", "test .* dev")],
+)
+def test_an_identical_recording_in_two_parts_is_refused_and_named(one, other, kinds, caplog):
     corpus = corpus_of("abcdef")
-    split = splits.make_split(corpus, "speakers5", 1, 0.0, NO_LISTS)
+    split = splits.make_split(corpus, "speakers5", 1, 0.2, NO_LISTS)
     digests = {clip.id: clip.id for clip in corpus.clips}
     splits.check_leakage(split, corpus, digests)
-    heard, tested = corpus.clips[split.train[0]].id, corpus.clips[split.test[0]].id
-    with pytest.raises(UserError, match=f"(?s){tested}.*{heard}"):
-        splits.check_leakage(split, corpus, digests | {tested: heard})
+    assert not caplog.records
+    first, second = (corpus.clips[getattr(split, part)[0]].id for part in (one, other))
+    with pytest.raises(UserError, match=rf"(?s)1 {kinds} recordings .*{second} = {first}"):
+        splits.check_leakage(split, corpus, digests | {second: first})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kinds"),
+    [("train", "test", "training and in test"), ("train", "dev", "training and in dev"), ("dev", "test", "dev and in")],
+)
+def test_a_speaker_in_two_parts_of_an_actor_disjoint_protocol_is_refused_and_named(one, other, kinds):
+    corpus = corpus_of("abcdef")
+    split = splits.make_split(corpus, "speakers5", 1, 0.2, NO_LISTS)
+    moved = getattr(split, one)[:1]
+    parts = {one: getattr(split, one)[1:], other: np.sort(np.concatenate([getattr(split, other), moved]))}
+    split = dataclasses.replace(split, **parts, shares_speakers=other == "test")
+    with pytest.raises(UserError, match=f"speakers {corpus.clips[moved[0]].speaker} are in {kinds}"):
+        splits.check_leakage(split, corpus, {})
+
+
+def test_identical_recordings_of_two_training_speakers_are_listed_in_a_warning(caplog):
+    corpus = corpus_of("abcdef")
+    split = splits.make_split(corpus, "speakers5", 1, 0.0, NO_LISTS)
+    own, again = (corpus.clips[i] for i in split.train[:2])
+    other = next(corpus.clips[i] for i in split.train if corpus.clips[i].speaker != own.speaker)
+    splits.check_leakage(split, corpus, {own.id: "x", again.id: "x"})
+    assert not caplog.records
+    splits.check_leakage(split, corpus, {own.id: "x", other.id: "x"})
+    assert "1 pairs of identical recordings have two speakers' names" in caplog.text
+    assert f"{own.id} = {other.id}" in caplog.text
+
+
+def given_corpus(train, test):
+    parts = [corpus_of(train, split="train"), corpus_of(test, split="test")]
+    return Corpus("given", LABELS, parts[0].clips + parts[1].clips)
+
+
+def test_a_given_split_without_dev_takes_whole_training_speakers(caplog):
+    corpus = given_corpus("abcdefgh", "xy")
+    split = splits.make_split(corpus, "given", 1, 0.2, NO_LISTS)
+    train, dev, test = ({corpus.clips[i].speaker for i in part} for part in (split.train, split.dev, split.test))
+    assert test == {"x", "y"} and len(dev) == 2 and train == set("abcdefgh") - dev
+    assert len(split.train) + len(split.dev) == 8 * 6
+    splits.check_leakage(split, corpus, {})
+    assert not caplog.records
+    assert len(splits.make_split(corpus, "given", 1, 0.0, NO_LISTS).dev) == 0
+
+
+def test_a_given_split_takes_single_dev_clips_where_speakers_are_too_few_and_says_so(caplog):
+    corpus = given_corpus("ab", "x")
+    split = splits.make_split(corpus, "given", 1, 0.2, NO_LISTS)
+    assert 0 < len(split.dev) < 6
+    splits.check_leakage(split, corpus, {})
+    assert "the epoch is chosen on speakers who train as well (a, b)" in caplog.text
+
+
+def test_a_speaker_whom_training_needs_for_a_label_or_with_most_of_the_clips_is_no_dev_speaker():
+    clips = [Clip(f"only/{i}", "sad", "only", split="train") for i in range(6)]
+    clips += [Clip(f"most/{i}", "calm", "most", split="train") for i in range(60)]
+    clips += [Clip(f"{s}/{i}", LABELS[i], s, split="train") for s in "ab" for i in range(2)]
+    clips += [Clip("x/0", "sad", "x", split="test")]
+    corpus = Corpus("given", LABELS, tuple(clips))
+    for dev_share in (0.02, 0.15, 0.3):
+        split = splits.make_split(corpus, "given", 1, dev_share, NO_LISTS)
+        dev = {corpus.clips[i].speaker for i in split.dev}
+        assert dev and not dev & {"only", "most"}
+
+
+def test_a_corpus_own_dev_clips_are_kept():
+    corpus = given_corpus("abc", "x")
+    own = dataclasses.replace(corpus, clips=corpus.clips + corpus_of("d", split="dev").clips)
+    split = splits.make_split(own, "given", 1, 0.2, NO_LISTS)
+    assert {own.clips[i].speaker for i in split.dev} == {"d"} and len(split.train) == 18
 
 
 @pytest.mark.parametrize(
@@ -96,7 +172,7 @@ def test_wrong_speaker_lists_are_explained(lists, words):
         splits.make_split(corpus_of("abcdef"), "lists", 1, 0.15, lists)
 
 
-def test_listed_speakers_are_obeyed():
+def test_listed_speakers_define_the_parts():
     corpus = corpus_of("abcdef")
     lists = {"train": ("a", "b"), "dev": ("c",), "test": ("d",)}
     split = splits.make_split(corpus, "lists", 1, 0.15, lists)

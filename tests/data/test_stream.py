@@ -44,8 +44,8 @@ def fit(found, epochs, profile=None):
     train_config = train_config_of(config, model, found.steps)
     losses = []
     state = train.fit(
-        train_config, train_config.init(model, 0), found, epochs=epochs, after_epoch=lambda *seen: losses.append(seen[2]["loss"]),
-        profile=profile,
+        train_config, train_config.init(model, 0), found, epochs=epochs, profile=profile,
+        after_epoch=lambda *seen: losses.append(seen[2]["loss"]),
     )  # fmt: skip
     return train_config, state, losses
 
@@ -86,7 +86,7 @@ def test_rows_are_the_same_made_when_asked_for_and_placed():
     for made, placed in zip(dataset("no").buckets, dataset("yes").buckets, strict=True):
         assert (len(made), made.steps, made.batch_size) == (len(placed), placed.steps, placed.batch_size)
         backwards = np.arange(len(made))[::-1]
-        for name, array in placed.rows.items():
+        for name, array in placed.rows.arrays().items():
             np.testing.assert_array_equal(made.array(name, backwards), np.asarray(array)[::-1], err_msg=name)
             assert made.dtypes[name] == array.dtype
 

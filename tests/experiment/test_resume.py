@@ -3,8 +3,10 @@
 import json
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import cli
@@ -44,10 +46,22 @@ def start(folder, workdir):
 
 
 def arrays(run):
+    """Of all that the last epoch holds, and of the weights that are used."""
     import jax
+    import orbax.checkpoint as ocp
 
-    state = evaluate.restore(run / "checkpoints").state
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    with ocp.StandardCheckpointer() as reader:
+        last = [reader.restore(run / "checkpoints" / str(EPOCHS) / item) for item in ("model", "training")]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves([last, evaluate.restore(run / "checkpoints").state])]
+
+
+def flip_a_bit(epoch):
+    """In the largest file of an epoch's weights; the file."""
+    path = max((epoch / "model").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    return path
 
 
 def wait_for_epoch(process, log, epoch):
@@ -89,9 +103,73 @@ def test_an_interruption_ends_with_a_sentence_and_loses_no_finished_epoch(place,
     assert f"after epoch {kept}" in cli.run(*flags(f"stopped{notice}"), cwd=place)
 
 
-def test_a_folder_that_holds_a_run_with_other_settings_is_not_touched(place):
-    checkpoints = place / "whole" / RUN / "checkpoints"
-    before = sorted(path.name for path in checkpoints.iterdir())
-    output = cli.run(*flags("whole"), "--config.optimizer.learning_rate=0.5", cwd=place, status=2)
-    assert "config.optimizer.learning_rate: 0.002 -> 0.5" in output and "--workdir" in output
-    assert sorted(path.name for path in checkpoints.iterdir()) == before
+def test_a_folder_that_holds_a_run_with_other_settings_is_not_touched_and_no_features_are_computed_for_it(place):
+    def touched():
+        return sorted(place.glob("cache/synthetic/*")), sorted((place / "whole" / RUN / "checkpoints").iterdir())
+
+    before = touched()
+    for field, change in (("optimizer.learning_rate", "0.002 -> 0.5"), ("audio.mels", "16 -> 8")):
+        output = cli.run(*flags("whole"), f"--config.{field}={change.split()[-1]}", cwd=place, status=2)
+        assert f"config.{field}: {change}" in output and "--workdir" in output
+    assert touched() == before
+
+
+def test_a_damaged_last_epoch_is_trained_again_from_the_one_before_and_gives_the_same(place):
+    shutil.copytree(place / "whole", place / "damaged")
+    run = place / "damaged" / RUN
+    damaged = flip_a_bit(run / "checkpoints" / str(EPOCHS))
+    output = cli.run(*flags("damaged"), cwd=place)
+    relative = damaged.relative_to(place)
+    assert f"{relative} is damaged: its checksum is wrong; epoch {EPOCHS - 1} is used in the place of" in output
+    assert f"after epoch {EPOCHS - 1}" in output
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(place / "whole" / RUN), arrays(run), strict=True))
+
+
+def test_a_run_without_a_whole_checkpoint_neither_resumes_nor_predicts(place):
+    shutil.copytree(place / "whole", place / "lost")
+    run = place / "lost" / RUN
+    damaged = [flip_a_bit(epoch).relative_to(place) for epoch in (run / "checkpoints").iterdir()]
+    voice = next((place / "voices").rglob("*.wav"))
+    for command in (flags("lost"), ["--mode=predict", f"--checkpoint=lost/{RUN}", f"--inputs={voice}"]):
+        output = cli.run(*command, cwd=place, status=2)
+        assert any(f"{path} is damaged" in output for path in damaged) and "no other whole checkpoint" in output
+
+
+def test_a_second_command_on_a_run_folder_ends_with_a_sentence_and_a_killed_one_leaves_no_lock(place):
+    process = start(place, "busy", epochs=500)
+    wait_for_epoch(process, place / "busy" / RUN / "metrics.jsonl", 1)
+    for mode in ("train", "eval"):
+        output = cli.run(*flags("busy", epochs=500), f"--mode={mode}", cwd=place, status=2)
+        assert "another command is at work in" in output and "busy/tiny-synthetic-speakers5" in output
+    assert process.poll() is None
+    voice = next((place / "voices").rglob("*.wav"))
+    cli.run("--mode=predict", f"--checkpoint=busy/{RUN}", f"--inputs={voice}", cwd=place)  # reading is allowed
+    process.kill()
+    process.communicate()
+    cli.run(*flags("busy", epochs=500), "--mode=eval", cwd=place)
+
+
+def test_a_model_whose_code_has_changed_is_neither_trained_nor_scored_nor_used(place):
+    copy = place / "edited"
+    for name in ("emoflax", "configs", "precompute"):
+        shutil.copytree(cli.ROOT / name, copy / name)
+    shutil.copy(cli.ROOT / "main.py", copy)
+    edited, report = copy / "emoflax" / "models" / "conv.py", place / "whole" / RUN.parent / "report.json"
+    before, voice = report.read_bytes(), next((place / "voices").rglob("*.wav"))
+    predict = ["--mode=predict", f"--checkpoint=whole/{RUN}", f"--inputs={voice}"]
+    commands = (flags("whole"), [*flags("whole"), "--mode=eval"], predict)
+    edited.write_text(edited.read_text() + "\n# a remark\n")
+    run_copy(copy, predict, place, status=0)
+    edited.write_text(edited.read_text() + "\nEPSILON = 1e-3\n")
+    for command in commands:
+        output = run_copy(copy, command, place, status=2)
+        assert "other code: emoflax.models.conv changed since" in output and "Traceback" not in output
+    assert report.read_bytes() == before
+
+
+def run_copy(root, command, cwd, status):
+    """What the main.py of another checkout printed."""
+    command = [sys.executable, str(root / "main.py"), *map(str, command)]
+    done = subprocess.run(command, cwd=cwd, env=cli.ENVIRONMENT, text=True, capture_output=True, timeout=240)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr

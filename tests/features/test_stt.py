@@ -202,7 +202,7 @@ def test_auto_without_weights_and_network_takes_the_reference_under_a_banner(fie
     assert text.transcripts(corpus, auto, str(tmp_path)) == ["reference 0", "reference 1"]
     assert "NO WHISPER" in caplog.text and str(offline) in caplog.text
     mute = Corpus("toy", ("joy",), (Clip("c", "joy", "s", corpus.clips[0].path),))
-    with pytest.raises(UserError, match="no reference text, and Whisper cannot be had"):
+    with pytest.raises(UserError, match="no reference text, and Whisper is not available"):
         text.transcripts(mute, auto, str(tmp_path))
 
 

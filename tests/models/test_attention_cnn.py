@@ -8,6 +8,7 @@ from flax import nnx
 
 from emoflax.audio.augment import Augmentation
 from emoflax.audio.channels import CONTOURS
+from emoflax.batch import Batch
 from emoflax.features.contours import contours
 from emoflax.models.attention_cnn import AttentionCnn, TimeConv
 
@@ -75,15 +76,15 @@ def test_sound_without_a_voice_has_finite_contours():
 
 def test_augmentation_changes_contours_and_mels_separately():
     bands, x = 6, jax.random.normal(jax.random.key(0), (4, 8, 9))
-    batch = {"logmel": x, "frames": jnp.full(4, 8), "target": jnp.eye(4), "weight": jnp.ones(4)}
+    batch = Batch(logmel=x, frames=jnp.full(4, 8), target=jnp.eye(4), weight=jnp.ones(4))
     mean, std = jnp.arange(9.0), jnp.ones(9)
-    louder = jax.jit(Augmentation(gain_db=5, band_masks=2, bands=bands))(jax.random.key(1), batch, mean, std)["logmel"]
+    louder = jax.jit(Augmentation(gain_db=5, band_masks=2, bands=bands))(jax.random.key(1), batch, mean, std).logmel
     np.testing.assert_array_equal(louder[..., bands:], x[..., bands:])
     assert not jnp.allclose(louder[..., :bands], x[..., :bands])
-    moved = jax.jit(Augmentation(contour_shift=0.5, bands=bands))(jax.random.key(1), batch, mean, std)["logmel"]
+    moved = jax.jit(Augmentation(contour_shift=0.5, bands=bands))(jax.random.key(1), batch, mean, std).logmel
     np.testing.assert_array_equal(moved[..., :bands], x[..., :bands])
     shift = moved[..., bands:] - x[..., bands:]
     np.testing.assert_allclose(shift, jnp.broadcast_to(shift[:, :1], shift.shape), atol=1e-6)  # one for the whole clip
     assert len(jnp.unique(shift.round(4))) >= 12
-    gone = jax.jit(Augmentation(contour_drop=1.0, bands=bands))(jax.random.key(1), batch, mean, std)["logmel"]
+    gone = jax.jit(Augmentation(contour_drop=1.0, bands=bands))(jax.random.key(1), batch, mean, std).logmel
     np.testing.assert_array_equal(gone[..., bands:], jnp.broadcast_to(mean[bands:], (4, 8, 3)))

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from emoflax import models
+from emoflax.batch import Batch
 from emoflax.configs import tiny
 from emoflax.data import dataset as data
 from emoflax.experiment.model import build_model
@@ -51,6 +52,6 @@ def test_the_encoder_of_the_example_learns_and_a_padded_batch_gives_the_same_log
 
     trained = nnx.merge(train_config.model, state.params, state.statistics)
     row = dataset.buckets[0].rows
-    alone = {"logmel": row["logmel"][:1, : int(row["frames"][0])], "frames": row["frames"][:1]}
+    alone = Batch(logmel=row.logmel[:1, : int(row.frames[0])], frames=row.frames[:1])
     np.testing.assert_allclose(jax.nn.log_softmax(jax.jit(trained)(alone))[0], log_p[0], rtol=1e-4, atol=1e-4)
     assert trained.audio.centres(5).tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emoflax import models
+from emoflax.batch import Batch
 from emoflax.configs import default
 from emoflax.data import dataset as data
 from emoflax.errors import UserError
@@ -194,12 +195,12 @@ def classifier(fusion="late", text="gru", dropped=None):
 
 def batch_of(frames, tokens):
     rng = np.random.default_rng(0)
-    return {
-        "logmel": jnp.asarray(np.repeat(rng.normal(0, 1, (1, 8, 4)), len(frames), 0), jnp.float32),
-        "frames": jnp.asarray(frames),
-        "tokens": jnp.asarray(np.repeat(rng.integers(1, 9, (1, 8)), len(frames), 0)),
-        "n_tokens": jnp.asarray(tokens),
-    }
+    return Batch(
+        logmel=jnp.asarray(np.repeat(rng.normal(0, 1, (1, 8, 4)), len(frames), 0), jnp.float32),
+        frames=jnp.asarray(frames),
+        tokens=jnp.asarray(np.repeat(rng.integers(1, 9, (1, 8)), len(frames), 0)),
+        n_tokens=jnp.asarray(tokens),
+    )
 
 
 def test_modality_dropout_removes_one_modality_at_the_given_rates_never_both_and_only_in_training():
@@ -236,6 +237,6 @@ def test_an_empty_transcript_and_an_empty_recording_become_length_zero_beside_th
     tokens = [np.zeros(0, np.int32), np.array([3, 4], np.int32), np.array([2], np.int32)]
     fields = {"max_frames": 6, "max_tokens": 5, "batch_size": 4, "buckets": 1}
     rows = data.from_arrays(logmels, tokens, np.zeros(3, np.int32), **fields).buckets[0].rows
-    assert rows["frames"].tolist() == [5, 0, 6, 6] and rows["n_tokens"].tolist() == [0, 2, 1, 1]
+    assert rows.frames.tolist() == [5, 0, 6, 6] and rows.n_tokens.tolist() == [0, 2, 1, 1]
     rows = data.from_arrays(None, tokens, np.zeros(3, np.int32), **fields).buckets[0].rows
-    assert rows["n_tokens"].tolist() == [1, 2, 1] and int(rows["tokens"][0, 0]) == data.UNK
+    assert rows.n_tokens.tolist() == [1, 2, 1] and int(rows.tokens[0, 0]) == data.UNK

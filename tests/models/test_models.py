@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emoflax import models
+from emoflax.batch import Batch
 from emoflax.configs import default
 from emoflax.errors import UserError
 
@@ -61,20 +62,20 @@ def test_every_encoder_pooling_and_fusion_of_the_registry_is_tested_here():
 def batch_of(frames, tokens, rng):
     """Clips of these lengths, padded to 48 frames and 16 tokens."""
     n = len(frames)
-    return {
-        "logmel": jnp.asarray(rng.normal(-40, 15, (n, 48, MELS)), jnp.float32),
-        "frames": jnp.asarray(frames, jnp.int32),
-        "tokens": jnp.asarray(rng.integers(1, WORDS, (n, 16)), jnp.int32),
-        "n_tokens": jnp.asarray(tokens, jnp.int32),
-    }
+    return Batch(
+        logmel=jnp.asarray(rng.normal(-40, 15, (n, 48, MELS)), jnp.float32),
+        frames=jnp.asarray(frames, jnp.int32),
+        tokens=jnp.asarray(rng.integers(1, WORDS, (n, 16)), jnp.int32),
+        n_tokens=jnp.asarray(tokens, jnp.int32),
+    )
 
 
 def cut(batch, clip):
     """One clip without its padding; one that lacks a modality keeps as much of it as LENGTHS has with the other."""
-    n, words = int(batch["frames"][clip]), int(batch["n_tokens"][clip])
+    n, words = int(batch.frames[clip]), int(batch.n_tokens[clip])
     n, words = next((f, t) for f, t in LENGTHS if (n or f, words or t) == (f, t))
-    alone = {"logmel": batch["logmel"][:, :n], "tokens": batch["tokens"][:, :words]}
-    return {name: array[clip][None] for name, array in (batch | alone).items()}
+    alone = batch.replace(logmel=batch.logmel[:, :n], tokens=batch.tokens[:, :words])
+    return jax.tree.map(lambda array: array[clip][None], alone)
 
 
 @pytest.mark.parametrize("options", MODELS, ids=str)
@@ -98,10 +99,11 @@ def test_nothing_beyond_a_clips_end_reaches_logits_or_gradients(options):
     model = build(**options)
     both = "audio" in options and "text" in options
     batch = batch_of([5, 30, 48, 0 if both else 7], [3, 16, 0 if both else 1, 8], np.random.default_rng(0))
-    garbage = dict(batch)
-    beyond = jnp.arange(48)[None, :, None] >= batch["frames"][:, None, None]
-    garbage["logmel"] = jnp.where(beyond, jnp.nan, batch["logmel"])
-    garbage["tokens"] = jnp.where(jnp.arange(16)[None] >= batch["n_tokens"][:, None], 5, batch["tokens"])
+    beyond = jnp.arange(48)[None, :, None] >= batch.frames[:, None, None]
+    garbage = batch.replace(
+        logmel=jnp.where(beyond, jnp.nan, batch.logmel),
+        tokens=jnp.where(jnp.arange(16)[None] >= batch.n_tokens[:, None], 5, batch.tokens),
+    )
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
     def loss(params, batch):

@@ -157,7 +157,7 @@ def test_one_device_needs_no_mesh():
         [np.ones((3, 2), np.float32)] * 5, None, np.zeros(5, np.int32),
         max_frames=9, max_tokens=1, batch_size=4, buckets=1,
     ).buckets[0]  # fmt: skip
-    assert rows.mesh is None and len(rows.rows["label"]) == 5
+    assert rows.mesh is None and len(rows.rows.label) == 5
 
 
 @pytest.mark.parametrize(

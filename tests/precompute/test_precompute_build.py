@@ -16,6 +16,7 @@ import soundfile
 from absl import logging
 
 from emoflax.configs.default import get_config
+from emoflax.data import shards
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 from emoflax.features import log_mel
@@ -29,10 +30,10 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds c
 # As a user's script runs: killed, starved and looked at from outside.
 SCRIPT = """
 import sys
-from configs.default import get_config
-from emoflax.clip import Clip, Corpus
+from emoflax.configs.default import get_config
+from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
-from precompute.build import log_mels
+from emoflax.precompute.build import log_mels
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -105,7 +106,8 @@ def wait_for_shards(process, cache, count):
 
 
 def contents(cache):
-    files = (path for path in Path(cache).glob("*/*/*") if path.suffix != ".tmp")
+    """Bytes of every file but those of this machine alone, and what killed builds left."""
+    files = (path for path in Path(cache).glob("*/*/*") if path.suffix != ".tmp" and path.name != shards.VERIFIED)
     return {str(path.relative_to(cache)): path.read_bytes() for path in files}
 
 
@@ -170,6 +172,18 @@ def test_another_setting_file_or_part_of_a_file_gets_another_folder(wavs, tmp_pa
     others += [folder(shard_clips=5), folder(dataclasses.replace(first, id="other"))]
     others += [folder(dataclasses.replace(first, start_s=0.1)), folder(dataclasses.replace(first, end_s=0.3))]
     assert len({folder(), *others}) == 1 + len(others)
+
+
+def test_features_are_made_anew_once_their_code_has_changed(wavs, tmp_path, monkeypatch):
+    corpus = corpus_of(wavs)
+    code = build.log_mel_head(corpus, AUDIO, PRECOMPUTE)["settings"]["code"]
+    assert audio.__name__ in code and not any("functionals" in name or "stt" in name for name in code)
+    first = build.log_mels(corpus, AUDIO, str(tmp_path), PRECOMPUTE)
+    changed = {"code": code | {audio.__name__: "0" * 16}}
+    monkeypatch.setattr(build, "code_of", lambda function: changed)
+    second = build.log_mels(corpus, AUDIO, str(tmp_path), PRECOMPUTE)
+    assert first.manifest["settings"] != second.manifest["settings"]
+    assert len(list(tmp_path.glob("toy/logmel-*"))) == 2
 
 
 @LINUX
@@ -300,7 +314,7 @@ def test_a_corpus_without_clips_or_recordings_is_refused(tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_named(wavs, tmp_path):
     (tmp_path / "cache").touch()
-    with pytest.raises(UserError, match=f"Cannot write to {tmp_path / 'cache' / 'toy'}"):
+    with pytest.raises(UserError, match=f"cannot write into {tmp_path / 'cache' / 'toy'}"):
         build.log_mels(corpus_of(wavs), AUDIO, str(tmp_path / "cache"), PRECOMPUTE)
 
 

@@ -122,18 +122,25 @@ def test_a_file_gives_each_clip_its_own_text(tmp_path, kind, key):
     [
         ("t.csv", b"name,text\nc0,a\n", "columns id"),
         ("t.csv", b"id,words\nc0,a\n", "columns id"),
-        ("t.csv", b"", "no rows"),
+        ("t.csv", b"", "is empty"),
         ("t.csv", b"id,text\nother,a\n", "for any of the 1 clips"),
         ("t.csv", b"id,text\nc0,a\nc0,b\n", "two different texts"),
-        ("t.csv", b"id,text\nc0,\xff\xfe\n", "not a UTF-8"),
-        ("t.jsonl", b'{"id": "c0", "te', "not a UTF-8 CSV"),
-        ("t.jsonl", b"[1]\n", "columns id"),
+        ("t.csv", b"id,text\nc0,\xff\xfe\n", "line 2 is not UTF-8"),
+        ("t.jsonl", b'{"id": "c0", "te', "line 1 is not valid JSON"),
+        ("t.jsonl", b"[1]\n", "line 1 is not a JSON object"),
+        ("t.txt", b"id,text\nc0,a\n", r"must end in \.csv or \.jsonl"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=said):
         words.read_transcripts([Clip("c0", "joy", "s")], str(tmp_path / name))
+
+
+def test_null_is_no_text_and_an_empty_text_is_one_without_words(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"id": "c0", "text": null}\n{"id": "c1", "text": ""}\n{"id": "c2", "text": 7}\n')
+    clips = [Clip(f"c{i}", "joy", "s") for i in range(3)]
+    assert words.read_transcripts(clips, str(tmp_path / "t.jsonl")) == [None, "", "7"]
 
 
 def test_a_missing_file_is_named(tmp_path):

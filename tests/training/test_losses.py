@@ -59,7 +59,7 @@ def test_training_with_it_draws_the_clips_of_a_label_together_and_off_it_leaves_
     @jax.jit
     def contrast(params):
         _, vectors = nnx.merge(train_config.model, params, state.statistics, copy=True).compared(batch, None)
-        return supervised_contrastive(vectors, batch["label"], batch["weight"], 0.1)
+        return supervised_contrastive(vectors, batch.label, batch.weight, 0.1)
 
     before = contrast(state.params)
     for _ in range(20):

@@ -1,5 +1,7 @@
 """One step, one epoch, and what the compiled program promises."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,9 +69,10 @@ def test_an_epoch_moves_no_data_between_host_and_device():
 def clips_of(plan, dataset):
     """Clips of every step that an epoch takes, as the compiled step gathers its batches."""
     for bucket, slot in np.asarray(plan.visits)[slice(*np.asarray(plan.span))]:
-        own = dataset.buckets[bucket]
-        batch = batch_of(own.rows, plan.orders[bucket], plan.counts[bucket], jnp.int32(slot), own.batch_size, own.mesh)
-        yield np.asarray(batch["clip"])[np.asarray(batch["weight"]) > 0].tolist()
+        own, clips = dataset.buckets[bucket], dataset.row_clips[bucket]
+        rows = own.rows.replace(label=jnp.pad(clips, (0, own.capacity - len(own)), constant_values=-1))
+        batch = batch_of(rows, plan.orders[bucket], plan.counts[bucket], jnp.int32(slot), own.batch_size, own.mesh)
+        yield np.asarray(batch.label)[np.asarray(batch.weight) > 0].tolist()
 
 
 @pytest.mark.parametrize("row_multiple", [1, 64])
@@ -139,7 +142,9 @@ def test_label_smoothing_is_the_mixture_of_the_label_and_the_uniform_loss():
 
 def test_nan_stops_with_the_step_and_the_metric_named():
     train_config, state, dataset, _ = setup()
-    dataset.buckets[0].rows["logmel"] = dataset.buckets[0].rows["logmel"].at[0, 0, 0].set(jnp.nan)
+    first, *others = dataset.buckets
+    rows = first.rows.replace(logmel=first.rows.logmel.at[0, 0, 0].set(jnp.nan))
+    dataset = dataclasses.replace(dataset, buckets=(dataclasses.replace(first, rows=rows), *others))
     with pytest.raises(UserError, match=r"loss is nan at step \d+.*learning_rate"):
         run(train_config, state, dataset, 2)
 
