@@ -42,9 +42,9 @@ def flags(workdir, epochs=EPOCHS):
     ]  # fmt: skip
 
 
-def start(folder, workdir):
+def start(folder, workdir, epochs=EPOCHS):
     return subprocess.Popen(
-        cli.command(*flags(workdir)), cwd=folder, env=cli.ENVIRONMENT, stdout=subprocess.PIPE,
+        cli.command(*flags(workdir, epochs)), cwd=folder, env=cli.ENVIRONMENT, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
