@@ -281,10 +281,9 @@ def _open_to_write(folder: pathlib.Path) -> ocp.CheckpointManager:
 
 
 def _open_to_read(folder: pathlib.Path) -> ocp.CheckpointManager:
-    # lightweight_initialize: else it reads the metrics of every epoch, which may be damaged.
-    options = ocp.CheckpointManagerOptions(
-        read_only=True, save_interval_steps=0, create=False, lightweight_initialize=True
-    )
+    # lightweight_initialize: else it reads the metrics of every epoch, which may be damaged. read_only would warn that
+    # the folder is read only, each time; nothing is written by what is only asked to restore.
+    options = ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True)
     arrays, json = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
     handlers = {"model": arrays(), "training": arrays(), "description": json(), "metrics": json()}
     return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)

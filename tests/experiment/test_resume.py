@@ -13,8 +13,12 @@ import cli
 import numpy as np
 import pytest
 
+from emoflax.configs import default
 from emoflax.corpora import synthetic
 from emoflax.experiment import evaluate
+from emoflax.experiment.model import build_model
+from emoflax.experiment.train_config import train_config_of
+from emoflax.training.checkpoint import open_existing
 
 RUN = pathlib.Path("tiny-synthetic-speakers5", "seed0-fold1")
 EPOCHS = 12
@@ -38,21 +42,23 @@ def flags(workdir, epochs=EPOCHS):
     ]  # fmt: skip
 
 
-def start(folder, workdir):
+def start(folder, workdir, epochs=EPOCHS):
     return subprocess.Popen(
-        cli.command(*flags(workdir)), cwd=folder, env=cli.ENVIRONMENT, stdout=subprocess.PIPE,
+        cli.command(*flags(workdir, epochs)), cwd=folder, env=cli.ENVIRONMENT, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
 def arrays(run):
-    """Of all that the last epoch holds, and of the weights that are used."""
+    """Of the training state after the last epoch, and of the weights that are used."""
     import jax
-    import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as reader:
-        last = [reader.restore(run / "checkpoints" / str(EPOCHS) / item) for item in ("model", "training")]
-    return [np.asarray(leaf) for leaf in jax.tree.leaves([last, evaluate.restore(run / "checkpoints").state])]
+    checkpoints, config = open_existing(run / "checkpoints"), default.get_config()
+    there = checkpoints.describe(EPOCHS)
+    config.update(there["config"])
+    model = build_model(config, len(there["vocabulary"]), len(there["labels"]), seed=0)
+    state = checkpoints.restore_state(EPOCHS, train_config_of(config, model, steps_per_epoch=1).init(model, 0))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves([state, evaluate.restore(run / "checkpoints").state])]
 
 
 def flip_a_bit(epoch):
