@@ -17,9 +17,9 @@ class Batch:
 
     Attributes:
       label: int32 [batch], the class.
-      weight: float32 [batch], of the row's loss; 0 for rows that fill up the last batch.
-      logmel: float32 [batch, frames, channels], in dB (`audio.frontend.UNIT_DB`: or in another frontend's unit); mel
-        bands, then contours if there are any.
+      weight: float32 [batch], of the row's loss; 0 for rows that pad the last batch.
+      logmel: float32 [batch, frames, channels], in dB, or in the unit of Whisper's or AST's front end
+        (`audio.frontend.UNIT_DB`); mel bands, then contours if there are any.
       frames: int32 [batch], length of each log-mel.
       wave: int16 or float32 [batch, samples]; times `scale`, full scale is 1.
       samples: int32 [batch], length of each waveform.

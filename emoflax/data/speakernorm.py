@@ -26,7 +26,7 @@ class Level:
     std: np.ndarray
 
     def __call__(self, sequence: np.ndarray) -> np.ndarray:
-        """[steps, channels] -> the same, with a mean of 0 and a deviation of 10 over all of the speaker's recordings."""
+        """[steps, channels] -> the same, of mean 0 and deviation 10 over all of the speaker's recordings."""
         return (_DEVIATION * (sequence - self.mean[None]) / self.std[None]).astype(np.float32)
 
 
