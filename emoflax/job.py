@@ -61,10 +61,17 @@ def benchmark(config: ConfigDict, workdir: pathlib.Path) -> None:
     run.run(config, workdir)
 
 
+def begin_command(config: ConfigDict, record: bool) -> tuple[float, str]:
+    """(Time in s, commit of the code that is loaded now); a result that could not be recorded is refused at once."""
+    if record:
+        ledger.check_recordable()
+    keep_compiled_programs(config)
+    return time.perf_counter(), ledger.commit()
+
+
 def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, record: bool) -> None:
     """Trains what is not trained yet (`train`), scores every test clip once, and writes the report."""
-    begin, commit = time.perf_counter(), ledger.commit()  # of the code that is loaded now
-    keep_compiled_programs(config)
+    begin, commit = begin_command(config, record)
     corpus = multihost.first_then_all(lambda: open_corpus(config))
     folder = run_folder(workdir, config, corpus)
     own = members(config, corpus, folder)
@@ -85,8 +92,7 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
 
 def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     """Nested evaluation: one report of the chosen model, one of the ensemble."""
-    commit = ledger.commit()
-    keep_compiled_programs(config)
+    _, commit = begin_command(config, record)
     corpus = open_corpus(config)
     permuted = "-permuted" if config.crossval.permute_labels else ""
     folder = run_folder(workdir, config, corpus)
@@ -112,8 +118,7 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
 
     if splits.by_speaker(config.split.protocol):
         raise UserError("--mode=probe does not normalise by speaker; choose config.split.protocol without +speakernorm")
-    begin, commit = time.perf_counter(), ledger.commit()
-    keep_compiled_programs(config)
+    begin, commit = begin_command(config, record)
     corpus = open_corpus(config)
     folder = run_folder(workdir, config, corpus)
     made = folds(config, corpus, dev_share=0.0)

@@ -33,11 +33,15 @@ def run_folder(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pat
 
 
 def members(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> list[Member]:
-    """Every seed and fold that the config asks for."""
+    """Every seed that makes a difference, and every fold that the config asks for."""
     made = folds(config, corpus, config.split.dev_share)
-    return [
-        Member(int(seed), split, folder / f"seed{seed}-fold{split.fold}") for seed in config.seeds for split in made
-    ]
+    return [Member(seed, split, folder / f"seed{seed}-fold{split.fold}") for seed in seeds(config) for split in made]
+
+
+def seeds(config: ConfigDict) -> list[int]:
+    """The config's seeds; of a closed-form model, which is the same with each, the first one alone."""
+    every = [int(seed) for seed in config.seeds]
+    return every[:1] if config.model.functionals else every
 
 
 def folds(config: ConfigDict, corpus: Corpus, dev_share: float) -> list[Split]:

@@ -32,7 +32,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import checks, evaluate, identity, population
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
-from emoflax.experiment.members import Member, folds
+from emoflax.experiment.members import Member, folds, seeds
 from emoflax.experiment.run import train_member
 from emoflax.parallel import workers
 from emoflax.reporting import metrics
@@ -101,35 +101,42 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
         identity.check_early(task.config, corpus, task.member.checkpoints, task.member.split, task.member.seed)
     for candidate in candidates.values():
         open_features(candidate)  # computes what is missing, before several processes would
-    dev = learn_all(list(inner.values()), config)
-    found = dict(zip(inner, dev, strict=True))
+    dev = dict(zip(inner, learn_all(list(inner.values()), config), strict=True))
     choices = [
-        choose(of_fold(found, candidates, split.fold), candidates, split.fold, corpus)
+        choose(of_fold(dev, candidates, split.fold), candidates, split.fold, corpus)
         if choosing
         else only(*candidates, split.fold)
         for split in inner_splits
     ]
     (folder / "choices.json").write_text(json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n")
-    scored = {name: [p for (_, own, _), p in found.items() if own == name] for name in candidates if choosing}
+    scored = {name: [p for (_, own, _), p in dev.items() if own == name] for name in candidates if choosing}
     final = final_tasks(candidates, outer_splits, choices, folder) if config.crossval.final else {}
-    members = ([task.member for task in tasks.values()] for tasks in (inner, final))
-    if not final:
-        return Result(choices, *members, scored, [], [], 1)
     test = dict(zip(final, learn_all(list(final.values()), config), strict=True))
+    trained = ([task.member for task in tasks.values()] for tasks in (inner, final))
+    return Result(choices, *trained, scored, *combine(choices, candidates, test, config))
+
+
+def combine(
+    choices: Sequence[Choice], candidates: Mapping[str, ConfigDict], test: Mapping, config: ConfigDict
+) -> tuple[list[Predictions], list[Predictions], int]:
+    """`one`, `ensemble` and `models` of a Result, from the test predictions by (fold, candidate, seed)."""
+    if not test:
+        return [], [], 1
     tested = [of_fold(test, (choice.candidate, *choice.weights), choice.fold) for choice in choices]
+    # A closed-form model is reported once, unless other folds have chosen one that differs from seed to seed.
+    wanted = max((seeds(candidates[choice.candidate]) for choice in choices), key=len)
     one = [
-        dataclasses.replace(predictions, seed=int(seed))
+        dataclasses.replace(predictions, seed=seed)
         for choice, by_name in zip(choices, tested, strict=True)
-        for seed, predictions in zip(config.seeds, itertools.cycle(by_name[choice.candidate]), strict=False)
+        for seed, predictions in zip(wanted, itertools.cycle(by_name[choice.candidate]), strict=False)
     ]
     ensemble = [mix(choice, by_name) for choice, by_name in zip(choices, tested, strict=True)]
-    models = max(sum(len(seeds_of(candidates[name])) for name in choice.weights) for choice in choices)
-    return Result(choices, *members, scored, one, ensemble, models)
+    return one, ensemble, max(sum(len(seeds(candidates[name])) for name in choice.weights) for choice in choices)
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What one report is about. `suffix`: of the config's name; `final`: test clips are scored, not those set aside."""
+    """What one report is about. `suffix`: of the config's name; `final`: test clips are scored, else inner ones are."""
 
     folder: str
     suffix: str
@@ -145,17 +152,22 @@ class Part:
 def parts(config: ConfigDict, result: Result) -> list[Part]:
     """Of the inner models of each candidate, of the chosen one, and of the ensemble."""
     spent = {name: sum(p.seconds for p in predictions) for name, predictions in result.inner_scored.items()}
-    seeds, candidates, found = tuple(int(seed) for seed in config.seeds), candidates_of(config), []
+    candidates, made = candidates_of(config), []
     for name, predictions in result.inner_scored.items():
-        split = result.inner[0].split
-        inner = f"{split.protocol}-inner"
-        own = tuple(seeds_of(candidates[name]))
-        found.append(Part(f"inner/{name}", f"-{name}", inner, split, predictions, spent[name], own, 1, False))
-    both = (("one", "", result.one, 1), ("ensemble", "-ensemble", result.ensemble, result.models))
-    for name, suffix, predictions, models in both if result.final else ():
-        split, seconds = result.final[0].split, sum(spent.values()) + sum(p.seconds for p in predictions)
-        found.append(Part(name, suffix, split.protocol, split, predictions, seconds, seeds, models, True))
-    return found
+        split, own = result.inner[0].split, tuple(seeds(candidates[name]))
+        made.append(
+            Part(f"inner/{name}", f"-{name}", f"{split.protocol}-inner", split, predictions, spent[name], own, 1, False)
+        )
+    if not result.final:
+        return made
+    split, own = result.final[0].split, tuple(sorted({p.seed for p in result.one}))
+    every = tuple(sorted({member.seed for member in result.final}))  # an ensemble's members have all of them
+    for name, suffix, predictions, of, models in (
+        ("one", "", result.one, own, 1), ("ensemble", "-ensemble", result.ensemble, every, result.models),
+    ):  # fmt: skip
+        seconds = sum(spent.values()) + sum(p.seconds for p in predictions)
+        made.append(Part(name, suffix, split.protocol, split, predictions, seconds, of, models, True))
+    return made
 
 
 def notes(config: ConfigDict, result: Result) -> tuple[str, ...]:
@@ -169,7 +181,9 @@ def notes(config: ConfigDict, result: Result) -> tuple[str, ...]:
     if not result.inner:
         how = "there is one candidate, and nothing is chosen; test clips have no part in training"
     return (
-        f"**guard run: training labels shuffled by seed {seed}; a UAR beyond chance would be a leak**" if seed else "",
+        f"**label-permutation control: training labels shuffled by seed {seed}; a UAR beyond chance would be a leak**"
+        if seed
+        else "",
         f"nested: {how}; chosen: {chosen}; all choices in choices.json",
         "the time is that of training all models, one after the other",
     )
@@ -203,7 +217,7 @@ def inner_tasks(candidates: Mapping[str, ConfigDict], inner: Sequence[Split], fo
         )
         for split in inner
         for name, candidate in candidates.items()
-        for seed in seeds_of(candidate)
+        for seed in seeds(candidate)
     }
 
 
@@ -219,19 +233,13 @@ def final_tasks(
         )
         for split, choice in zip(outer, choices, strict=True)
         for name in dict.fromkeys([choice.candidate, *choice.weights])
-        for seed in seeds_of(candidates[name])
+        for seed in seeds(candidates[name])
     }
 
 
 def of_fold(found: Mapping, names: Iterable[str], fold: int) -> dict[str, list[Predictions]]:
     """Candidate -> predictions of one fold, per seed."""
     return {name: [p for (at, own, _), p in found.items() if (at, own) == (fold, name)] for name in names}
-
-
-def seeds_of(candidate: ConfigDict) -> list[int]:
-    """Those that make a difference: what is solved for, not descended to, is the same with each."""
-    seeds = [int(seed) for seed in candidate.seeds]
-    return seeds[:1] if candidate.model.functionals else seeds
 
 
 def learn_all(tasks: Sequence[Task], config: ConfigDict) -> list[Predictions]:
