@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.functionals = ConfigDict()
     config.functionals.statistics = True  # of the contours of voice and spectrum
     config.functionals.kernels = 0  # random convolutions over log-mels and contours, five statistics of each
-    # A clip is heard at each of these, pitch and formants with it; answers are averaged. More than 1.0: augmentation.
+    # A clip is played at each of these speeds, pitch and formants with it; log-probabilities are averaged.
     config.functionals.speeds = (1.0,)
 
     # Augmentation of the training clips' log-mels, drawn anew for each clip and step. 0 switches one off.
@@ -113,7 +113,7 @@ def get_config() -> ConfigDict:
     # --mode=precompute and --mode=probe: every layer's states of Whisper's encoder, averaged over each clip's time.
     config.states = ConfigDict()
     config.states.weights = ""  # an openai-whisper name, or the path of a .pt file; '': no states
-    config.states.padded = True  # silence is heard up to 30 s, as in Whisper's training; else clips end where they end
+    config.states.padded = True  # silence follows up to 30 s, as in Whisper's training; else clips end where they end
     config.states.batch = 8  # clips that go through the encoder at once
 
     config.probe = ConfigDict()
@@ -150,7 +150,7 @@ def get_config() -> ConfigDict:
         "width": 128, "layers": 4, "heads": 4, "hidden": 512, "patch": 16, "stride": 10, "max_frames": 600,
         "dropout": 0.1,
     })  # fmt: skip
-    config.model.whisper = ConfigDict(  # padded: silence is heard up to 30 s, as published weights expect
+    config.model.whisper = ConfigDict(  # padded: silence follows up to 30 s, as published weights expect
         {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "padded": False}
     )
     config.model.bert = ConfigDict(
@@ -196,7 +196,9 @@ def get_config() -> ConfigDict:
     # What may be chosen: name -> {'optimizer.learning_rate': 1e-3, ...}, what it changes here. Empty: nothing.
     config.crossval.candidates = {}
     config.crossval.inner_share = 0.25  # of the training speakers (random protocols: clips), who judge by train.select
-    config.crossval.final = True  # False: candidates are scored on the speakers set aside, and no test clip is scored
+    config.crossval.final = (
+        True  # False: candidates are scored on the inner validation speakers, and no test clip is scored
+    )
     config.crossval.choose_epoch = False  # the epoch, too; else the last one
     config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
     config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance

@@ -216,8 +216,8 @@ def _word_errors(corpus: Corpus, transcripts: Sequence[str | None]) -> dict[str,
     from emoflax.features import word_errors
 
     both = zip(corpus.clips, transcripts, strict=True)
-    pairs = [(clip, heard) for clip, heard in both if clip.text is not None and heard is not None]
-    counts = word_errors.count([clip.text for clip, _ in pairs], [heard for _, heard in pairs])
+    pairs = [(clip, text) for clip, text in both if clip.text is not None and text is not None]
+    counts = word_errors.count([clip.text for clip, _ in pairs], [text for _, text in pairs])
     return {clip.id: found for (clip, _), found in zip(pairs, counts, strict=True)}
 
 
@@ -359,5 +359,5 @@ def open_finished(folder: Path, precompute: Mapping[str, Any]) -> ShardSet:
                 f"{what}, more than --config.precompute.max_bad_share={precompute['max_bad_share']:g} of them allows. "
                 f"Mend them, take them out of the corpus, or raise that share. The first: {first}"
             )
-        logging.warning("%s; they are left out, or heard without words beside a sound. The first: %s", what, first)
+        logging.warning("%s; they are left out, or used without words beside a sound. The first: %s", what, first)
     return features

@@ -55,7 +55,7 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
 
 def check_by_speaker(config: ConfigDict) -> None:
     if not (config.model.audio or config.model.functionals):
-        raise UserError(f"config.split.protocol={config.split.protocol!r} normalises sounds; this model hears none")
+        raise UserError(f"config.split.protocol={config.split.protocol!r} normalises sounds; this model takes none")
     if config.model.audio and (config.data.store != "logmel" or config.audio.frontend != "librosa"):
         raise UserError(
             f"config.split.protocol={config.split.protocol!r} needs config.data.store='logmel' and "

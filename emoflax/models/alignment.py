@@ -1,4 +1,4 @@
-"""Forced alignment: a clip's frames are dealt out, in order, to the states of a template of its text.
+"""Forced alignment: a clip's frames are assigned, in order, to the states of a template of its text.
 
 A template is one mean per state (segmental k-means: Rabiner, Wilpon & Juang 1986, "A segmental k-means training
 procedure for connected word recognition based on whole word reference patterns"); the best path through it is

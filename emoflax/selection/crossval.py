@@ -1,6 +1,6 @@
 """Nested evaluation: what is chosen is chosen on each fold's training speakers, then the fold is scored once.
 
-    inner   training speakers less those set aside -> every candidate with every seed, judged on the ones set aside
+    inner   training speakers less the inner validation speakers -> every candidate with every seed, scored on these
     choice  the best candidate; its epoch, if asked for; the weights of all candidates in an ensemble
     final   what was chosen, trained on all training speakers for every seed; one look at the test clips
 
@@ -73,7 +73,7 @@ class Result:
     """Predictions, and the models that they come from.
 
     Attributes:
-      inner_scored: of the clips set aside, by candidate, per fold and seed.
+      inner_scored: of the inner validation clips, by candidate, per fold and seed.
       one: of the test clips by the chosen candidate, per seed and fold; empty without `config.crossval.final`.
       ensemble: of the test clips, per fold.
       models: most in an ensemble.
@@ -270,7 +270,7 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
 
 
 def training_features(task: Task) -> Features:
-    """What the task's model learns from; with shuffled labels in a guard run."""
+    """What the task's model learns from; with shuffled labels in a label-permutation control."""
     features, seed = open_features(task.config), task.config.crossval.permute_labels
     return permute_labels(features, task.member.split.train, seed) if seed else features
 
@@ -298,7 +298,7 @@ def _open_features(_: str, hidden: _Hidden) -> Features:
 def choose(
     dev: Mapping[str, Sequence[Predictions]], candidates: Mapping[str, ConfigDict], fold: int, corpus: Corpus
 ) -> Choice:
-    """The choice of one fold, from predictions of the clips set aside, by candidate and seed."""
+    """The choice of one fold, from predictions of the inner validation clips, by candidate and seed."""
     scores = {
         name: float(np.mean([score_of(each, corpus, candidates[name].train.select) for each in seeds]))
         for name, seeds in dev.items()

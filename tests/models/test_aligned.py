@@ -1,4 +1,4 @@
-"""Alignment finds the best path there is, and the model on aligned clips hears what it says it hears."""
+"""Alignment takes the best path there is, and the model on aligned clips computes what its docstring states."""
 
 import itertools
 import pathlib
