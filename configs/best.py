@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.name = "best"
     config.seeds = (0, 1)
     config.split.fold = "all"
+    config.train.save_epochs = 10  # the last epoch is used: scoring and saving each one would cost a third of the time
     config.crossval.candidates = {
         "attention_cnn": {"evaluate.speeds": (0.9, 1.0, 1.1)},  # test-time augmentation with functionals' speeds
         "functionals": changes(config, functionals.get_config()),

@@ -18,8 +18,4 @@ def get_config() -> ConfigDict:
     config.functionals.speeds = (1.0, 0.9, 1.1)
     config.model.functionals = "ridge"
     config.split.dev_share = 0.0  # there is no epoch for dev speakers to choose
-    config.train.epochs = 1
-    config.train.batch_size = 64
-    config.optimizer.learning_rate = 0.0
-    config.optimizer.warmup_epochs = 0.0
     return config
