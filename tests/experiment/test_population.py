@@ -95,7 +95,9 @@ def test_a_population_of_seeds_folds_and_rates_is_its_members_trained_alone(one_
 
 def test_members_dealt_out_to_two_devices_are_the_same(one_by_one, tmp_path):
     environment = cli.ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": "2"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(cli.ROOT), str(cli.ROOT / "tests")])
+    environment["PYTHONPATH"] = os.pathsep.join(
+        map(str, (cli.ROOT, cli.ROOT / "tests", cli.ROOT / "tests" / "experiment"))
+    )
     script = (
         "import pathlib, sys, jax\nimport test_population as t\nfrom emoflax.experiment import population\n"
         "assert jax.device_count() == 2\nfolder = pathlib.Path(sys.argv[1])\n"

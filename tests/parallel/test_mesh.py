@@ -54,7 +54,9 @@ def learn_on(count, folder):
         "folder, log_p = t.learn(pathlib.Path(sys.argv[1]))\nnumpy.save(folder / 'log_p.npy', log_p)\n"
     )
     environment = cli.ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": str(count)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(cli.ROOT), str(cli.ROOT / "tests")])
+    environment["PYTHONPATH"] = os.pathsep.join(
+        map(str, (cli.ROOT, cli.ROOT / "tests", cli.ROOT / "tests" / "parallel"))
+    )
     subprocess.run([sys.executable, "-c", script, str(folder)], env=environment, check=True, timeout=300)
     return folder / RUN, np.load(folder / RUN / "log_p.npy")
 
