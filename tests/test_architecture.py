@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # Who stands above whom; imports point down. What is in one line does not import each other.
 FLOORS = (
+    ("__main__",),
     ("main",),
     ("command_line", "job"),
     ("benchmark",),
@@ -26,6 +27,7 @@ FLOORS = (
     ("data",),
     ("audio",),
     ("parallel",),
+    ("files", "fingerprint"),
     ("batch", "errors", "masks", "configs"),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

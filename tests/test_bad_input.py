@@ -176,6 +176,8 @@ def test_predict_without_inputs_model_or_files_says_what_is_missing(place):
 
 def test_a_model_of_words_on_sound_without_words_says_so(place):
     output = cli.run(
-        *flags(**{"model.audio": "", "model.text": "gru", "text.source": "reference"}), cwd=place, status=2
+        *flags(**{"name": "words", "model.audio": "", "model.text": "gru", "text.source": "reference"}),
+        cwd=place,
+        status=2,
     )
     assert "no reference text" in output

@@ -103,5 +103,5 @@ def test_recordings_to_predict_count_as_one_speaker_s_and_a_single_one_is_refuse
 def test_rows_on_the_device_are_on_their_speaker_s_scale():
     features = features_of()
     dataset = data.load(features, np.arange(6), max_frames=99, vocabulary=(), **OPTIONS)
-    frames = np.concatenate([np.asarray(bucket.rows["logmel"]) for bucket in dataset.buckets], axis=0).sum()
+    frames = np.concatenate([np.asarray(bucket.rows.logmel) for bucket in dataset.buckets], axis=0).sum()
     assert abs(frames) < 0.1  # a mean of 0 for each speaker; padding is 0

@@ -37,7 +37,7 @@ def test_a_config_that_does_not_exist_lists_those_there_are_with_what_they_are()
     assert "did you mean cnn3 or cnn2?" in message
     lines = {line.split()[0]: line for line in message.splitlines()[2:]}
     assert set(lines) == set(config_files.names())
-    assert "seconds on the built-in corpus" in lines["tiny"]
+    assert "seconds on the built-in synthetic corpus" in lines["tiny"]
 
 
 def test_a_path_that_does_not_exist_points_to_the_packaged_config_of_that_name(tmp_path):

@@ -12,11 +12,11 @@ import pytest
 
 SCRIPT = """
 import os, sys, tempfile
-from emoflax.features import log_mel
+from emoflax.features import decode
 import librosa, numpy as np
 print(librosa.__file__)
 print(os.environ.get("NUMBA_CACHE_DIR"))
-print(audio.trim(np.sin(np.arange(16_000)), 35.0).shape)
+print(decode.trim(np.sin(np.arange(16_000)), 35.0).shape)
 """
 
 

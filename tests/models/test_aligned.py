@@ -192,7 +192,8 @@ def test_prediction_takes_the_rows_that_training_took(trained):
     config, features, *_ = trained
     rows = sound_of(config, pathlib.Path(features.corpus.clips[3].path))
     for kind, frames in zip(features.sounds, rows, strict=True):
-        np.testing.assert_array_equal(frames, features.get(kind, 3))
+        # Worker processes compute with one thread, whose sums are taken in another order.
+        np.testing.assert_allclose(frames, features.get(kind, 3), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from emoflax.configs import tiny
 from emoflax.corpora import synthetic
 from emoflax.errors import UserError
+from emoflax.experiment.members import folds
 from emoflax.selection import crossval, sweep
 
 SPACE = {"optimizer.learning_rate": ("choice", 1e-3, 3e-2)}  # two programs to compile, however many trials
@@ -76,7 +77,7 @@ def test_killed_and_started_again_is_the_same_as_never_killed(place, monkeypatch
 def test_trials_are_built_from_splits_that_hold_no_test_clip(place):
     config = config_of(place)
     corpus = crossval.open_features(config).corpus
-    split = crossval.experiment.folds(config, corpus, 0.25)[0]
+    split = folds(config, corpus, 0.25)[0]
     tested = {corpus.clips[i].speaker for i in split.test}
     study = optuna.create_study()
     space = {field: sweep.distribution(field, what) for field, what in SPACE.items()}
