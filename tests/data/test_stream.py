@@ -98,7 +98,8 @@ def test_the_batches_of_a_bucket_hold_every_row_once_on_any_number_of_devices(co
     steps, mesh = -(-count // batch_size), types.SimpleNamespace(size=devices)
     found = [rows.batch_places(slot, batch_size, count, mesh) for slot in range(steps)]
     assert list(itertools.chain(*(places[counts] for places, counts in found))) == list(range(count))
-    assert {len(places) for places, _ in found} == {-(-batch_size // devices) * devices} and max(p.max() for p, _ in found) == count - 1
+    assert {len(places) for places, _ in found} == {-(-batch_size // devices) * devices}
+    assert max(places.max() for places, _ in found) == count - 1
 
 
 def test_what_fits_is_a_share_of_memory():
