@@ -6,13 +6,11 @@ import subprocess
 import time
 
 import cli
-import numpy as np
 import optuna
 import pytest
 
 from emoflax.configs import tiny
 from emoflax.corpora import synthetic
-from emoflax.data import splits
 from emoflax.errors import UserError
 from emoflax.experiment.members import folds
 from emoflax.selection import crossval, sweep
@@ -84,7 +82,7 @@ def test_trials_are_built_from_splits_that_hold_no_test_clip(place):
     study = optuna.create_study()
     space = {field: sweep.distribution(field, what) for field, what in SPACE.items()}
     (trial,) = sweep.ask(study, space, config, 1)
-    (member,) = sweep.attempt_of(trial, config, [splits.nest(split)[0]], place).members
+    (member,) = sweep.attempt_of(trial, config, [crossval.splits.nest(split)[0]], place).members
     assert not len(member.split.test)
     seen = {corpus.clips[i].speaker for i in (*member.split.train, *member.split.dev)}
     assert len(seen) == 6 - len(tested) and not seen & tested
@@ -104,43 +102,6 @@ def test_drawn_values_lie_in_their_ranges_and_choices_come_back_as_they_were_wri
         assert found["train.epochs"] in range(3, 8) and found["model.cnn.channels"] in ((4,), (8,))
         crossval.override(config, "t", found)  # fits the config
     assert len({trial.params["optimizer.learning_rate"] for trial in study.trials}) == 6
-
-
-def drawn(study, config, count, score):
-    """Values of x that the search draws one after the other, each scored before the next one is drawn."""
-    values = []
-    for _ in range(count):
-        (trial,) = sweep.ask(study, {"x": sweep.distribution("x", ("uniform", 0.0, 1.0))}, config, 1)
-        values.append(trial.params["x"])
-        sweep.tell(study, trial.number, score(values[-1]))
-    return np.array(values)
-
-
-def test_the_search_goes_where_scores_are_high_and_its_draws_follow_from_the_seed(tmp_path):
-    found = []
-    for number, seed in enumerate((3, 3, 4)):
-        config = tiny.get_config()
-        config.seeds, config.sweep.startup_trials = (seed,), 6
-        (tmp_path / str(number)).mkdir()
-        found.append(drawn(sweep.open_study(tmp_path / str(number), config), config, 20, lambda x: -abs(x - 0.8)))
-    assert np.array_equal(found[0], found[1]) and not np.isin(found[2], found[0]).any()
-    for values in found:
-        assert np.abs(values[-8:] - 0.8).mean() < 0.15
-
-
-def test_a_trial_is_scored_by_the_mean_over_its_folds(place, monkeypatch):
-    config = config_of(place)
-    folder = place / "mean"
-    folder.mkdir()
-    corpus, study = crossval.open_features(config).corpus, sweep.open_study(folder, config)
-    config.split.fold = "all"
-    inner = [splits.nest(split)[0] for split in folds(config, corpus, 0.25)]
-    (trial,) = sweep.ask(study, {"model.dropout": sweep.distribution("x", ("uniform", 0.1, 0.2))}, config, 1)
-    scores = iter(np.linspace(0.2, 0.6, len(inner)))
-    monkeypatch.setattr(crossval, "learn", lambda task, watch: next(scores))
-    monkeypatch.setattr(crossval, "score_of", lambda predictions, corpus, select: predictions)
-    config.sweep.space = {"model.dropout": ("uniform", 0.1, 0.2)}
-    assert len(inner) == 5 and sweep.work(sweep.attempt_of(trial, config, inner, folder)) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("what", [("log", 0, 1), ("log", 2, 1), ("normal", 0, 1), ("choice",), ("int", 1), 3])

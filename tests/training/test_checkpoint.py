@@ -132,10 +132,6 @@ def test_the_two_latest_epochs_and_the_best_are_kept_and_every_file_has_a_checks
     }  # fmt: skip
 
 
-def test_of_epochs_with_equal_scores_the_latest_is_the_best(tmp_path):
-    assert open_existing(save(tmp_path, [0.5, 0.5])).best() == 2
-
-
 def test_not_one_of_110_random_bits_is_flipped_without_an_error_that_names_the_file(folder):
     shutil.rmtree(folder / "3")
     shutil.rmtree(folder / "4")
