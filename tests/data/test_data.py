@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emoflax.audio.frontend import LogMel
 from emoflax.data import dataset as data
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.features import Features, build_vocabulary, logmel_statistics
@@ -120,6 +121,42 @@ def test_class_weights_make_every_class_count_the_same():
     assert totals[0] == pytest.approx(totals[1]) == pytest.approx(totals[3])
     assert weights[labels].mean() == pytest.approx(1)
     assert data.class_weights(labels, 4, power=0.0)[labels].tolist() == [1.0] * len(labels)
+
+
+def test_the_rows_of_a_clip_share_the_weight_of_its_class():
+    rng = np.random.default_rng(3)
+    logmels = [np.ones((n, 2), np.float32) for n in rng.integers(1, 90, 20)]
+    labels, weights = rng.integers(0, 3, 20).astype(np.int32), np.array([0.5, 1.0, 4.0], np.float32)
+    dataset = data.from_arrays(logmels, None, labels, max_frames=30, weights=weights, **OPTIONS)
+    clip = np.concatenate(dataset.row_clips)
+    weight = np.concatenate([np.asarray(bucket.rows.weight) for bucket in dataset.buckets])
+    assert len(clip) > 20
+    np.testing.assert_allclose(np.bincount(clip, weight), weights[labels], rtol=1e-6)
+
+
+def test_rows_belong_to_the_clips_that_were_asked_for_with_their_sounds_and_labels():
+    features = features_of([np.full((n, 2), n, np.float32) for n in (5, 50, 11, 23, 8, 17)], labels="ab")
+    wanted = np.array([4, 1, 3, 5])
+    dataset = data.load(features, wanted, max_frames=20, vocabulary=(), **OPTIONS)
+    assert dataset.clips.tolist() == wanted.tolist()
+    for bucket, places in zip(dataset.buckets, dataset.row_clips, strict=True):
+        rows = jax.tree.map(np.asarray, bucket.rows)
+        for position, logmel, label in zip(dataset.clips[places], rows.logmel, rows.label, strict=True):
+            assert logmel[0, 0] == features.lengths("logmel", [position])[0]
+            assert features.corpus.labels[label] == features.corpus.clips[position].label
+
+
+def test_every_row_of_a_waveform_has_the_scale_of_its_clip():
+    frontend = LogMel(16_000, 64.0, 16.0, 4, 50.0, 8000.0)
+    waves = [np.full(n, n, np.int16) for n in (3000, 9000, 700, 12_000)]
+    scales = np.array([0.5, 2.0, 8.0, 0.25], np.float32)
+    dataset = data.from_arrays(
+        waves, None, np.zeros(4, np.int32), max_frames=20, frontend=frontend, scales=scales, **OPTIONS
+    )
+    clip = np.concatenate(dataset.row_clips)
+    assert len(clip) > 4
+    scale = np.concatenate([np.asarray(bucket.rows.scale) for bucket in dataset.buckets])
+    np.testing.assert_array_equal(scale, scales[clip])
 
 
 def test_clips_that_precompute_could_not_read_are_left_out():

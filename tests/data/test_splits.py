@@ -61,10 +61,35 @@ def test_random_split_keeps_the_share_of_every_label():
         assert share == pytest.approx(1 / 3, abs=0.02)
 
 
-def test_emobox6_has_the_published_actors():
+@pytest.mark.parametrize(
+    ("protocol", "published"),
+    [
+        ("emobox6", ["01 11 20 21", "04 10 12 14", "08 09 19 23", "03 05 07 24", "02 15 16 18", "06 13 17 22"]),
+        ("luna5", ["02 05 14 15 16", "03 06 07 13 18", "10 11 12 19 20", "08 17 21 23 24", "01 04 09 22"]),
+    ],
+)
+def test_the_folds_of_ravdess_have_the_published_actors(protocol, published):
     corpus = ravdess()
-    split = splits.make_split(corpus, "emobox6", 2, 0.15, NO_LISTS)
-    assert {corpus.clips[i].speaker for i in split.test} == {"04", "10", "12", "14"}
+    made = [splits.make_split(corpus, protocol, fold + 1, 0.15, NO_LISTS).test for fold in range(len(published))]
+    assert [" ".join(sorted({corpus.clips[i].speaker for i in test})) for test in made] == published
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(6, 30), st.integers(1, 5), st.floats(0.05, 0.5))
+def test_dev_speakers_are_the_share_of_the_training_speakers_that_was_asked_for(count, fold, dev_share):
+    corpus = corpus_of([f"s{i}" for i in range(count)], clips_each=3)
+    split = splits.make_split(corpus, "speakers5", fold, dev_share, NO_LISTS)
+    train, dev = (len({corpus.clips[i].speaker for i in part}) for part in (split.train, split.dev))
+    assert dev == max(1, round(dev_share * (train + dev)))
+
+
+@pytest.mark.parametrize("dev_share", [0.1, 0.2, 0.25, 0.5])
+def test_random_protocols_take_their_share_of_dev_clips_from_every_label(dev_share):
+    corpus = ravdess()
+    split = splits.make_split(corpus, "random5", 3, dev_share, NO_LISTS)
+    for label in LABELS:
+        train, dev = (sum(corpus.clips[i].label == label for i in part) for part in (split.train, split.dev))
+        assert dev / (train + dev) == pytest.approx(dev_share, abs=0.03)
 
 
 def test_auto_takes_the_corpus_own_split_where_it_has_one():

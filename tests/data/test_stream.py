@@ -4,6 +4,7 @@ import itertools
 import pathlib
 import subprocess
 import sys
+import types
 
 import cli
 import jax
@@ -92,12 +93,13 @@ def test_rows_are_the_same_made_when_asked_for_and_placed():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 9))
-def test_the_batches_of_a_bucket_hold_every_row_once(count, batch_size):
-    steps = -(-count // batch_size)
-    found = [rows.batch_places(slot, batch_size, count, None) for slot in range(steps)]
+@given(st.integers(1, 40), st.integers(1, 9), st.sampled_from([1, 2, 4]))
+def test_the_batches_of_a_bucket_hold_every_row_once_on_any_number_of_devices(count, batch_size, devices):
+    steps, mesh = -(-count // batch_size), types.SimpleNamespace(size=devices)
+    found = [rows.batch_places(slot, batch_size, count, mesh) for slot in range(steps)]
     assert list(itertools.chain(*(places[counts] for places, counts in found))) == list(range(count))
-    assert {len(places) for places, _ in found} == {batch_size} and max(p.max() for p, _ in found) == count - 1
+    assert {len(places) for places, _ in found} == {-(-batch_size // devices) * devices}
+    assert max(places.max() for places, _ in found) == count - 1
 
 
 def test_what_fits_is_a_share_of_memory():

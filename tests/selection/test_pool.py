@@ -47,6 +47,15 @@ def test_a_model_that_knows_nothing_gets_no_weight():
     assert pool.weights(np.concatenate([log_p, noise]), label)[1] == 0
 
 
+def test_a_model_that_could_only_count_against_another_leaves_the_other_s_weight_as_it_is():
+    rng = np.random.default_rng(3)
+    label, noise = rng.integers(0, CLASSES, 2000), rng.normal(size=(2000, CLASSES))
+    logits = np.stack([1.5 * np.eye(CLASSES)[label] + noise, noise])  # the second has the first one's errors alone
+    log_p = logits - np.logaddexp.reduce(logits, axis=2, keepdims=True)
+    (alone,), (beside, against) = pool.weights(log_p[:1], label), pool.weights(log_p, label)
+    assert against == 0 and beside == pytest.approx(alone, rel=1e-3)
+
+
 def test_models_that_are_too_unsure_are_made_surer():
     log_p, label = answers(np.random.default_rng(2), 1, 4000, sureness=4.0)
     timid = 0.5 * log_p

@@ -4,12 +4,26 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
 
+from emoflax.data.clip import Clip, Corpus
+from emoflax.data.features import Features
+from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.selection import probe
 from emoflax.selection.probe import Fold
 
 RIDGES = (0.01, 1.0, 30.0)
 LAYERS, WIDTH, CLASSES = 3, 7, 3
+
+
+class Shards:
+    """What Features needs of a ShardSet, in memory."""
+
+    def __init__(self, ids, sequences):
+        self.ids, self._sequences = tuple(ids), sequences
+        self.lengths = np.array([len(sequence) for sequence in sequences])
+
+    def __getitem__(self, row):
+        return self._sequences[row]
 
 
 def corpus(seed, speakers=6, clips=61):
@@ -125,3 +139,18 @@ def test_one_training_speaker_is_one_clear_error():
     fold = Fold(np.flatnonzero(speaker == 0), np.flatnonzero(speaker == 1))
     with pytest.raises(UserError, match="two of them"):
         run(states, label, speaker, [fold])
+
+
+def test_dev_speakers_are_trained_on_and_predictions_are_those_of_the_test_clips():
+    states, label, speaker = corpus(0)
+    clips = tuple(Clip(str(i), "abc"[c], str(s)) for i, (c, s) in enumerate(zip(label, speaker, strict=True)))
+    shards = Shards([clip.id for clip in clips], list(states.swapaxes(0, 1)))
+    features = Features(Corpus("toy", tuple("abc"), clips), {"states": shards})
+    test, dev = np.flatnonzero(speaker == 1), np.flatnonzero((speaker == 2) | (speaker == 3))
+    train = np.setdiff1d(np.arange(len(label)), [*test, *dev])
+    split = Split("speakers5", 1, train, dev, test, False)
+    (ours,), (choice,) = probe.predict(features, [split], RIDGES)
+    (plain,) = run(states, label, speaker, [Fold(np.union1d(train, dev), test)])
+    assert ours.clips.tolist() == test.tolist() and (choice.layer, choice.ridge) == (plain.layer, plain.ridge)
+    likelihood = np.exp(plain.scores) / np.exp(plain.scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(np.exp(ours.log_p), likelihood, rtol=1e-6)

@@ -1,5 +1,7 @@
 """The supervised contrastive loss, alone and in a step. (Cross-entropy: test_train.py.)"""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,3 +73,16 @@ def test_training_with_it_draws_the_clips_of_a_label_together_and_off_it_leaves_
 def test_with_mixup_it_is_refused():
     with pytest.raises(UserError, match="config.train.contrastive"):
         setup(fields={"train.contrastive": 0.5, "augment.mixup": 0.2})
+
+
+def test_the_contrastive_loss_is_added_by_its_weight():
+    config, state, dataset, _ = setup(fields={"train.contrastive": 1.0})
+    batch = jax.tree.map(lambda rows: rows[:16], dataset.buckets[0].rows)
+    step = jax.jit(train_step, static_argnums=0)
+
+    def loss(weight):
+        numbers = dataclasses.replace(state.numbers, contrastive=jnp.float32(weight))
+        return float(step(config.step, dataclasses.replace(state, numbers=numbers), batch)[1]["loss"])
+
+    once, twice, four_times = loss(1), loss(2), loss(4)
+    assert twice - once > 0.1 and four_times - twice == pytest.approx(2 * (twice - once), rel=1e-4)

@@ -16,7 +16,7 @@ from emoflax.experiment.model import build_model
 from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
 from emoflax.training import losses, scoring
-from emoflax.training.epoch import plan_of, train_epoch, train_steps
+from emoflax.training.epoch import plan_of, train_epoch, train_steps, visits
 from emoflax.training.optimizer import Hyperparameters, OptimizerConfig
 
 CLASSES = 3
@@ -86,6 +86,20 @@ def test_an_epoch_visits_every_row_exactly_once_in_an_order_of_its_own(row_multi
     assert epochs[0] != epochs[1]
     other = plan_of(dataset.buckets, jnp.uint32(1), jnp.int32(0))
     assert list(clips_of(other, dataset)) != epochs[0]
+
+
+def test_batches_of_all_buckets_come_in_an_order_of_their_own_in_every_epoch():
+    every = [[bucket, slot] for bucket, steps in enumerate((3, 5)) for slot in range(steps)]
+    orders = [np.asarray(visits((3, 5), epoch)).tolist() for epoch in range(3)]
+    assert all(sorted(order) == every for order in orders)
+    assert len({str(order) for order in [every, *orders]}) == 4
+
+
+def test_an_epoch_is_logged_with_the_means_over_its_steps():
+    metrics = {"loss": np.array([1.0, 2.0, 6.0]), "grad_norm": np.array([4.0, 0.0, 5.0])}
+    logged = train.numbers_of(4, metrics, clips=12, seconds=3.0)
+    assert (logged["epoch"], logged["step"], logged["loss"], logged["grad_norm"]) == (4, 12, 3.0, 3.0)
+    assert logged["clips_per_s"] == 4.0
 
 
 def test_seeds_folds_and_hyperparameters_of_one_shape_share_one_program():

@@ -1,0 +1,57 @@
+"""The ridge of the closed-form models: what it is chosen by, and what it predicts with."""
+
+import numpy as np
+import pytest
+
+from emoflax.models import ridge
+
+CLASSES, RIDGES = 3, (0.003, 0.03, 0.3, 3.0)
+
+
+def clips_of(seed, speakers=6, width=40):
+    """Clips of uneven classes; each speaker expresses a class in much the same way each time, and not as others do."""
+    rng = np.random.default_rng(seed)
+    label = np.concatenate([rng.permutation(np.repeat(np.arange(CLASSES), (6, 3, 2))) for _ in range(speakers)])
+    speaker = np.repeat([f"s{number}" for number in range(speakers)], 11)
+    shared = 1.2 * rng.normal(size=(CLASSES, width))
+    own = 2.0 * rng.normal(size=(speakers, CLASSES, width))
+    x = shared[label] + own[np.repeat(np.arange(speakers), 11), label] + rng.normal(size=(len(label), width))
+    return x - x.mean(0), label, speaker
+
+
+def plainly(x, label, speaker):
+    """(ridge, UAR, kernel): every speaker is predicted by a fit to the others; the likeliest ridge and temperature."""
+    size, target = (x**2).sum(1).mean(), np.eye(CLASSES)[label] - 1 / CLASSES
+    weight = len(label) / (CLASSES * np.bincount(label)[label])
+
+    def fit(own, penalty):
+        return x[own].T @ np.linalg.solve(x[own] @ x[own].T / size + np.diag(penalty / weight[own]), target[own]) / size
+
+    tried = []
+    for penalty in RIDGES:
+        scores = np.empty_like(target)
+        for name in np.unique(speaker):
+            scores[speaker == name] = x[speaker == name] @ fit(speaker != name, penalty)
+        recalls = [(scores.argmax(1) == label)[label == c].mean() for c in range(CLASSES)]
+        for factor in np.geomspace(0.5, 50, 100):
+            log_p = factor * scores - np.log(np.exp(factor * scores).sum(1, keepdims=True))
+            likelihood = np.average(log_p[np.arange(len(label)), label], weights=weight)
+            tried.append((likelihood, penalty, np.mean(recalls), factor * fit(slice(None), penalty)))
+    return max(tried, key=lambda each: each[0])[1:]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ridge_and_temperature_are_those_that_make_labels_of_left_out_speakers_likeliest(seed):
+    x, label, speaker = clips_of(seed)
+    penalty, uar, kernel = plainly(x, label, speaker)
+    ours = ridge.solve(x, label, CLASSES, speaker, RIDGES)
+    assert ours.ridge == penalty and ours.uar == pytest.approx(uar)
+    np.testing.assert_allclose(ours.kernel, kernel, rtol=1e-6, atol=1e-9)
+
+
+def test_clips_of_one_speaker_are_left_out_together_and_clips_of_an_only_speaker_in_five_parts():
+    groups = ridge.groups_of(np.array(["b", "a", "b", "c", "b", "a"]))
+    members = [place[there].tolist() for place, there in zip(groups.place_GxS, groups.there_GxS, strict=True)]
+    assert members == [[1, 5], [0, 2, 4], [3]]
+    alone = ridge.groups_of(np.array(["a"] * 12))
+    assert sorted(alone.place_GxS[alone.there_GxS]) == list(range(12)) and len(alone.place_GxS) == 5

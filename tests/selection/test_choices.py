@@ -1,0 +1,115 @@
+"""What a fold chooses from given predictions, and what follows from the choice; nothing is trained here."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import pytest
+
+from emoflax.configs import tiny
+from emoflax.data import splits
+from emoflax.data.clip import Clip, Corpus
+from emoflax.data.features import Features
+from emoflax.experiment.evaluate import Predictions
+from emoflax.experiment.members import Member
+from emoflax.selection import crossval, pool
+
+LABELS = ("calm", "happy", "sad")
+
+
+def corpus_of(*counts):
+    """A corpus with so many clips of each label, by six speakers."""
+    labels = np.repeat(LABELS, counts)
+    return Corpus("toy", LABELS, tuple(Clip(str(i), label, f"s{i % 6}") for i, label in enumerate(labels)))
+
+
+def predictions_of(guesses, seed=0, epoch=1):
+    logits = 2.0 * np.eye(len(LABELS))[np.asarray(guesses)]
+    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return Predictions(seed, 1, epoch, np.arange(len(logits)), log_p, parameters=10, seconds=1.0)
+
+
+def right_in(count, corpus, seed=0, epoch=1):
+    """Predictions that are right for the first clips of each label, and wrong for the others."""
+    label = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
+    place = np.arange(len(label)) - np.searchsorted(label, label)
+    return predictions_of(np.where(place < count, label, (label + 1) % len(LABELS)), seed, epoch)
+
+
+def config_of(seeds=(0, 1, 2), **fields):
+    config = tiny.get_config()
+    config.seeds = seeds
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def test_the_candidate_with_the_best_mean_over_seeds_is_chosen():
+    corpus = corpus_of(10, 10, 10)
+    right = {"weak": (2, 3, 1), "steady": (7, 7, 7), "lucky": (10, 4, 4)}
+    dev = {name: [right_in(n, corpus, seed) for seed, n in enumerate(counts)] for name, counts in right.items()}
+    choice = crossval.choose(dev, dict.fromkeys(dev, config_of()), 1, corpus)
+    assert choice.candidate == "steady" and choice.why == "dev scores"
+    assert choice.scores == pytest.approx({"weak": 0.2, "steady": 0.7, "lucky": 0.6})
+
+
+@pytest.mark.parametrize(("select", "chosen"), [("uar", "fair"), ("accuracy", "majority")])
+def test_candidates_are_compared_by_the_metric_that_the_config_names(select, chosen):
+    corpus = corpus_of(20, 4, 4)
+    dev = {
+        "majority": [predictions_of([0] * 28)],
+        "fair": [predictions_of([0] * 10 + [1] * 10 + [1] * 4 + [2] * 4)],
+    }
+    candidates = dict.fromkeys(dev, config_of((0,), **{"train.select": select}))
+    assert crossval.choose(dev, candidates, 1, corpus).candidate == chosen
+
+
+@pytest.mark.parametrize("choose_epoch", [True, False])
+def test_final_models_are_trained_for_the_median_of_the_best_epochs_or_for_all(choose_epoch):
+    corpus = corpus_of(10, 10, 10)
+    candidates = {"one": config_of(**{"crossval.choose_epoch": choose_epoch})}
+    dev = {"one": [right_in(6, corpus, seed, epoch) for seed, epoch in enumerate((2, 31, 5))]}
+    choice = crossval.choose(dev, candidates, 1, corpus)
+    outer = [splits.nest(splits.make_split(corpus, "speakers5", 1, 0.25, {}))[1]]
+    tasks = crossval.final_tasks(candidates, outer, [choice], pathlib.Path("runs"))
+    assert [(task.member.seed, task.member.epochs) for task in tasks.values()] == [
+        (seed, 5 if choose_epoch else None) for seed in range(3)
+    ]
+
+
+def test_an_ensemble_has_every_seed_of_its_candidates_by_their_weights():
+    rng = np.random.default_rng(0)
+    members = {
+        name: [dataclasses.replace(predictions_of([0] * 8, seed), log_p=np.log(rng.dirichlet(np.ones(3), 8)))
+               for seed in range(3)]
+        for name in ("a", "b")
+    }  # fmt: skip
+    choice = crossval.Choice(1, "dev scores", "a", {}, {"a": None, "b": None}, {"a": 0.7, "b": 0.4})
+    mixed = crossval.mix(choice, members)
+    product = np.prod([
+        np.exp(member.log_p) ** (weight / 3) for name, weight in choice.weights.items() for member in members[name]
+    ], axis=0)  # fmt: skip
+    np.testing.assert_allclose(np.exp(mixed.log_p), product / product.sum(1, keepdims=True), rtol=1e-9)
+    assert (mixed.parameters, mixed.seconds) == (60, 6.0)
+    np.testing.assert_allclose(mixed.log_p, pool.mix([crossval.mean_log_p(m) for m in members.values()], [0.7, 0.4]))
+
+
+def test_kept_predictions_are_taken_for_the_settings_that_made_them_alone(tmp_path):
+    path, made = tmp_path / "dev.npz", right_in(3, corpus_of(4, 4, 4), seed=2, epoch=7)
+    assert crossval._read(path, "these settings") is None
+    crossval._write(path, "these settings", made)
+    kept = crossval._read(path, "these settings")
+    assert (kept.seed, kept.fold, kept.epoch, kept.parameters, kept.seconds) == (2, 1, 7, 10, 1.0)
+    np.testing.assert_array_equal(kept.log_p, made.log_p)
+    assert crossval._read(path, "other settings") is None
+
+
+@pytest.mark.parametrize("shuffled_by", [0, 5])
+def test_the_label_permutation_control_trains_on_shuffled_labels_and_nothing_else_does(monkeypatch, shuffled_by):
+    corpus = corpus_of(10, 10, 10)
+    monkeypatch.setattr(crossval, "open_features", lambda config: Features(corpus, {}))
+    inner, _ = splits.nest(splits.make_split(corpus, "speakers5", 1, 0.25, {}))
+    config = config_of(**{"crossval.permute_labels": shuffled_by})
+    task = crossval.Task(config, Member(0, inner, pathlib.Path("runs")), "dev")
+    learnt_from = crossval.training_features(task).corpus.clips
+    changed = {i for i, (a, b) in enumerate(zip(corpus.clips, learnt_from, strict=True)) if a != b}
+    assert bool(changed) == bool(shuffled_by) and changed <= set(inner.train)
