@@ -39,11 +39,13 @@ def train_members(tasks: Sequence[tuple[ConfigDict, Features, Member]], size: in
     """Trains what is left of every member and leaves its checkpoints on disk; `size` at once, below 2 one by one."""
     if size > 1 and jax.process_count() > 1:
         raise UserError("--multihost trains one model at a time; set config.train.population=0")
-    if size < 2:
-        for task in tasks:
-            train_member(*task)
-        return
-    for chunk in chunks(tasks, size):
+    together = []
+    for config, features, member in tasks:
+        if size < 2 or config.model.functionals:  # closed-form models have no steps to share
+            train_member(config, features, member)
+        else:
+            together.append((config, features, member))
+    for chunk in chunks(together, size):
         with contextlib.ExitStack() as stack:
             runs = [stack.enter_context(Training(*task)) for task in chunk]
             if any(run.train_set.streamed or run.config.profile_steps for run in runs):

@@ -1,5 +1,6 @@
 """Many models in one program are the models that would have been trained one at a time."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -122,6 +123,18 @@ def test_members_that_cannot_share_a_program_are_told_apart(tmp_path):
     found = list(population.chunks([(config, data, member), (wide, data, member), (rate, data, member),
                                     (config, data, other)], 8))  # fmt: skip
     assert [len(group) for group in found] == [2, 1, 1]
+
+
+def test_closed_form_models_among_the_members_are_fitted_one_by_one(tmp_path, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(population, "train_member", lambda config, features, member: fitted.append(member.folder))
+    monkeypatch.setattr(population, "chunks", lambda tasks, size: iter([]))
+    (config, data, member), *_ = tasks(tmp_path)
+    closed_form = config.copy_and_resolve_references()
+    closed_form.model.audio, closed_form.model.functionals = "", "ridge"
+    other = dataclasses.replace(member, folder=tmp_path / "closed_form")
+    population.train_members([(config, data, member), (closed_form, data, other)], 4)
+    assert fitted == [other.folder]
 
 
 def test_the_benchmark_times_the_same_models_alone_and_together():
