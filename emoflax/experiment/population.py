@@ -1,6 +1,6 @@
 """Many models in one compiled program: the train step, mapped over models that differ in numbers alone.
 
-Members may differ in seed, in fold (as long as the folds are of one size) and in the fields of VARIED. Each has its own
+Members may differ in seed, in fold (as long as the folds are of one size) and in the fields of VARIED (but not in whether one is 0). Each has its own
 weights, normalisation and order of rows, as if it were trained alone; the rows of a fold are on the device once,
 however many members learn from them. With several devices the members are sharded over them.
 
@@ -20,6 +20,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from emoflax.batch import Batch
+from emoflax.audio import augment
 from emoflax.data.features import Features
 from emoflax.data.rows import Bucket, batch_of
 from emoflax.errors import UserError
@@ -31,7 +32,8 @@ from emoflax.training.step import StepConfig, TrainState, train_step
 
 VARIED = (
     "optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_epochs",
-    "train.label_smoothing", "train.ema",
+    "train.label_smoothing", "train.ema", "model.dropout", "model.attention_cnn.dropout", "model.gru.dropout",
+    "model.gru.token_dropout", *(f"augment.{name}" for name in augment.STRENGTHS if name != "noise_snr_db"),
 )  # fmt: skip
 
 

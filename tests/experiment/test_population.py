@@ -117,7 +117,7 @@ def test_members_that_cannot_share_a_program_are_told_apart(tmp_path):
     wide = config.copy_and_resolve_references()
     wide.model.cnn.channels = (8,)
     rate = config.copy_and_resolve_references()
-    rate.optimizer.learning_rate = 0.5
+    rate.optimizer.learning_rate, rate.model.dropout, rate.augment.gain_db = 0.5, 0.4, 3.0
     fewer = folds(config, data.corpus, 0.5)[0]
     other = Member(1, fewer, tmp_path / "fewer")
     found = list(population.chunks([(config, data, member), (wide, data, member), (rate, data, member),
