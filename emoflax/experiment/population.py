@@ -1,8 +1,9 @@
 """Many models in one compiled program: the train step, mapped over models that differ in numbers alone.
 
-Members may differ in seed, in fold (as long as the folds are of one size) and in the fields of VARIED (but not in whether one is 0). Each has its own
-weights, normalisation and order of rows, as if it were trained alone; the rows of a fold are on the device once,
-however many members learn from them. With several devices the members are sharded over them.
+Members may differ in seed, in fold (as long as the folds are of one size) and in the fields of VARIED (but not in
+whether one is 0). Each has its own weights, normalisation and order of rows, as if it were trained alone; the rows of a
+fold are on the device once, however many members learn from them. With several devices the members are sharded over
+them.
 
 The numbers are those of one model at a time but for the order of sums; and but for augmentation that draws noise for a
 whole bucket, where folds pad their buckets to different widths.
@@ -19,8 +20,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from emoflax.batch import Batch
 from emoflax.audio import augment
+from emoflax.batch import Batch
 from emoflax.data.features import Features
 from emoflax.data.rows import Bucket, batch_of
 from emoflax.errors import UserError
