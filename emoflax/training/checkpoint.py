@@ -182,25 +182,33 @@ class Checkpoints:
         return None
 
     def _read(self, epoch: int, item: str) -> dict:
-        with _open_to_read(self.folder) as reader:
+        with self._reading(epoch), _open_to_read(self.folder) as reader:
             return reader.restore(epoch, args=ocp.args.Composite(**{item: ocp.args.JsonRestore()}))[item]
 
     def _restore(self, epoch: int, item: str, like: Any) -> Any:
         where = f"epoch {epoch} of {self.folder}"
-        with _open_to_read(self.folder) as reader:
+        with self._reading(epoch), _open_to_read(self.folder) as reader:
             # Checked before it is read: orbax finds it out while other arrays are on their way.
             if difference := _difference(_shapes(reader.item_metadata(epoch)[item].tree), _shapes(like)):
                 raise UserError(
                     f"{where} does not fit the model that it describes: {difference}; it was trained by another "
                     "version of the model: train again in another --workdir, or name another --checkpoint"
                 )
-            try:
-                tree = reader.restore(epoch, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)}))[item]
-            except OSError as error:
-                raise UserError(f"cannot read {where}: {error.strerror or error}; nothing was changed there") from error
+            tree = reader.restore(epoch, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)}))[item]
         if name := _not_finite(tree):
             raise UserError(f"{where}: {name} holds numbers that are not finite; train again in another --workdir")
         return tree
+
+    @contextlib.contextmanager
+    def _reading(self, epoch: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            hint = "is a training at work there, which removes older epochs?" if self._is_gone(epoch) else "try again"
+            raise UserError(f"cannot read epoch {epoch} of {self.folder} ({_reason(error)}); {hint}") from error
+
+    def _is_gone(self, epoch: int) -> bool:
+        return not self._folder_of(epoch).is_dir()
 
     def _remove_what_is_not_whole(self) -> None:
         if not multihost.is_first():
@@ -283,7 +291,7 @@ def _open_to_write(folder: pathlib.Path) -> ocp.CheckpointManager:
 def _open_to_read(folder: pathlib.Path) -> ocp.CheckpointManager:
     # lightweight_initialize: else it reads the metrics of every epoch, which may be damaged. read_only would warn that
     # the folder is read only, each time; nothing is written by what is only asked to restore.
-    options = ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True)
+    options = ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True, save_root_metadata=False)
     arrays, json = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
     handlers = {"model": arrays(), "training": arrays(), "description": json(), "metrics": json()}
     return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)

@@ -55,6 +55,8 @@ def verify(folder: Path, below: str = "") -> None:
         try:
             matches = sha256(path) == checksum
         except FileNotFoundError as error:
+            if not exist(folder):
+                raise UserError(f"{folder} was removed while it was read; is a training at work there?") from error
             raise Damaged(path, "it is missing") from error
         except OSError as error:
             raise _unreadable(path, error) from error

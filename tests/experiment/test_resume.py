@@ -148,8 +148,6 @@ def test_a_second_command_on_a_run_folder_ends_with_a_sentence_and_a_killed_one_
         output = cli.run(*flags("busy", epochs=500), f"--mode={mode}", cwd=place, status=2)
         assert "another command is at work in" in output and "busy/tiny-synthetic-speakers5" in output
     assert process.poll() is None
-    voice = next((place / "voices").rglob("*.wav"))
-    cli.run("--mode=predict", f"--checkpoint=busy/{RUN}", f"--inputs={voice}", cwd=place)  # reading is allowed
     process.kill()
     process.communicate()
     cli.run(*flags("busy", epochs=500), "--mode=eval", cwd=place)

@@ -230,6 +230,15 @@ def test_what_cannot_be_read_is_not_called_damaged(folder):
     assert "damaged" not in str(raised.value)
 
 
+def test_an_epoch_that_a_training_removes_meanwhile_is_not_called_damaged(folder):
+    checkpoints = open_existing(folder)
+    assert checkpoints.latest() == 4
+    shutil.rmtree(folder / "4")
+    with pytest.raises(UserError, match="cannot read epoch 4.*a training at work") as raised:
+        checkpoints.restore_model(4, state_of().weights)
+    assert "damaged" not in str(raised.value)
+
+
 def test_a_model_of_another_shape_is_named_as_that(folder, capfd):
     other = build_model(config_of(**{"model.cnn.channels": (4, 4)}), 0, 3, seed=0)
     with pytest.raises(UserError, match=r"blocks.1.bias.value is float32 \(8,\) in the checkpoint") as raised:
