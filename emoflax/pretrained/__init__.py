@@ -7,6 +7,7 @@ config fields that follow from the weights (sizes, features), how their tensors 
 belongs, and which further tensors are ignored.
 """
 
+import hashlib
 import pathlib
 from typing import Any
 
@@ -15,8 +16,10 @@ from flax import nnx
 from emoflax.errors import UserError
 from emoflax.pretrained.ast import AST
 from emoflax.pretrained.bert import BERT
+from emoflax.pretrained.huggingface import weight_files
 from emoflax.pretrained.table import Source, assign
 from emoflax.pretrained.whisper import WHISPER
+from emoflax.pretrained.whisper_files import sha256
 
 SOURCES = {"ast": AST, "bert": BERT, "whisper": WHISPER}  # by the encoder's name in the registry
 
@@ -39,6 +42,20 @@ def load(module: nnx.Module, encoder: str, path: str) -> None:
     source = source_of(encoder)
     where = pathlib.Path(path)
     assign(module, source.tensors(where), source.table(module, where), source.ignored, where)
+
+
+def fingerprint(path: str) -> str:
+    """SHA-256 of the weights in a file, or of a folder's weights and config.json; a name is its own fingerprint.
+
+    Raises:
+      UserError: a folder without weights.
+    """
+    where = pathlib.Path(path)
+    if not where.is_dir():
+        return sha256(where) if where.is_file() else path
+    model = where / "model.bin"
+    parts = [model] if model.is_file() else [where / "config.json", *weight_files(where)]
+    return hashlib.sha256("".join(map(sha256, parts)).encode()).hexdigest()
 
 
 def source_of(encoder: str) -> Source:

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from emoflax.errors import UserError
 from emoflax.pretrained.table import Tensors
@@ -39,21 +38,41 @@ def read_config(folder: pathlib.Path, expected: Mapping[str, Any]) -> dict[str, 
     return config
 
 
-def read_safetensors(folder: pathlib.Path, prefix: str) -> Tensors:
-    """The tensors of a Hugging Face folder; `prefix` is removed from names that begin with it."""
-    paths = sorted(folder.glob("model*.safetensors"))  # large models are split into several
-    if not paths:
-        raise UserError(
-            f"there is no {folder / 'model.safetensors'}. Nothing is downloaded, and pickles (pytorch_model.bin) are "
-            "not read: put the model.safetensors of that model there"
-        )
+def read_safetensors(folder: pathlib.Path, prefix: str, ignored: str = "") -> Tensors:
+    """The tensors of a Hugging Face folder, in one file or in those that its index names.
+
+    Args:
+      prefix: removed from names that begin with it.
+      ignored: pattern of names, without the prefix, that are not read.
+    """
     tensors = {}
-    for path in paths:
+    for path in weight_files(folder):
         try:
-            tensors |= load_file(path)
+            with safe_open(path, framework="numpy") as file:
+                names = {_modern(name.removeprefix(prefix)): name for name in file.keys()}  # noqa: SIM118
+                tensors |= {ours: file.get_tensor(name) for ours, name in names.items()
+                            if not (ignored and re.match(ignored, ours))}  # fmt: skip
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is damaged ({error}); copy it again") from error
-    return {_modern(name.removeprefix(prefix)): array for name, array in tensors.items()}
+    return tensors
+
+
+def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """model.safetensors, or the files that model.safetensors.index.json names: large models are split into several."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        paths = [whole]
+    else:
+        try:
+            paths = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise UserError(f"{index} is damaged ({error}); copy it again") from error
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise UserError(
+            f"there is no {', '.join(missing)} in {folder}. Nothing is downloaded, and pickles (pytorch_model.bin) are "
+            "not read: put the model's safetensors there"
+        )
+    return paths
 
 
 def _modern(name: str) -> str:

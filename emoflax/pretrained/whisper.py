@@ -1,4 +1,7 @@
-"""Whisper's audio encoder from openai-whisper: a model's name, or the path of a .pt file. Its decoder is not loaded."""
+"""Whisper's audio encoder from published weights; the decoder is not loaded.
+
+A name of openai-whisper's, the path of its .pt file, a Hugging Face folder, or a CTranslate2 folder.
+"""
 
 import pathlib
 import pickle
@@ -9,28 +12,28 @@ import numpy as np
 
 from emoflax.errors import UserError, optional
 from emoflax.models.whisper import WINDOW, Whisper, sinusoids
+from emoflax.pretrained import whisper_files, whisper_folders
 from emoflax.pretrained.table import Source, Table, Tensors, as_is, layers, linear, norm
+from emoflax.pretrained.whisper_folders import Checkpoint
 
 FIELDS = "config.model.pretrained.audio (for a probe: config.states.weights)"  # config fields that name the weights
+SIZES = ("mels", "audio_state", "audio_layer", "audio_head")  # of openai-whisper's dimensions
 POSITIONS_TOLERANCE = 2e-3  # published positions are float16
 
 
 def fields(model: pathlib.Path) -> dict[str, Any]:
     """Sizes, and the features that it was trained on, silence up to 30 s included."""
-    dims = read(model)["dims"]
-    decided = {"width": dims["n_audio_state"], "layers": dims["n_audio_layer"], "heads": dims["n_audio_head"],
-               "padded": True}  # fmt: skip
+    checkpoint = read(model)
+    decided = {"width": checkpoint.width, "layers": checkpoint.layers, "heads": checkpoint.heads, "padded": True}
     audio = {"frontend": "whisper", "sample_rate_hz": 16_000, "window_ms": 25.0, "hop_ms": 10.0,
-             "mels": dims["n_mels"], "fmin_hz": 0.0, "fmax_hz": 8_000.0}  # fmt: skip
+             "mels": checkpoint.mels, "fmin_hz": 0.0, "fmax_hz": 8_000.0}  # fmt: skip
     return {f"model.whisper.{name}": value for name, value in decided.items()} | {
         f"audio.{name}": value for name, value in audio.items()
     }
 
 
 def tensors(model: pathlib.Path) -> Tensors:
-    encoder = {name: tensor.float().numpy() for name, tensor in read(model)["model_state_dict"].items()
-             if not name.startswith("decoder.")}  # fmt: skip
-    encoder = {name.removeprefix("encoder."): array for name, array in encoder.items()}
+    encoder = read(model).tensors()
     positions = encoder.pop("positional_embedding", None)
     if positions is not None and (
         len(positions) != WINDOW // 2 or np.abs(positions - sinusoids(*positions.shape)).max() > POSITIONS_TOLERANCE
@@ -39,26 +42,35 @@ def tensors(model: pathlib.Path) -> Tensors:
     return encoder
 
 
-def read(model: pathlib.Path) -> dict[str, Any]:
-    """The checkpoint {'dims', 'model_state_dict'}; tensors stay on disk until they are touched.
+def read(model: pathlib.Path) -> Checkpoint:
+    """The encoder's sizes and its tensors, which stay on disk until they are asked for.
 
     Raises:
-      UserError: it is not there and cannot be downloaded (`WeightsUnavailable`), or is no openai-whisper checkpoint.
+      UserError: it is not there and cannot be downloaded (`WeightsUnavailable`), or is no Whisper.
     """
+    return whisper_folders.read(model) if model.is_dir() else _openai(model)
+
+
+def _openai(model: pathlib.Path) -> Checkpoint:
     with optional(f"{model}, a checkpoint of PyTorch,", "whisper"):
         import torch  # nothing of a pickle but tensors and plain values is loaded
 
-    from emoflax.pretrained import whisper_files
-
     path = whisper_files.file_of(str(model), FIELDS)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        return {"dims": dict(checkpoint["dims"]), "model_state_dict": dict(checkpoint["model_state_dict"])}
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        dims, stored = dict(content["dims"]), dict(content["model_state_dict"])
+        mels, width, layers, heads = (dims[f"n_{size}"] for size in SIZES)
+        return Checkpoint(mels, width, layers, heads, lambda: _encoder_of(stored))
     except (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         detail = (str(error).splitlines() or ["no details"])[0]
         raise UserError(
             f"{path} is incomplete or no openai-whisper checkpoint ({type(error).__name__}: {detail}); copy it again"
         ) from error
+
+
+def _encoder_of(stored: dict[str, Any]) -> Tensors:
+    return {name.removeprefix("encoder."): tensor.float().numpy() for name, tensor in stored.items()
+            if not name.startswith("decoder.")}  # fmt: skip
 
 
 def table(encoder: Whisper, model: pathlib.Path) -> Table:

@@ -119,12 +119,17 @@ def test_folders_of_old_and_of_split_models_are_read_as_well(folder, bert):
 
     rewrite(folder, age)
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
-    for number in range(2):
-        part = dict(list(tensors.items())[number::2])
-        safetensors.numpy.save_file(part, folder / f"model-{number + 1:05d}-of-00002.safetensors")
+    places = {name: f"model-{1 + number % 2:05d}-of-00002.safetensors" for number, name in enumerate(tensors)}
+    for file in set(places.values()):
+        part = {name: array for name, array in tensors.items() if places[name] == file}
+        safetensors.numpy.save_file(part, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     (folder / "model.safetensors").unlink()
     pretrained.load(bert, "bert", str(folder))
     jax.tree.map(np.testing.assert_array_equal, wanted, jax.tree.map(np.array, nnx.state(bert, nnx.Param)))
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(UserError, match=r"there is no model-00002-of-00002\.safetensors in"):
+        pretrained.load(bert, "bert", str(folder))
 
 
 @pytest.mark.parametrize(
