@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     config.audio = ConfigDict()
     # 'librosa': dB, mels of your choice | 'whisper': what Whisper was trained on, 25 and 10 ms, 80 or 128 mels
     # | 'kaldi': what AST was trained on, 25 and 10 ms, 20 to 8000 Hz, 128 mels
+    # | 'waveform': no log-mel; an encoder of waveforms gets the samples, in frames of 20 ms (mels: samples of a frame)
     config.audio.frontend = "librosa"
     config.audio.sample_rate_hz = 16_000
     config.audio.trim_db = 35.0  # silence this far under the clip's peak is cut off at both ends; 0 keeps it
@@ -153,6 +154,17 @@ def get_config() -> ConfigDict:
     config.model.whisper = ConfigDict(  # padded: silence follows up to 30 s, as published weights expect
         {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "padded": False}
     )
+    # Encoders of waveforms. extractor_*: their convolutions; positions: steps, groups and number of those that mark
+    # where a step is; norm_first: layer normalisation before each part ("stable"); normalise: each clip's waveform.
+    for encoder in ("data2vec_audio", "hubert", "wav2vec2", "wavlm"):
+        config.model[encoder] = ConfigDict({
+            "width": 128, "layers": 2, "heads": 4, "hidden": 512, "dropout": 0.1, "norm_first": False,
+            "channels": (64,) * 7, "kernels": (10, 3, 3, 3, 3, 2, 2), "strides": (5, 2, 2, 2, 2, 2, 2),
+            "extractor_norm": "layer", "extractor_bias": False, "projection_norm": True,
+            "positions": (128, 16, 1), "positions_norm": False, "normalise": True,
+        })  # fmt: skip
+    config.model.data2vec_audio.update(positions=(19, 16, 5), positions_norm=True)
+    config.model.wavlm.update(buckets=320, distance=800)  # of its attention's bias: kinds of distances, farthest, steps
     config.model.bert = ConfigDict(
         {"width": 64, "layers": 2, "heads": 4, "hidden": 256, "positions": 64, "dropout": 0.1, "token_dropout": 0.1}
     )

@@ -34,6 +34,30 @@ def bert(folder: pathlib.Path, head: bool = False) -> transformers.BertModel:
     return model.bert if head else model
 
 
+CONVOLUTIONS = {"conv_dim": (8,) * 7, "conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}
+WAVE_CLASSES = {
+    "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model, transformers.Wav2Vec2ForCTC),
+    "hubert": (transformers.HubertConfig, transformers.HubertModel, transformers.HubertForCTC),
+    "wavlm": (transformers.WavLMConfig, transformers.WavLMModel, transformers.WavLMForCTC),
+    "data2vec_audio": (
+        transformers.Data2VecAudioConfig, transformers.Data2VecAudioModel, transformers.Data2VecAudioForCTC,
+    ),
+}  # fmt: skip
+
+
+def wave(folder: pathlib.Path, encoder: str, *, do_normalize: bool = True, head: bool = False, **fields):
+    """A small encoder of waveforms and its preprocessor_config.json."""
+    config_of, alone, with_head = WAVE_CLASSES[encoder]
+    positions = {"num_conv_pos_embedding_groups": 4}
+    if encoder != "data2vec_audio":
+        positions["num_conv_pos_embeddings"] = 16
+    config = config_of(**(SIZES | CONVOLUTIONS | positions | {"vocab_size": 9} | fields))
+    model = randomised((with_head if head else alone)(config))
+    model.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=do_normalize).save_pretrained(folder)
+    return getattr(model, model.base_model_prefix) if head else model
+
+
 def relative_error(ours, theirs) -> float:
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape

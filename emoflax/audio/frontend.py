@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emoflax.audio.wave_frames import WAVE_FRAME, wave_frames
 from emoflax.batch import Batch
 from emoflax.parallel.mesh import by_device
 
 # How many dB one unit of log-mels is; Whisper's are (log10 + 4) / 4, Kaldi's as AST knows them (ln + 4.27) / 9.14.
-UNIT_DB = {"librosa": 1.0, "whisper": 40.0, "kaldi": 39.7}
+# Samples have none: what changes log-mels is refused with 'waveform'.
+UNIT_DB = {"librosa": 1.0, "whisper": 40.0, "kaldi": 39.7, "waveform": 1.0}
 
 _LINEAR_HZ = 200 / 3  # below 1 kHz a mel is this wide
 _KNEE_HZ, _KNEE_MEL = 1000.0, 15.0
@@ -100,6 +102,32 @@ class LogMel:
         low, middle, high = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
         triangles = np.minimum((hz - low) / (middle - low), (high - hz) / (high - middle))
         return (np.maximum(triangles, 0) * 2 / (high - low)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The waveform itself in the place of log-mels, cut into frames: what `wave_frames` makes, on the device."""
+
+    hop: int = WAVE_FRAME
+
+    def width(self, samples: int, multiple: int) -> int:
+        """Samples that rows are padded to, so that their frames are a multiple of `multiple`."""
+        return -(-samples // (self.hop * multiple)) * multiple * self.hop
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Puts frames in the place of waveforms; the last one of a clip is filled up with zeros."""
+        wave_BxS = batch.wave.astype(jnp.float32) * batch.scale[:, None]
+        wave_BxS = jnp.where(jnp.arange(wave_BxS.shape[1])[None] < batch.samples[:, None], wave_BxS, 0)
+        wave_BxTxH = wave_BxS.reshape(len(wave_BxS), -1, self.hop)
+        frames_B = -(-batch.samples // self.hop)
+        return batch.replace(logmel=wave_BxTxH, frames=frames_B, wave=None, samples=None, scale=None)
+
+    def alone(self, wave: np.ndarray, scale: float) -> np.ndarray:
+        """[samples], to be multiplied by scale -> [frames, samples of a frame], of one clip."""
+        return wave_frames(wave.astype(np.float32) * np.float32(scale))
+
+
+Frontend = LogMel | Samples
 
 
 @functools.partial(jax.jit, static_argnums=0)

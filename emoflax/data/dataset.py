@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from emoflax.audio.frontend import LogMel
+from emoflax.audio.frontend import Frontend
 from emoflax.data import stream
 from emoflax.data.features import Features
 from emoflax.data.rows import Bucket, Padded, Rows, even_batch, round_up
@@ -133,7 +133,7 @@ def from_arrays(
     batch_size: int,
     buckets: int,
     weights: np.ndarray | None = None,
-    frontend: LogMel | None = None,
+    frontend: Frontend | None = None,
     scales: np.ndarray | None = None,
     mesh: Mesh | None = None,
     resident: str = "yes",
@@ -226,7 +226,7 @@ class _Padding:
         return Padded(lambda place: self.read(group[place]), (width, *one.shape[1:]), one.dtype)
 
 
-def _sound(sounds: Sequences, clip: np.ndarray, start: np.ndarray, longest: int, frontend: LogMel | None) -> _Padding:
+def _sound(sounds: Sequences, clip: np.ndarray, start: np.ndarray, longest: int, frontend: Frontend | None) -> _Padding:
     def read(row: int) -> np.ndarray:
         return sounds[clip[row]][start[row] : start[row] + longest]
 

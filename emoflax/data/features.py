@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from emoflax.audio.frontend import LogMel
+from emoflax.audio.frontend import Frontend
 from emoflax.data import speakernorm
 from emoflax.data.clip import Corpus
 from emoflax.data.shards import ShardSet
@@ -112,7 +112,7 @@ def build_vocabulary(features: Features, train: np.ndarray, min_count: int) -> t
 def logmel_statistics(
     features: Features,
     train: np.ndarray,
-    frontend: LogMel | None = None,
+    frontend: Frontend | None = None,
     compress: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each mel band, float32 [mels], over all frames of the training clips alone.

@@ -18,6 +18,8 @@ from emoflax.experiment.kinds import Number, Table
 
 # Fields that there were once -> what to write instead.
 OLD_FIELDS = {"model.aligned.rivals": "the aligned model has no competing kernels any more; leave it out"}
+# Fields of config.augment that do to log-mels what makes no sense of a waveform's samples.
+ONLY_OF_LOG_MELS = ("stretch", "vtlp", "shift_bands", "tilt_db", "gain_db", "noise", "band_masks")
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
 FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "sweep", "precompute")
 
@@ -169,12 +171,36 @@ def check_audio(config: ConfigDict) -> None:
             f"fmin_hz={fields.fmin_hz:g} and fmax_hz={fields.fmax_hz:g}, more bands are so narrow that some would hold "
             "no frequency of the FFT, and be empty"
         )
-    if config.data.store == "wave" and fields.frontend != "librosa":
-        raise UserError("config.data.store='wave' needs config.audio.frontend='librosa'")
+    if config.data.store == "wave" and fields.frontend not in ("librosa", "waveform"):
+        raise UserError("config.data.store='wave' needs config.audio.frontend='librosa' or 'waveform'")
+    check_wave_encoder(config)
     if config.data.store == "wave" and fields.contours:
         raise UserError("config.data.store='wave' keeps no contours; set config.audio.contours=False or store='logmel'")
     if config.model.audio and config.model.pcen.time_s and fields.frontend != "librosa":
         raise UserError("config.model.pcen is made of dB: it needs config.audio.frontend='librosa'")
+
+
+def check_wave_encoder(config: ConfigDict) -> None:
+    """An encoder of waveforms has the front end 'waveform', and no other has; what changes log-mels is off with it."""
+    from emoflax import models  # JAX comes with it
+    from emoflax.audio.wave_frames import WAVE_FRAME
+
+    wave = config.model.audio in models.WAVE_ENCODERS
+    if wave != (config.audio.frontend == "waveform") and config.model.audio:
+        needed = "needs config.audio.frontend='waveform'" if wave else "takes log-mels, not frontend='waveform'"
+        raise UserError(
+            f"config.model.audio={config.model.audio!r} {needed} (with window_ms=20, hop_ms=20, mels={WAVE_FRAME}: "
+            f"configs/wav2vec2_pretrained.py); these take waveforms: {', '.join(models.WAVE_ENCODERS)}"
+        )
+    if not wave:
+        return
+    fields = {f"augment.{name}": value for name, value in config.augment.items() if name in ONLY_OF_LOG_MELS}
+    fields |= {f"evaluate.{name}": tuple(value) not in ((0.0,), (1.0,)) for name, value in config.evaluate.items()}
+    if acts := [name for name, value in fields.items() if value]:
+        raise UserError(
+            f"config.{acts[0]} changes log-mels, of which {config.model.audio!r} makes none; set it back, and use "
+            "config.augment.wave with config.data.store='wave'"
+        )
 
 
 def most_bands(config: ConfigDict) -> int:

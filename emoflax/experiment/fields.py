@@ -69,6 +69,12 @@ SPEEDS = Each(Number(0.5, 2), example="(0.9, 1.0, 1.1); (1.0,) is what was recor
 RIDGES = Each(Number(0, above=True), order="distinct", example="(0.1, 1.0)")
 SNR_DB = Each(Number(-100, 200), (2,), order="not falling", example="(5.0, 40.0)")
 SIZES = Each(SIZE, example="(32, 64)")
+WAVE_ENCODER = {
+    "width": SIZE, "layers": SIZE, "heads": SIZE, "hidden": SIZE, "dropout": DROPOUT, "norm_first": FLAG,
+    "channels": SIZES, "kernels": SIZES, "strides": SIZES, "extractor_norm": names("group", "layer"),
+    "extractor_bias": FLAG, "projection_norm": FLAG, "positions": Each(SIZE, (3,), example="(128, 16, 1)"),
+    "positions_norm": FLAG, "normalise": FLAG,
+}  # fmt: skip
 
 ALLOWED: dict[str, Kind] = {
     "name": NAME,
@@ -195,6 +201,13 @@ ALLOWED: dict[str, Kind] = {
     "model.whisper.heads": SIZE,
     "model.whisper.dropout": DROPOUT,
     "model.whisper.padded": FLAG,
+    **{
+        f"model.{encoder}.{name}": kind
+        for encoder in ("data2vec_audio", "hubert", "wav2vec2", "wavlm")
+        for name, kind in WAVE_ENCODER.items()
+    },
+    "model.wavlm.buckets": whole(4),
+    "model.wavlm.distance": whole(2),
     "model.bert.width": SIZE,
     "model.bert.layers": SIZE,
     "model.bert.heads": SIZE,

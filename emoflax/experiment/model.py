@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from emoflax import models, pretrained
 from emoflax.audio.channels import channels, functionals_count
-from emoflax.audio.frontend import LogMel
+from emoflax.audio.frontend import Frontend, LogMel, Samples
 from emoflax.audio.pcen import Pcen
 from emoflax.audio.test_time import TestTimeAugmentation
 from emoflax.data import subwords
@@ -31,13 +31,15 @@ def resolve(config: ConfigDict) -> None:
         config.text.tokenizer = subwords.read(config.text.tokenizer)
 
 
-def frontend_of(config: ConfigDict) -> LogMel | None:
-    """What makes log-mels in the compiled step; None where precompute has made them."""
+def frontend_of(config: ConfigDict) -> Frontend | None:
+    """What makes log-mels, or frames of the waveform, in the compiled step; None where precompute has made them."""
     if config.data.store != "wave" or not config.model.audio:
         return None
+    if config.audio.frontend == "waveform":
+        return Samples()
     audio = config.audio.to_dict()
     if audio.pop("frontend") != "librosa":
-        raise UserError("config.data.store='wave' needs config.audio.frontend='librosa'")
+        raise UserError("config.data.store='wave' needs config.audio.frontend='librosa' or 'waveform'")
     if audio.pop("contours"):
         raise UserError("config.data.store='wave' keeps no contours; set config.audio.contours=False or store='logmel'")
     del audio["trim_db"]

@@ -7,10 +7,14 @@ import functools
 
 import numpy as np
 
+from emoflax.audio.wave_frames import WAVE_FRAME, wave_frames
 from emoflax.errors import UserError
 from emoflax.features import contours as voice_contours
 from emoflax.features import kaldi, whisper_mel
 from emoflax.features.decode import change_speed, decode, digest, resample, trim
+
+# Of the front end 'waveform': a frame is as many "mels" as it has samples.
+WAVE_SETTINGS = {"sample_rate_hz": (16_000,), "window_ms": (20.0,), "hop_ms": (20.0,), "mels": (WAVE_FRAME,)}
 
 
 def check_settings(
@@ -148,9 +152,15 @@ def _mel_filters(sample_rate_hz: int, n_fft: int, mels: int, fmin_hz: float, fma
     return librosa.filters.mel(sr=sample_rate_hz, n_fft=n_fft, n_mels=mels, fmin=fmin_hz, fmax=fmax_hz)
 
 
+def samples(wave: np.ndarray, **settings: float) -> np.ndarray:
+    """The waveform itself in frames, for encoders that take it: float32 [frames, WAVE_FRAME]."""
+    return wave_frames(wave)
+
+
 # name -> (function from float32 [samples] and settings to float32 [frames, mels], the only settings that it allows)
 FRONTENDS = {
     "librosa": (mel_db, {}),
     "kaldi": (kaldi.fbank, kaldi.SETTINGS),
     "whisper": (whisper_mel.log_mel, whisper_mel.SETTINGS),
+    "waveform": (samples, WAVE_SETTINGS),
 }

@@ -163,11 +163,15 @@ def picture(
 def _draw_sound(axes, config: ConfigDict, logmel: np.ndarray, curve: np.ndarray) -> None:
     hop_s = config.audio.hop_ms / 1000
     seconds = len(logmel) * hop_s
-    axes.imshow(logmel.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, config.audio.mels))
-    centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1]
-    ticks_hz = [hz for hz in TICKS_HZ if centres_hz[0] <= hz <= centres_hz[-1]]
-    axes.set_yticks(np.interp(ticks_hz, centres_hz, np.arange(len(centres_hz)) + 0.5), ticks_hz)
-    axes.set(xlabel="seconds", ylabel="Hz")
+    if config.audio.frontend == "waveform":
+        axes.plot(np.linspace(0, seconds, logmel.size), logmel.ravel(), color="grey", linewidth=0.5)
+        axes.set(xlabel="seconds", ylabel="sound pressure, 1 is full scale")
+    else:
+        axes.imshow(logmel.T, origin="lower", aspect="auto", cmap="Greys", extent=(0, seconds, 0, config.audio.mels))
+        centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1]
+        ticks_hz = [hz for hz in TICKS_HZ if centres_hz[0] <= hz <= centres_hz[-1]]
+        axes.set_yticks(np.interp(ticks_hz, centres_hz, np.arange(len(centres_hz)) + 0.5), ticks_hz)
+        axes.set(xlabel="seconds", ylabel="Hz")
     over = axes.twinx()
     times = (np.arange(len(curve)) + 0.5) * hop_s
     for head in range(curve.shape[1]):

@@ -4,6 +4,8 @@ An audio encoder is built as `Encoder(mels, **its_config, dtype=, rngs=)` and ca
 [batch, frames, mels], their lengths and a key (None: no randomness); a text encoder as `Encoder(vocabulary,
 **its_config, dtype=, rngs=)` and called with token ids [batch, tokens], their lengths and a key. Both return (sequence
 [batch, steps, width], mask [batch, steps]) and have an attribute `width`. A length of 0 gives an all-False mask.
+A wave encoder is an audio encoder that takes frames of the waveform itself in the place of log-mels
+(`emoflax.audio.wave_frames`), in float32.
 An audio encoder whose attention is to be drawn also has `centres(steps)`: the frame in the middle of each step, nan for
 a step without a place in time.
 
@@ -20,7 +22,7 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 from flax import nnx
 
-from emoflax.audio.frontend import LogMel
+from emoflax.audio.frontend import Frontend
 from emoflax.audio.pcen import Pcen
 from emoflax.audio.test_time import TestTimeAugmentation
 from emoflax.errors import UserError
@@ -34,9 +36,12 @@ from emoflax.models.functionals import Ridge
 from emoflax.models.fusion import Concat, Early, Hybrid, Late
 from emoflax.models.gru import Gru
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
+from emoflax.models.wave import WaveEncoder
+from emoflax.models.wavlm import WavLm
 from emoflax.models.whisper import Whisper
 
-AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper}
+WAVE_ENCODERS = {"data2vec_audio": WaveEncoder, "hubert": WaveEncoder, "wav2vec2": WaveEncoder, "wavlm": WavLm}
+AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper, **WAVE_ENCODERS}
 CONTOUR_ENCODERS = ("attention_cnn",)  # whose input channels need not be mels: contours may follow
 TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
 FUNCTIONALS_MODELS = {"ridge": Ridge, "aligned": Aligned}
@@ -47,8 +52,9 @@ DTYPES = ("float32", "bfloat16")
 
 
 def build(
-    model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int, frontend: LogMel | None = None,
-    pcen: Pcen | None = None, projection: int = 0, test_time: TestTimeAugmentation | None = None, functionals: int = 0,
+    model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int,
+    frontend: Frontend | None = None, pcen: Pcen | None = None, projection: int = 0,
+    test_time: TestTimeAugmentation | None = None, functionals: int = 0,
 ) -> Classifier | Ridge:  # fmt: skip
     """A freshly initialised classifier.
 
@@ -57,7 +63,7 @@ def build(
       mels: channels of the log-mels (contours included); unused without an audio encoder.
       vocabulary: size of the vocabulary, <pad> and <unk> included; unused without a text encoder.
       dtype: 'float32' or 'bfloat16', the arithmetic of the forward pass; weights are float32.
-      frontend: makes log-mels of waveforms, for batches that hold waveforms.
+      frontend: makes log-mels or frames of waveforms, for batches that hold waveforms.
       pcen: compresses log-mels in dB before they are normalised; None: no compression.
       projection: width of the vectors that a contrastive loss compares; 0: no such loss. Functionals have none.
       test_time: test-time augmentation; None: none.
@@ -97,7 +103,7 @@ def build(
         mels=mels,
         classes=classes,
         modality_dropout=model["modality_dropout"],
-        dtype=options["dtype"],
+        sound_dtype=jnp.dtype("float32") if model["audio"] in WAVE_ENCODERS else options["dtype"],
         frontend=frontend,
         pcen=pcen,
         projection=Head(fusion.pooled_width, **compared, **options) if projection else None,

@@ -58,19 +58,20 @@ class Classifier(nnx.Module):
       fusion: of `emoflax.models.fusion`, built for the encoders' widths.
       modality_dropout: {'audio': share, 'text': share} of the clips that lose that modality in training; a clip never
         loses its only one.
-      frontend: makes log-mels of batches that hold waveforms; None: batches hold log-mels.
+      sound_dtype: of the audio encoder's input; waveforms stay float32 where log-mels may become bfloat16.
+      frontend: makes log-mels (or frames, for a wave encoder) of batches that hold waveforms; None: they hold log-mels.
       pcen: compresses log-mels before they are normalised; None: they stay in dB.
       projection: maps pooled vectors to those that a contrastive loss compares; None: there is no such loss.
       test_time: test-time augmentation (`emoflax.audio.test_time`); None: a clip is predicted as it is.
     """
 
     def __init__(
-        self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], dtype, frontend,
-        pcen=None, projection=None, test_time=None,
+        self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], sound_dtype,
+        frontend, pcen=None, projection=None, test_time=None,
     ):  # fmt: skip
         if not 0 <= sum(modality_dropout.values()) <= 1:
             raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
-        self.classes, self.dtype, self.frontend = classes, dtype, frontend
+        self.classes, self.sound_dtype, self.frontend = classes, sound_dtype, frontend
         # Statistics of log-mels in dB, also with PCEN: augmentation masks with this mean.
         self.normalise = Normalise(mels) if audio else None
         self.test_time = test_time if audio else None
@@ -121,8 +122,8 @@ class Classifier(nnx.Module):
 
     def _scaled(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
         if self.pcen:
-            return self.normalise_pcen(self.pcen(logmel_BxTxF), frames_B).astype(self.dtype)
-        return self.normalise(logmel_BxTxF, frames_B).astype(self.dtype)
+            return self.normalise_pcen(self.pcen(logmel_BxTxF), frames_B).astype(self.sound_dtype)
+        return self.normalise(logmel_BxTxF, frames_B).astype(self.sound_dtype)
 
     def _drop_modalities(self, batch: Batch, key: jax.Array) -> Batch:
         frames_B, n_tokens_B = batch.frames, batch.n_tokens

@@ -26,16 +26,20 @@ class Attention(nnx.Module):
         self.value = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BxTxD: jax.Array, memory_BxSxD: jax.Array, mask_BxS: jax.Array) -> jax.Array:
+    def __call__(
+        self, x_BxTxD: jax.Array, memory_BxSxD: jax.Array, mask_BxS: jax.Array, bias: jax.Array | None = None
+    ) -> jax.Array:
         """Every step of x attends to the valid steps of the memory (x itself in self-attention): [batch, steps, width].
 
+        bias: added to the scores, [batch, heads, steps of x, steps of the memory]; None: nothing.
         Where no step of the memory is valid, the output is a meaningless but finite mean over all of them.
         """
         q_BxTxNxH, k_BxSxNxH, v_BxSxNxH = (
             part(source).reshape(*source.shape[:2], self.heads, -1)
             for part, source in ((self.query, x_BxTxD), (self.key, memory_BxSxD), (self.value, memory_BxSxD))
         )
-        h_BxTxNxH = jax.nn.dot_product_attention(q_BxTxNxH, k_BxSxNxH, v_BxSxNxH, mask=mask_BxS[:, None, None])
+        mask_Bx1x1xS = mask_BxS[:, None, None]
+        h_BxTxNxH = jax.nn.dot_product_attention(q_BxTxNxH, k_BxSxNxH, v_BxSxNxH, bias, mask_Bx1x1xS)
         return self.out(h_BxTxNxH.reshape(x_BxTxD.shape))
 
 
@@ -50,6 +54,7 @@ class Layer(nnx.Module):
       dropout: share of each part's output zeroed in training.
       epsilon: added to the variance in layer normalisation.
       key_bias: whether the attention's keys have a bias; it changes no output, but Whisper has none.
+      attention: the class of the self-attention.
     """
 
     def __init__(
@@ -62,20 +67,23 @@ class Layer(nnx.Module):
         dropout: float,
         epsilon: float,
         key_bias: bool = True,
+        attention: type[Attention] = Attention,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.norm_first, self.dropout = norm_first, Rate.of(dropout)
-        self.attention = Attention(width, heads, key_bias=key_bias, dtype=dtype, rngs=rngs)
+        self.attention = attention(width, heads, key_bias=key_bias, dtype=dtype, rngs=rngs)
         self.attention_norm = layer_norm(width, epsilon, dtype=dtype, rngs=rngs)
         self.up = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)
         self.down = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
         self.mlp_norm = layer_norm(width, epsilon, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BxTxD: jax.Array, mask_BxT: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[batch, steps, width] -> [batch, steps, width]; steps outside the mask are not attended to."""
+    def __call__(
+        self, x_BxTxD: jax.Array, mask_BxT: jax.Array, key: jax.Array | None = None, bias: jax.Array | None = None
+    ) -> jax.Array:
+        """[batch, steps, width] -> the same; steps outside the mask are not attended to. bias: see the attention."""
         keys = split(key, 2)
-        x_BxTxD = self._add(x_BxTxD, lambda h: self.attention(h, h, mask_BxT), self.attention_norm, keys[0])
+        x_BxTxD = self._add(x_BxTxD, lambda h: self.attention(h, h, mask_BxT, bias), self.attention_norm, keys[0])
         return self._add(x_BxTxD, self._mlp, self.mlp_norm, keys[1])
 
     def _add(self, x_BxTxD, part, norm, key):
@@ -92,7 +100,9 @@ def layer_norm(width: int, epsilon: float, *, dtype, rngs: nnx.Rngs) -> nnx.Laye
     return nnx.LayerNorm(width, epsilon=epsilon, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
-def run_layers(layers: nnx.List, x_BxTxD: jax.Array, mask_BxT: jax.Array, key: jax.Array | None) -> jax.Array:
+def run_layers(
+    layers: nnx.List, x_BxTxD: jax.Array, mask_BxT: jax.Array, key: jax.Array | None, bias: jax.Array | None = None
+) -> jax.Array:
     for layer, layer_key in zip(layers, split(key, len(layers)), strict=True):
-        x_BxTxD = layer(x_BxTxD, mask_BxT, layer_key)
+        x_BxTxD = layer(x_BxTxD, mask_BxT, layer_key, bias)
     return x_BxTxD

@@ -18,10 +18,11 @@ from emoflax.pretrained.ast import AST
 from emoflax.pretrained.bert import BERT
 from emoflax.pretrained.huggingface import weight_files
 from emoflax.pretrained.table import Source, assign
+from emoflax.pretrained.wave import WAVE
 from emoflax.pretrained.whisper import WHISPER
 from emoflax.pretrained.whisper_files import sha256
 
-SOURCES = {"ast": AST, "bert": BERT, "whisper": WHISPER}  # by the encoder's name in the registry
+SOURCES = {"ast": AST, "bert": BERT, "whisper": WHISPER, **WAVE}  # by the encoder's name in the registry
 
 
 def fields(encoder: str, path: str) -> dict[str, Any]:
@@ -30,7 +31,10 @@ def fields(encoder: str, path: str) -> dict[str, Any]:
     Raises:
       UserError: no such weights, or weights of something else.
     """
-    return source_of(encoder).fields(pathlib.Path(path))
+    try:
+        return source_of(encoder).fields(pathlib.Path(path))
+    except KeyError as error:
+        raise UserError(f"{pathlib.Path(path) / 'config.json'} has no field {error}; copy it again") from error
 
 
 def load(module: nnx.Module, encoder: str, path: str) -> None:
