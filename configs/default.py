@@ -97,7 +97,8 @@ def get_config() -> ConfigDict:
     config.text.language = "en"
     config.text.prompt = ""  # words that Whisper is told came before
     config.text.beam = 0  # width of Whisper's beam search; 0: greedy
-    # Folder with tokenizer.json or vocab.txt, whose subwords take the place of our words, lowercase and min_count.
+    # Folder with tokenizer.json, vocab.txt, or vocab.json and merges.txt, whose subwords take the place of our words,
+    # lowercase and min_count.
     config.text.tokenizer = ""
     config.text.lowercase = True
     config.text.min_count = 2  # words seen less often in the training split become <unk>
@@ -165,10 +166,12 @@ def get_config() -> ConfigDict:
         })  # fmt: skip
     config.model.data2vec_audio.update(positions=(19, 16, 5), positions_norm=True)
     config.model.wavlm.update(buckets=320, distance=800)  # of its attention's bias: kinds of distances, farthest, steps
-    config.model.bert = ConfigDict(
-        {"width": 64, "layers": 2, "heads": 4, "hidden": 256, "positions": 64, "dropout": 0.1, "token_dropout": 0.1}
-    )
-    # Folders of published weights for the encoder of each kind; they decide its sizes and features. '': from scratch.
+    config.model.bert = ConfigDict({  # epsilon: added to the variance in layer normalisation
+        "width": 64, "layers": 2, "heads": 4, "hidden": 256, "positions": 64, "epsilon": 1e-12, "dropout": 0.1,
+        "token_dropout": 0.1,
+    })  # fmt: skip
+    # Published weights for the encoder of each kind: a folder, or org/name@revision on the Hugging Face hub; they
+    # decide its sizes and features. '': from scratch.
     config.model.pretrained = ConfigDict({"audio": "", "text": ""})
     config.model.gru = ConfigDict({"embedding": 128, "hidden": 128, "dropout": 0.3, "token_dropout": 0.1})
 

@@ -1,12 +1,13 @@
 """wav2vec2_pretrained: published wav2vec 2.0, HuBERT, WavLM or data2vec-audio weights, fine-tuned.
 
 Input: the waveform at 16 kHz. FOLDER holds a Hugging Face model: config.json, model.safetensors and
-preprocessor_config.json. Nothing is downloaded; the folder decides sizes and normalisation. Padding is masked. First the
-head learns, then one layer more every half epoch, from the top; the convolutions stay as they are. Cost: it needs a GPU.
-For another of the four set config.model.audio to hubert, wavlm or data2vec_audio.
+preprocessor_config.json, which decide sizes and normalisation. First the head learns, then one layer more every half
+epoch, from the top; the convolutions stay as they are. Cost: it needs a GPU. The second command is for another of the
+four: hubert, wavlm or data2vec_audio.
 
     python main.py --config=configs/wav2vec2_pretrained.py --config.model.pretrained.audio=FOLDER
-    python main.py --config=configs/wav2vec2_pretrained.py --config.model.audio=wavlm --config.model.pretrained.audio=FOLDER
+    python main.py --config=configs/wav2vec2_pretrained.py --config.model.pretrained.audio=FOLDER \\
+        --config.model.audio=wavlm
 """
 
 from ml_collections import ConfigDict

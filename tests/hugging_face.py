@@ -1,5 +1,6 @@
 """Small Hugging Face folders with random weights, written by `transformers` itself."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -56,6 +57,32 @@ def wave(folder: pathlib.Path, encoder: str, *, do_normalize: bool = True, head:
     model.save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor(do_normalize=do_normalize).save_pretrained(folder)
     return getattr(model, model.base_model_prefix) if head else model
+
+
+BYTE_PAIRS = ["<s>", "<pad>", "</s>", "<unk>", *"ohmygdnaretucisI!?.'", "Ġ", "oh", "Ġm", "Ġmy", "Ġg", "Ġgo", "Ġgod"]
+MERGES = ["o h", "Ġ m", "Ġm y", "Ġ g", "Ġg o", "Ġgo d"]
+
+
+def roberta(folder: pathlib.Path) -> transformers.RobertaModel:
+    """With the tokenizer of the first release: vocab.json and merges.txt."""
+    config = transformers.RobertaConfig(
+        **SIZES, vocab_size=len(BYTE_PAIRS), max_position_embeddings=18, type_vocab_size=1, layer_norm_eps=1e-5,
+    )  # fmt: skip
+    model = randomised(transformers.RobertaForMaskedLM(config))
+    model.save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(BYTE_PAIRS)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
+    return model.roberta
+
+
+def distilbert(folder: pathlib.Path) -> transformers.DistilBertModel:
+    config = transformers.DistilBertConfig(
+        vocab_size=len(VOCABULARY), max_position_embeddings=16, dim=24, n_layers=2, n_heads=3, hidden_dim=40
+    )
+    model = randomised(transformers.DistilBertForMaskedLM(config))
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    return model.distilbert
 
 
 def relative_error(ours, theirs) -> float:

@@ -13,25 +13,26 @@ if TYPE_CHECKING:
 
 
 def read(source: str) -> str:
-    """The JSON of a folder's tokenizer.json, or one for BERT's WordPiece made from its vocab.txt.
+    """The JSON of a folder's tokenizer.json; or one made of vocab.txt (BERT), of vocab.json and merges.txt (RoBERTa).
 
     Args:
       source: the folder, or such a JSON, which is returned.
 
     Raises:
-      UserError: the folder has neither, or they are damaged.
+      UserError: the folder has none of these, or they are damaged.
     """
     if source.startswith("{"):
         return source
-    whole, words = (pathlib.Path(source) / name for name in ("tokenizer.json", "vocab.txt"))
-    if not whole.is_file() and not words.is_file():
+    whole, words, pairs = (pathlib.Path(source) / name for name in ("tokenizer.json", "vocab.txt", "merges.txt"))
+    makers = {whole: lambda path: _tokenizers().Tokenizer.from_file(str(path)), words: _word_pieces, pairs: _byte_pairs}
+    path = next((path for path in makers if path.is_file()), None)
+    if path is None:
         raise UserError(
-            f"there is neither {whole} nor {words.name} in its folder. Nothing is downloaded: put the tokenizer files "
-            "of the model there, or set config.text.tokenizer='' for whole words"
+            f"there is neither {whole} nor {words.name} nor {pairs.name} in its folder. Put the tokenizer files of the "
+            "model there, or set config.text.tokenizer='' for whole words"
         )
-    library = _tokenizers()
     try:
-        tokenizer = library.Tokenizer.from_file(str(whole)) if whole.is_file() else _word_pieces(words)
+        tokenizer = makers[path](path)
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"the tokenizer in {source} is damaged ({error}); copy it again") from error
     tokenizer.no_padding()
@@ -64,6 +65,18 @@ def _word_pieces(path: pathlib.Path) -> "Tokenizer":
     tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     ends = ("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"])
     tokenizer.post_processor = library.processors.BertProcessing(*ends)
+    return tokenizer
+
+
+def _byte_pairs(path: pathlib.Path) -> "Tokenizer":
+    """RoBERTa's tokenizer: pairs of bytes that are merged, and in vocab.json beside them the token of each id."""
+    library, table = _tokenizers(), path.with_name("vocab.json")
+    places = json.loads(table.read_text(encoding="utf-8"))
+    tokenizer = library.Tokenizer(library.models.BPE.from_file(str(table), str(path)))
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    ends = ("</s>", places["</s>"]), ("<s>", places["<s>"])
+    tokenizer.add_special_tokens([token for token in ("<s>", "</s>", "<pad>", "<unk>", "<mask>") if token in places])
+    tokenizer.post_processor = library.processors.RobertaProcessing(*ends, add_prefix_space=False)
     return tokenizer
 
 

@@ -213,6 +213,7 @@ ALLOWED: dict[str, Kind] = {
     "model.bert.heads": SIZE,
     "model.bert.hidden": SIZE,
     "model.bert.positions": SIZE,
+    "model.bert.epsilon": Number(0, 1, above=True),
     "model.bert.dropout": DROPOUT,
     "model.bert.token_dropout": DROPOUT,
     "model.pretrained.audio": TEXT,

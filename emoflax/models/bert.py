@@ -1,6 +1,8 @@
 """BERT's encoder (Devlin et al. 2019, arXiv:1810.04805): tokens that attend to each other in both directions.
 
-With the weights of a Hugging Face folder (`emoflax/pretrained/`) it computes what `transformers.BertModel` does.
+RoBERTa (Liu et al. 2019, arXiv:1907.11692) and DistilBERT (Sanh et al. 2019, arXiv:1910.01108) are the same network
+trained otherwise. With the weights of a Hugging Face folder (`emoflax/pretrained/`) it computes what `transformers`
+does for each of them.
 
 Shape letters: B clips, T tokens, D width.
 """
@@ -15,13 +17,12 @@ from emoflax.models.dropout import Rate, dropout, split, token_dropout
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
 UNKNOWN = 1  # id of <unk>; 0 is padding
-EPSILON = 1e-12  # of every layer normalisation, as published
 
 
 class Embedding(nnx.Module):
     """Word, position and segment, summed and normalised. There is one segment only, the first."""
 
-    def __init__(self, vocabulary: int, positions: int, width: int, *, dtype, rngs: nnx.Rngs):
+    def __init__(self, vocabulary: int, positions: int, width: int, *, epsilon: float, dtype, rngs: nnx.Rngs):
         def normal(*shape: int) -> nnx.Param:
             return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
 
@@ -29,7 +30,7 @@ class Embedding(nnx.Module):
         self.word_embedding = normal(vocabulary, width)
         self.position_embedding = normal(positions, width)
         self.segment_embedding = normal(width)
-        self.norm = layer_norm(width, EPSILON, dtype=dtype, rngs=rngs)
+        self.norm = layer_norm(width, epsilon, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
         position_TxD = self.position_embedding[: tokens_BxT.shape[1]] + self.segment_embedding[None]
@@ -46,6 +47,7 @@ class Bert(nnx.Module):
       heads: of each layer's attention; divides the width.
       hidden: units between the two layers of each perceptron.
       positions: tokens of the longest text.
+      epsilon: added to the variance in every layer normalisation.
       dropout: share of each part's output zeroed in training.
       token_dropout: share of the tokens replaced by <unk> in training.
     """
@@ -59,6 +61,7 @@ class Bert(nnx.Module):
         heads: int,
         hidden: int,
         positions: int,
+        epsilon: float = 1e-12,
         dropout: float,
         token_dropout: float,
         dtype=jnp.float32,
@@ -66,8 +69,8 @@ class Bert(nnx.Module):
     ):
         self.width, self.positions = width, positions
         self.dropout, self.token_dropout = Rate.of(dropout), Rate.of(token_dropout)
-        self.stem = Embedding(vocabulary, positions, width, dtype=dtype, rngs=rngs)
-        options = {"heads": heads, "hidden": hidden, "dropout": dropout, "epsilon": EPSILON}
+        self.stem = Embedding(vocabulary, positions, width, epsilon=epsilon, dtype=dtype, rngs=rngs)
+        options = {"heads": heads, "hidden": hidden, "dropout": dropout, "epsilon": epsilon}
         self.layers = nnx.List(Layer(width, norm_first=False, **options, dtype=dtype, rngs=rngs) for _ in range(layers))
 
     def __call__(

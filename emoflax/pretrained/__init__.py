@@ -2,13 +2,14 @@
 
     python main.py --config=configs/bert.py --config.model.pretrained.text=FOLDER
 
+FOLDER is a folder, or the name of a model on the Hugging Face hub (hub.py).
+
 One file per encoder that can load them, and one line in `SOURCES`. The file defines four things (`table.Source`): the
 config fields that follow from the weights (sizes, features), how their tensors are read, to which parameter each
 belongs, and which further tensors are ignored.
 """
 
 import hashlib
-import pathlib
 from typing import Any
 
 from flax import nnx
@@ -16,6 +17,7 @@ from flax import nnx
 from emoflax.errors import UserError
 from emoflax.pretrained.ast import AST
 from emoflax.pretrained.bert import BERT
+from emoflax.pretrained.hub import located
 from emoflax.pretrained.huggingface import weight_files
 from emoflax.pretrained.table import Source, assign
 from emoflax.pretrained.wave import WAVE
@@ -32,9 +34,9 @@ def fields(encoder: str, path: str) -> dict[str, Any]:
       UserError: no such weights, or weights of something else.
     """
     try:
-        return source_of(encoder).fields(pathlib.Path(path))
+        return source_of(encoder).fields(located(path))
     except KeyError as error:
-        raise UserError(f"{pathlib.Path(path) / 'config.json'} has no field {error}; copy it again") from error
+        raise UserError(f"{located(path) / 'config.json'} has no field {error}; copy it again") from error
 
 
 def load(module: nnx.Module, encoder: str, path: str) -> None:
@@ -44,17 +46,17 @@ def load(module: nnx.Module, encoder: str, path: str) -> None:
       UserError: they are not there, cannot be read, or do not fit; the message names the tensors that do not fit.
     """
     source = source_of(encoder)
-    where = pathlib.Path(path)
+    where = located(path)
     assign(module, source.tensors(where), source.table(module, where), source.ignored, where)
 
 
 def fingerprint(path: str) -> str:
-    """SHA-256 of the weights in a file, or of a folder's weights and config.json; a name is its own fingerprint.
+    """SHA-256 of the weights in a file, or of a folder's weights and config.json; openai-whisper's names are their own.
 
     Raises:
       UserError: a folder without weights.
     """
-    where = pathlib.Path(path)
+    where = located(path)
     if not where.is_dir():
         return sha256(where) if where.is_file() else path
     model = where / "model.bin"

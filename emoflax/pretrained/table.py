@@ -19,6 +19,7 @@ from emoflax.errors import UserError
 
 Tensors = dict[str, np.ndarray]
 Table = dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]  # their name -> (our path, their array -> ours)
+Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]  # patterns, and what takes their place in a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,16 @@ def layers(count: int, theirs: str, parts: Mapping[str, tuple[Callable[[str, str
         for ours, (kind, name) in parts.items():
             table |= kind(f"{theirs.format(number)}.{name}", f"layers.{number}.{ours}")
     return table
+
+
+def renamed(tensors: Tensors, rules: Rules) -> Tensors:
+    """All rules are applied to each name, one after the other."""
+    named = {}
+    for name, array in tensors.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        named[name] = array
+    return named
 
 
 def _converted(convert: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -10,13 +9,13 @@ import numpy as np
 from emoflax.errors import UserError
 from emoflax.pretrained import ctranslate2
 from emoflax.pretrained.huggingface import read_config, read_safetensors
-from emoflax.pretrained.table import Tensors
+from emoflax.pretrained.table import Rules, Tensors, renamed
 
 FIXED = {"model_type": "whisper", "activation_function": "gelu", "scale_embedding": False}
 _ATTENTION = {"q": "query", "k": "key", "v": "value"}
-Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
-# Their names -> openai-whisper's, both without 'encoder.'.
+# Their names -> openai-whisper's, without 'encoder.'.
 HUGGING_FACE: Rules = (
+    (r"^encoder\.", ""),
     (r"layers\.(\d+)\.", r"blocks.\1."),
     (r"self_attn_layer_norm\.", "attn_ln."),
     (r"self_attn\.([qkv])\w*_proj\.", lambda match: f"attn.{_ATTENTION[match[1]]}."),
@@ -28,6 +27,7 @@ HUGGING_FACE: Rules = (
     (r"^embed_positions\.weight$", "positional_embedding"),
 )
 CTRANSLATE2: Rules = (
+    (r"^encoder/", ""),
     (r"layer_(\d+)/", r"blocks.\1."),
     (r"self_attention/layer_norm/", "attn_ln."),
     (r"self_attention/linear_0/", "attn.fused."),  # query, key and value, one below the other
@@ -74,7 +74,7 @@ def read(folder: pathlib.Path) -> Checkpoint:
 
 def _hugging_face(folder: pathlib.Path) -> Tensors:
     tensors = read_safetensors(folder, "model.", ignored=r"decoder\.|proj_out\.|projector\.|classifier\.|layer_weights")
-    return _renamed(tensors, HUGGING_FACE)
+    return renamed(tensors, HUGGING_FACE)
 
 
 def _ctranslate2(folder: pathlib.Path) -> Checkpoint:
@@ -85,17 +85,7 @@ def _ctranslate2(folder: pathlib.Path) -> Checkpoint:
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"{folder / 'model.bin'} is a CTranslate2 model, but not a Whisper ({error})") from error
     layers = len({name.split("/")[1] for name in stored if name.startswith("encoder/layer_")} - {"layer_norm"})
-    return Checkpoint(mels, width, layers, heads, lambda: _unfused(_renamed(stored, CTRANSLATE2)))
-
-
-def _renamed(tensors: Tensors, rules: Rules) -> Tensors:
-    named = {}
-    for name, array in tensors.items():
-        new = re.sub(r"^encoder[./]", "", name)
-        for pattern, replacement in rules:
-            new = re.sub(pattern, replacement, new)
-        named[new] = array
-    return named
+    return Checkpoint(mels, width, layers, heads, lambda: _unfused(renamed(stored, CTRANSLATE2)))
 
 
 def _unfused(tensors: Tensors) -> Tensors:

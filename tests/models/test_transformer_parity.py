@@ -1,4 +1,4 @@
-"""AST, BERT and AST's log-mels equal those of `transformers`.
+"""AST, BERT, RoBERTa, DistilBERT and AST's log-mels equal those of `transformers`.
 
 Weights and inputs are new random ones in every run. The weights come from a folder, as a user's do.
 """
@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 from flax import nnx
-from hugging_face import VOCABULARY, relative_error
+from hugging_face import relative_error
 
 from emoflax import pretrained
 from emoflax.configs import default
@@ -50,11 +50,12 @@ def ast_pair(tmp_path_factory):
     return theirs, make_ast(folder), folder
 
 
-@pytest.fixture(scope="module")
-def bert_pair(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bert")
-    theirs = hugging_face.bert(folder, head=True)
-    bert = Bert(len(VOCABULARY) + 2, **sizes("bert", folder), dropout=0.1, token_dropout=0.1, rngs=nnx.Rngs(0))
+@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert"])
+def bert_pair(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    theirs = getattr(hugging_face, request.param)(folder, **({"head": True} if request.param == "bert" else {}))
+    words = theirs.config.vocab_size + 2
+    bert = Bert(words, **sizes("bert", folder), dropout=0.1, token_dropout=0.1, rngs=nnx.Rngs(0))
     pretrained.load(bert, "bert", str(folder))
     return theirs, bert
 
@@ -108,8 +109,10 @@ def test_positions_for_longer_clips_and_other_mels_are_interpolated_as_by_torch(
 
 def test_bert_equals_transformers_on_padded_batches(bert_pair):
     theirs, ours = bert_pair
-    ids = np.random.default_rng().integers(0, len(VOCABULARY), (len(TOKEN_LENGTHS), max(TOKEN_LENGTHS)))
+    shape = (len(TOKEN_LENGTHS), max(TOKEN_LENGTHS))
+    ids = np.random.default_rng().integers(2, theirs.config.vocab_size, shape)
     mask = np.arange(max(TOKEN_LENGTHS))[None] < np.array(TOKEN_LENGTHS)[:, None]
+    ids[~mask] = theirs.config.pad_token_id  # RoBERTa numbers the positions of what is not padding
     output = theirs(torch.tensor(ids), attention_mask=torch.tensor(mask.astype(int)))
     h_BxTxD, mask_BxT = run(ours, jnp.asarray(ids + 2), np.array(TOKEN_LENGTHS))
     np.testing.assert_array_equal(mask_BxT, mask)
@@ -119,7 +122,8 @@ def test_bert_equals_transformers_on_padded_batches(bert_pair):
 def test_padding_and_unknown_words_are_those_of_the_folder(bert_pair):
     theirs, ours = bert_pair
     table = theirs.embeddings.word_embeddings.weight.detach().numpy()
-    np.testing.assert_array_equal(ours.stem.word_embedding[...][:2], table[:2])
+    padding, unknown = (1, 3) if theirs.config.model_type == "roberta" else (0, 1)
+    np.testing.assert_array_equal(ours.stem.word_embedding[...][:2], table[[padding, unknown]])
     np.testing.assert_array_equal(ours.stem.word_embedding[...][2:], table)
 
 

