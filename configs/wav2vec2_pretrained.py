@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 5e-5
     config.optimizer.warmup_epochs = 1.0
     config.optimizer.layer_decay = 0.85
-    config.optimizer.freeze = "audio.stem"
+    config.optimizer.freeze = "audio.stem.convolutions"
     config.optimizer.unfreeze_epochs = 0.5
     config.train.epochs = 15
     config.train.batch_size = 8

@@ -164,6 +164,7 @@ def check_audio(config: ConfigDict) -> None:
     from emoflax.features.log_mel import check_settings
 
     fields = config.audio
+    check_wave_encoder(config)
     check_settings(**fields.to_dict())
     if fields.frontend == "librosa" and (most := most_bands(config)) < fields.mels:
         raise UserError(
@@ -173,7 +174,6 @@ def check_audio(config: ConfigDict) -> None:
         )
     if config.data.store == "wave" and fields.frontend not in ("librosa", "waveform"):
         raise UserError("config.data.store='wave' needs config.audio.frontend='librosa' or 'waveform'")
-    check_wave_encoder(config)
     if config.data.store == "wave" and fields.contours:
         raise UserError("config.data.store='wave' keeps no contours; set config.audio.contours=False or store='logmel'")
     if config.model.audio and config.model.pcen.time_s and fields.frontend != "librosa":
