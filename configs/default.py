@@ -41,6 +41,8 @@ def get_config() -> ConfigDict:
     # | 'kaldi': what AST was trained on, 25 and 10 ms, 20 to 8000 Hz, 128 mels
     config.audio.frontend = "librosa"
     config.audio.sample_rate_hz = 16_000
+    # 'normalised': active speech has the same level (ITU-T P.56) in every recording | 'absolute': as it was recorded
+    config.audio.level = "normalised"
     config.audio.trim_db = 35.0  # silence this far under the clip's peak is cut off at both ends; 0 keeps it
     config.audio.window_ms = 64.0
     config.audio.hop_ms = 32.0
