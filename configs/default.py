@@ -42,6 +42,8 @@ def get_config() -> ConfigDict:
     # | 'waveform': no log-mel; an encoder of waveforms gets the samples, in frames of 20 ms (mels: samples of a frame)
     config.audio.frontend = "librosa"
     config.audio.sample_rate_hz = 16_000
+    # 'normalised': active speech has the same level (ITU-T P.56) in every recording | 'absolute': as it was recorded
+    config.audio.level = "normalised"
     config.audio.trim_db = 35.0  # silence this far under the clip's peak is cut off at both ends; 0 keeps it
     config.audio.window_ms = 64.0
     config.audio.hop_ms = 32.0

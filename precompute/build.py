@@ -32,6 +32,7 @@ from emoflax.errors import UserError
 from emoflax.parallel.workers import end_with_parent, usable_cores
 from emoflax.precompute import beam
 
+WAVE_FIELDS = ("sample_rate_hz", "trim_db", "level")  # of config.audio, that shape a waveform
 _POLL_S = 0.1  # how often the bar is redrawn
 _CODE = ("emoflax.features", "emoflax.audio", "emoflax.data.subwords")  # the packages that make features
 
@@ -56,9 +57,9 @@ def log_mels(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precomput
 def waves(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]) -> ShardSet:
     """Trimmed waveforms of a corpus, int16 [samples] per clip, to be multiplied by the set's `scales`.
 
-    Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter.
+    Arguments and errors are those of `log_mels`; of config.audio only `WAVE_FIELDS` matter.
     """
-    kept = {name: audio[name] for name in ("sample_rate_hz", "trim_db")}
+    kept = {name: audio[name] for name in WAVE_FIELDS}
     settings = {**kept, **audio_versions(), **code_of(write_wave_shard)}
     head = head_of("wave", corpus, recordings(corpus), settings, precompute)
     write = functools.partial(write_wave_shard, kept=kept)
@@ -70,15 +71,15 @@ def functionals(
 ) -> ShardSet:
     """Functionals of a corpus, float32 [speeds, functionals] per clip.
 
-    Arguments and errors are those of `log_mels`; of config.audio only sample_rate_hz and trim_db matter. `wanted`: the
+    Arguments and errors are those of `log_mels`; of config.audio only `WAVE_FIELDS` matter. `wanted`: the
     fields of config.functionals.
     """
     from emoflax.features.functionals import check
 
     check(audio["sample_rate_hz"], wanted["statistics"], wanted["kernels"])
-    kept = {name: audio[name] for name in ("sample_rate_hz", "trim_db")}
+    kept = {name: audio[name] for name in WAVE_FIELDS}
     kept |= {**wanted, "speeds": list(wanted["speeds"])}
-    settings = {**kept, **audio_versions("scipy"), **code_of(write_functionals_shard)}
+    settings = {**kept, **audio_versions(), **code_of(write_functionals_shard)}
     head = head_of("functionals", corpus, recordings(corpus), settings, precompute)
     write = functools.partial(write_functionals_shard, kept=kept)
     return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
@@ -141,8 +142,7 @@ def tokens(corpus: Corpus, text: Mapping[str, Any], cache_dir: str, precompute: 
 
 def log_mel_head(corpus: Corpus, audio: Mapping[str, Any], precompute: Mapping[str, Any]) -> dict[str, Any]:
     """What the bytes of a corpus's log-mel shards follow from; the head of their manifest."""
-    versions = audio_versions("scipy") if audio["contours"] else audio_versions()
-    settings = {**audio, **versions, **code_of(write_log_mel_shard)}
+    settings = {**audio, **audio_versions(), **code_of(write_log_mel_shard)}
     return head_of("logmel", corpus, recordings(corpus), settings, precompute)
 
 
@@ -153,9 +153,9 @@ def recordings(corpus: Corpus) -> list[list]:
     return [[clip.id, *_file_state(clip.path), clip.start_s, clip.end_s] for clip in corpus.clips]
 
 
-def audio_versions(*others: str) -> dict[str, str]:
-    """Of the libraries that a spectrogram's last digits depend on, and of others."""
-    return fingerprint.versions("librosa", "soxr", *others)
+def audio_versions() -> dict[str, str]:
+    """Of the libraries that the last digits of features depend on."""
+    return fingerprint.versions("librosa", "soxr", "scipy")
 
 
 def code_of(function: Callable) -> dict[str, dict[str, str]]:
@@ -174,19 +174,21 @@ def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio:
     from emoflax.features.log_mel import log_mel  # here, so that training on finished shards needs no audio libraries
 
     def row(clip: Clip) -> Row:
-        frames, digest, _ = log_mel(clip.path, clip.start_s, clip.end_s, **audio)
-        return Row(clip.id, frames, digest)
+        frames, recording = log_mel(clip.path, clip.start_s, clip.end_s, **audio)
+        return Row(clip.id, frames, recording.digest)
 
     shards.write_shard(folder, number, _rows(clips, row), (channels(audio),), "<f4")
 
 
 def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Mapping[str, Any]) -> None:
     """As `write_log_mel_shard`; kept: the fields of config.audio that shape a waveform."""
-    from emoflax.features.log_mel import waveform
+    from emoflax.features import recording
+    from emoflax.features.log_mel import in_16_bits
 
     def row(clip: Clip) -> Row:
-        samples, scale, digest = waveform(clip.path, clip.start_s, clip.end_s, **kept)
-        return Row(clip.id, samples, digest, scale)
+        one = recording.read(clip.path, clip.start_s, clip.end_s, **kept)
+        samples, scale = in_16_bits(one.wave)
+        return Row(clip.id, samples, one.digest, scale)
 
     shards.write_shard(folder, number, _rows(clips, row), (), "<i2")
 
@@ -196,7 +198,8 @@ def write_functionals_shard(folder: Path, number: int, clips: Iterable[Clip], ke
     from emoflax.features.functionals import of_recording
 
     def row(clip: Clip) -> Row:
-        return Row(clip.id, *of_recording(clip.path, clip.start_s, clip.end_s, **kept))
+        values, recording = of_recording(clip.path, clip.start_s, clip.end_s, **kept)
+        return Row(clip.id, values, recording.digest)
 
     width = functionals_count(kept["statistics"], kept["kernels"])
     shards.write_shard(folder, number, _rows(clips, row), (width,), "<f4")

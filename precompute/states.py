@@ -37,7 +37,7 @@ def layer_states(
     Args:
       corpus: clips with recordings.
       states: the fields of config.states.
-      audio: the fields of config.audio; all but trim_db follow from the weights.
+      audio: the fields of config.audio; all but trim_db and level follow from the weights.
       cache_dir: shards go to <cache_dir>/<corpus name>/states-<hash>.
       precompute: the fields of config.precompute.
 
@@ -54,6 +54,7 @@ def layer_states(
         "weights": sha256(Path(weights)) if Path(weights).is_file() else weights,
         "padded": states["padded"],
         "trim_db": audio["trim_db"],
+        "level": audio["level"],
         **build.audio_versions(),
         "code": fingerprint.of_modules([__name__, "emoflax.precompute.build.write_log_mel_shard"], within=_CODE),
     }

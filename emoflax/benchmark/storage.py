@@ -41,7 +41,8 @@ def checkpoint_times(state, folder: pathlib.Path) -> dict[str, dict[str, float]]
 def precompute_times(config, clips: int, folder: pathlib.Path) -> dict[str, float]:
     """Clips per second of our pool, of plain librosa in a loop, and of plain librosa in a pool of as many processes.
 
-    All three start new processes; their start and imports are timed, too. Only log-mels: librosa has no contours.
+    All three start new processes; their start and imports are timed, too. Only log-mels at the
+    level of the recording: librosa has no contours, and measures no speech level.
 
     Raises:
       ArithmeticError: our features are not librosa's.
@@ -51,7 +52,7 @@ def precompute_times(config, clips: int, folder: pathlib.Path) -> dict[str, floa
 
     paths = write_recordings(folder / "recordings", clips)
     corpus = Corpus("benchmark", ("a",), tuple(Clip(path.stem, "a", "s", str(path)) for path in paths))
-    audio = config.audio.to_dict() | {"contours": False}
+    audio = config.audio.to_dict() | {"contours": False, "level": "absolute"}
     workers = config.precompute.workers or usable_cores()
     # Small shards, so that all workers get some: a worker takes a shard at a time.
     settings = config.precompute.to_dict() | {"shard_clips": max(1, clips // (4 * workers))}

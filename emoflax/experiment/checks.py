@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from emoflax.configs import default
 from emoflax.errors import UserError
-from emoflax.experiment.fields import ALLOWED, NAME
+from emoflax.experiment.fields import ALLOWED, BEFORE, NAME
 from emoflax.experiment.kinds import Number, Table
 
 # Fields that there were once -> what to write instead.
@@ -140,12 +140,13 @@ def leaves(config: ConfigDict) -> dict[str, Any]:
 
 
 def config_of(values: Mapping[str, Any]) -> ConfigDict:
-    """The config that a checkpoint describes itself by; fields that came later have their defaults.
+    """The config that a checkpoint describes itself by; fields that came later are what they were `BEFORE`.
 
     Raises:
       UserError: it sets a field that there is no more.
     """
     config = default.get_config()
+    config.update_from_flattened_dict(BEFORE)
     config.update(values)
     for field in leaves(config):
         check_name(field, config, "this checkpoint is of another version of EmoFlax, train again: ")
@@ -208,7 +209,7 @@ def most_bands(config: ConfigDict) -> int:
     from emoflax.audio.frontend import LogMel, band_edges_hz
 
     fields = config.audio.to_dict()
-    for other in ("frontend", "contours", "trim_db"):
+    for other in ("frontend", "contours", "trim_db", "level"):
         del fields[other]
     step_hz = fields["sample_rate_hz"] / LogMel(**fields).n_fft
 

@@ -76,6 +76,9 @@ WAVE_ENCODER = {
     "positions_norm": FLAG, "normalise": FLAG,
 }  # fmt: skip
 
+# Fields that came later, and whose default is not what was done before: what checkpoints without them were made with.
+BEFORE = {"audio.level": "absolute"}
+
 ALLOWED: dict[str, Kind] = {
     "name": NAME,
     # JAX takes seeds modulo 2^32: a larger one would train the model of another seed.
@@ -96,6 +99,7 @@ ALLOWED: dict[str, Kind] = {
     "split.test_speakers": SPEAKERS,
     "audio.frontend": OneOf(_frontends),
     "audio.sample_rate_hz": whole(1_000, 768_000),
+    "audio.level": names("normalised", "absolute"),
     "audio.trim_db": Number(0, 200),
     "audio.window_ms": Number(0, 10_000, above=True),
     "audio.hop_ms": Number(0, 10_000, above=True),

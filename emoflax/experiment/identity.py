@@ -14,6 +14,7 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
+from emoflax.experiment.fields import BEFORE
 from emoflax.training.checkpoint import Checkpoints
 from emoflax.training.step import TrainState
 
@@ -159,10 +160,12 @@ def resume(checkpoints: Checkpoints, epoch: int, fresh: TrainState) -> tuple[Tra
 def differences(there: dict, here: dict) -> list[str]:
     """What differs between the identities of two descriptions, as 'field: then -> now'; of what `here` has.
 
-    A field of the config that `there` does not have came later, and changed nothing at its default. Code is compared
-    by `check_code`.
+    A field of the config that `there` does not have came later, and is what it was before
+    (`fields.BEFORE`). Code is compared by `check_code`.
     """
-    there = _filled({"config": json.loads(default.get_config().to_json_best_effort())}, there)
+    then = default.get_config()
+    then.update_from_flattened_dict(BEFORE)
+    there = _filled({"config": json.loads(then.to_json_best_effort())}, there)
     here = {name: value for name, value in compared(here).items() if name != "code"}
     return _differences(there, here, "")
 

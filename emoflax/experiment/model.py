@@ -42,7 +42,7 @@ def frontend_of(config: ConfigDict) -> Frontend | None:
         raise UserError("config.data.store='wave' needs config.audio.frontend='librosa' or 'waveform'")
     if audio.pop("contours"):
         raise UserError("config.data.store='wave' keeps no contours; set config.audio.contours=False or store='logmel'")
-    del audio["trim_db"]
+    del audio["trim_db"], audio["level"]
     return LogMel(**audio)
 
 

@@ -19,6 +19,9 @@ _BLOCK_S = 30.0  # decoded at once, so that an hour in eight channels is never i
 _SHORTEST_S = 0.01
 _LATE_S = 0.05  # a segment may end this far beyond its file, because tables of segments are rounded
 _SILENT_PEAK = 1e-4  # 80 dB below full scale, three steps of 16 bits
+_SILENT_FINE_PEAK = 1e-6  # 120 dB below, of files whose steps are finer
+_FINE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+_DEAD_POWER = 1e-4  # of the strongest channel's: an unused microphone input, 40 dB below
 _LOUDEST_PEAK = 1e6  # far beyond 16-bit integers stored as floats; above it, powers overflow
 # A program that writes a WAV file into a pipe does not know its length and writes the largest number.
 _STREAMED_BYTES = 0x7F000000
@@ -29,7 +32,8 @@ def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple
     """Reads a recording, or a part of it (end_s None: to the file's end), and checks it.
 
     Returns:
-      float32 [samples], the mean of the channels, full scale 1.0, at the file's own rate; that rate in Hz.
+      float32 [samples], the mean of the channels that carry sound, full scale 1.0, at the file's own rate; that rate
+      in Hz.
 
     Raises:
       UserError: a file that is missing, empty, truncated, silent, no sound, or holds NaN; a part beyond its end.
@@ -41,12 +45,13 @@ def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple
         try:
             file.seek(first)
             samples = _read_mono(file, last - first)
+            silent_peak = _SILENT_FINE_PEAK if getattr(file, "subtype", "") in _FINE else _SILENT_PEAK
         except soundfile.LibsndfileError as error:
             raise UserError(f"{path} is damaged or truncated ({error.error_string.rstrip('.')}). {_REMEDY}") from error
     # Only a cut MP3, whose length is an estimate, is noticed here; other formats fail above or in the decoder.
     if len(samples) < 0.99 * (last - first):
         raise _truncated(path)
-    _check_samples(path, samples, rate_hz)
+    _check_samples(path, samples, rate_hz, silent_peak)
     return samples, rate_hz
 
 
@@ -147,18 +152,25 @@ def _span(path: str, start_s: float, end_s: float | None, frames: int, rate_hz: 
 
 
 def _read_mono(file: soundfile.SoundFile, frames: int) -> np.ndarray:
-    """float32 [samples], the mean of the channels."""
-    blocks = []
+    """float32 [samples], the mean of the channels that carry sound."""
+    blocks, power = [], []
     while frames > 0:
         block = file.read(min(frames, round(_BLOCK_S * file.samplerate)), dtype="float32", always_2d=True)
         if not len(block):
             break
-        blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
+        blocks.append(block[:, 0] if block.shape[1] == 1 else block.sum(axis=1))
+        power.append(block.var(axis=0) * len(block) if block.shape[1] > 1 else np.zeros(1))
         frames -= len(block)
-    return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
+    samples = np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
+    return samples if len(power[0]) == 1 else samples / np.float32(_live(np.sum(power, axis=0)))
 
 
-def _check_samples(path: str, samples: np.ndarray, rate_hz: int) -> None:
+def _live(power_C: np.ndarray) -> int:
+    """How many channels carry sound. The others add next to nothing to the sum, and must not divide it."""
+    return max(1, int((power_C > _DEAD_POWER * power_C.max()).sum()))
+
+
+def _check_samples(path: str, samples: np.ndarray, rate_hz: int, silent_peak: float) -> None:
     if len(samples) < _SHORTEST_S * rate_hz:
         raise UserError(f"{path} has {len(samples)} samples, less than {_SHORTEST_S * 1000:g} ms of sound. {_REMEDY}")
     low, high = float(samples.min()), float(samples.max())  # both are NaN if any sample is
@@ -166,5 +178,8 @@ def _check_samples(path: str, samples: np.ndarray, rate_hz: int) -> None:
         raise UserError(f"{path} holds samples that are not numbers (NaN or infinite). {_REMEDY}")
     if high - low > 2 * _LOUDEST_PEAK:
         raise UserError(f"{path} holds samples up to {max(high, -low):.1e} where full scale is 1.0. {_REMEDY}")
-    if high - low < 2 * _SILENT_PEAK:
-        raise UserError(f"{path} is silent: the mean of its channels stays below -80 dB of full scale. {_REMEDY}")
+    if high - low < 2 * silent_peak:
+        raise UserError(
+            f"{path} is silent: the mean of its channels stays below {20 * np.log10(silent_peak):.0f} dB of full "
+            f"scale. {_REMEDY}"
+        )

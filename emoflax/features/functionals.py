@@ -11,9 +11,10 @@ import numpy as np
 import scipy.fft
 
 from emoflax.errors import UserError
-from emoflax.features.decode import change_speed, decode, digest, resample, trim
+from emoflax.features.decode import change_speed
 from emoflax.features.descriptors import HOP_S, MELS, Contours, describe
 from emoflax.features.kernels import MEL, kernel_statistics
+from emoflax.features.recording import Recording, read
 
 _LOWEST_RATE_HZ = 8_000
 _PERCENTILES = (1, 10, 25, 50, 75, 90, 99)
@@ -42,23 +43,32 @@ def of_recording(
     *,
     sample_rate_hz: int,
     trim_db: float,
-    statistics: bool,
-    kernels: int,
-    speeds: Iterable[float],
-) -> tuple[np.ndarray, str]:
-    """Functionals of a recording, or of a part of it, float32 [speeds, functionals]; a digest of its samples.
+    level: str,
+    **wanted,
+) -> tuple[np.ndarray, Recording]:
+    """Functionals of a recording, or of a part of it, as `of_wave` returns them; the recording.
 
     Args:
-      statistics, kernels: see `functionals`.
-      speeds: one row each: the recording resampled to play this many times as fast, with higher pitch and formants.
+      wanted: the fields of config.functionals.
 
     Raises:
       UserError: the recording cannot be used.
     """
-    samples, rate_hz = decode(path, start_s, end_s)
-    wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
+    one = read(path, start_s, end_s, sample_rate_hz=sample_rate_hz, trim_db=trim_db, level=level)
+    return of_wave(one.wave, sample_rate_hz, **wanted), one
+
+
+def of_wave(
+    wave: np.ndarray, sample_rate_hz: int, *, statistics: bool, kernels: int, speeds: Iterable[float]
+) -> np.ndarray:
+    """float32 [samples] -> float32 [speeds, functionals].
+
+    Args:
+      statistics, kernels: see `functionals`.
+      speeds: one row each: the wave resampled to play this many times as fast, with higher pitch and formants.
+    """
     rows = [functionals(change_speed(wave, speed), sample_rate_hz, statistics, kernels)[0] for speed in speeds]
-    return np.stack(rows), digest(samples)
+    return np.stack(rows)
 
 
 def functionals(

@@ -1,6 +1,6 @@
 """Recording -> log-mel spectrogram, or the waveform of which the device makes one; for training and prediction alike.
 
-The waveform comes from `decode.py`; `FRONTENDS` are the ways from it to mel bands.
+The waveform comes from `recording.py`; `FRONTENDS` are the ways from it to mel bands.
 """
 
 import functools
@@ -11,7 +11,8 @@ from emoflax.audio.wave_frames import WAVE_FRAME, wave_frames
 from emoflax.errors import UserError
 from emoflax.features import contours as voice_contours
 from emoflax.features import kaldi, whisper_mel
-from emoflax.features.decode import change_speed, decode, digest, resample, trim
+from emoflax.features import recording as recordings
+from emoflax.features.decode import change_speed
 
 # Of the front end 'waveform': a frame is as many "mels" as it has samples.
 WAVE_SETTINGS = {"sample_rate_hz": (16_000,), "window_ms": (20.0,), "hop_ms": (20.0,), "mels": (WAVE_FRAME,)}
@@ -22,6 +23,7 @@ def check_settings(
     frontend: str,
     sample_rate_hz: int,
     trim_db: float,
+    level: str,
     window_ms: float,
     hop_ms: float,
     mels: int,
@@ -35,6 +37,8 @@ def check_settings(
         "sample_rate_hz": sample_rate_hz, "window_ms": window_ms, "hop_ms": hop_ms, "mels": mels, "fmin_hz": fmin_hz,
         "fmax_hz": fmax_hz,
     }  # fmt: skip
+    if level not in recordings.LEVELS:
+        raise UserError(f"--config.audio.level must be one of: {', '.join(recordings.LEVELS)}.")
     if frontend not in FRONTENDS:
         raise UserError(f"--config.audio.frontend must be one of: {', '.join(FRONTENDS)}.")
     for field, allowed in FRONTENDS[frontend][1].items():
@@ -66,53 +70,54 @@ def log_mel(
     start_s: float = 0.0,
     end_s: float | None = None,
     *,
-    frontend: str,
     sample_rate_hz: int,
     trim_db: float,
-    contours: bool,
-    speed: float = 1.0,
-    **settings: float,
-) -> tuple[np.ndarray, str, float]:
+    level: str,
+    **settings,
+) -> tuple[np.ndarray, recordings.Recording]:
     """Log-mel spectrogram of a recording, or of the part of it between start_s and end_s (None: the file's end).
+
+    Args:
+      settings: the other fields of config.audio, and the speed, as `of_wave` takes them.
+
+    Returns:
+      float32 [frames, channels]; the recording that they were made of.
+
+    Raises:
+      UserError: the recording cannot be used.
+    """
+    one = recordings.read(path, start_s, end_s, sample_rate_hz=sample_rate_hz, trim_db=trim_db, level=level)
+    return of_wave(one.wave, sample_rate_hz=sample_rate_hz, **settings), one
+
+
+def of_wave(
+    wave: np.ndarray, *, frontend: str, sample_rate_hz: int, contours: bool, speed: float = 1.0, **settings: float
+) -> np.ndarray:
+    """float32 [samples] -> float32 [frames, channels], mels in the front end's unit.
+
+    See `mel_db`, `kaldi.fbank` and `whisper_mel.log_mel` for the units.
 
     Args:
       frontend: a name from `FRONTENDS`.
       contours: whether `channels.CONTOURS` follow the mel bands of each frame.
       speed: see `decode.change_speed`.
-      settings: the other fields of config.audio.
-
-    Returns:
-      float32 [frames, channels], mels in the front end's unit (see `mel_db`, `kaldi.fbank`, `whisper_mel.log_mel`); a
-      digest of the decoded mono samples before resampling and trimming; the length in seconds before trimming.
-
-    Raises:
-      UserError: the recording cannot be used.
+      settings: window_ms, hop_ms, mels, fmin_hz, fmax_hz of config.audio.
     """
-    samples, rate_hz = decode(path, start_s, end_s)
-    wave = change_speed(trim(resample(samples, rate_hz, sample_rate_hz), trim_db), speed)
+    wave = change_speed(wave, speed)
     frames = FRONTENDS[frontend][0](wave, sample_rate_hz=sample_rate_hz, **settings)
     if contours:
         columns = voice_contours.contours(wave, sample_rate_hz, settings["hop_ms"], len(frames))
         frames = np.concatenate([frames, columns], axis=1)
-    return frames, digest(samples), len(samples) / rate_hz
+    return frames
 
 
-def waveform(
-    path: str, start_s: float = 0.0, end_s: float | None = None, *, sample_rate_hz: int, trim_db: float
-) -> tuple[np.ndarray, float, str]:
-    """The waveform that `log_mel` transforms, in 16 bits.
+def in_16_bits(wave: np.ndarray) -> tuple[np.ndarray, float]:
+    """float32 [samples] as it is stored: int16 [samples], and the factor that makes full scale 1.0 again.
 
-    Returns:
-      int16 [samples], scaled to the largest peak, so that quiet recordings lose no more than loud ones; the factor that
-      makes full scale 1.0 again; a digest as `log_mel` returns it.
-
-    Raises:
-      UserError: the recording cannot be used.
+    The largest peak is the largest integer, so that quiet recordings lose no more than loud ones.
     """
-    samples, rate_hz = decode(path, start_s, end_s)
-    wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
     scale = float(np.abs(wave).max()) / np.iinfo(np.int16).max
-    return np.round(wave / np.float32(scale)).astype(np.int16), scale, digest(samples)
+    return np.round(wave / np.float32(scale)).astype(np.int16), scale
 
 
 def mel_db(

@@ -6,6 +6,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import logging
@@ -22,6 +23,9 @@ from emoflax.experiment.features import max_frames
 from emoflax.experiment.model import frontend_of
 from emoflax.inference import explain as explanation
 from emoflax.training import scoring
+
+if TYPE_CHECKING:
+    from emoflax.features.recording import Recording
 
 TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
 
@@ -62,27 +66,27 @@ class Utterance:
 
 
 def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.ndarray]:
-    """Log-mel [frames, mels], one per speed, or functionals; no frames for a model of words and for a text file."""
-    from emoflax.features.log_mel import log_mel, waveform
+    """What `features_of` makes of a file; no frames for a model of words and for a text file."""
+    from emoflax.features import recording
 
-    if config.model.functionals in models.FRAME_LEVEL_MODELS:
-        return [log_mel(str(path), **fields)[0] for fields in closed_form.audio_of_speeds(config).values()]
-    if config.model.functionals:
-        return functionals_of(config, path)
-    if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
+    if not (config.model.audio or config.model.functionals) or path.suffix.lower() in TEXT_SUFFIXES:
         return np.zeros((0, channels(config.audio)), np.float32)
-    if frontend := frontend_of(config):
-        kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
-        return frontend.alone(*waveform(str(path), **kept)[:2])
-    return log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
+    return features_of(config, recording.read(str(path), **{name: config.audio[name] for name in recording.FIELDS}))
 
 
-def functionals_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
-    """Functionals [speeds, functionals] of a recording."""
+def features_of(config: ConfigDict, recording: "Recording") -> np.ndarray | list[np.ndarray]:
+    """Log-mel [frames, mels]; for closed-form models one per speed, or functionals [speeds, functionals]."""
     from emoflax.features import functionals
+    from emoflax.features.log_mel import in_16_bits, of_wave
 
-    kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
-    return functionals.of_recording(str(path), **kept, **config.functionals.to_dict())[0]
+    audio = {name: value for name, value in config.audio.items() if name not in ("trim_db", "level")}
+    if config.model.functionals in models.FRAME_LEVEL_MODELS:
+        return [of_wave(recording.wave, speed=speed, **audio) for speed in config.functionals.speeds]
+    if config.model.functionals:
+        return functionals.of_wave(recording.wave, audio["sample_rate_hz"], **config.functionals.to_dict())
+    if frontend := frontend_of(config):
+        return frontend.alone(*in_16_bits(recording.wave))
+    return of_wave(recording.wave, **audio)
 
 
 def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:

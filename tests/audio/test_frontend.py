@@ -17,7 +17,7 @@ from emoflax.errors import UserError
 from emoflax.experiment.features import dataset_of, features_of
 from emoflax.experiment.model import build_model, frontend_of
 from emoflax.experiment.train_config import train_config_of
-from emoflax.features import decode, log_mel
+from emoflax.features import log_mel, recording
 from emoflax.inference import predict
 from emoflax.training import scoring
 
@@ -113,8 +113,8 @@ def trained_parts(config, features, store, positions):
 def test_waveform_shards_hold_the_trimmed_recording_in_16_bits(stored):
     config, features = stored
     for position, clip in enumerate(features["wave"].corpus.clips):
-        samples, rate_hz = decode.decode(clip.path)
-        expected = decode.trim(decode.resample(samples, rate_hz, RATE_HZ), config.audio.trim_db)
+        fields = {name: config.audio[name] for name in recording.FIELDS}
+        expected = recording.read(clip.path, **fields).wave
         wave, scale = features["wave"].get("wave", position), features["wave"].scale(position)
         assert wave.dtype == np.int16 and np.abs(wave.astype(int)).max() == 32767
         np.testing.assert_allclose(wave * scale, expected, atol=0.51 * scale)

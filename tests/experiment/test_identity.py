@@ -8,7 +8,7 @@ import pytest
 from emoflax import fingerprint
 from emoflax.configs import tiny
 from emoflax.errors import UserError
-from emoflax.experiment import identity
+from emoflax.experiment import checks, identity
 
 
 def described(**fields):
@@ -44,6 +44,14 @@ def test_a_run_older_than_a_field_is_the_same_run_unless_the_field_is_used_now()
     assert identity.differences(older, described(**{"model.pcen.time_s": 0.4, "train.contrastive": 0.5})) == [
         "config.model.pcen.time_s: 0.0 -> 0.4", "config.train.contrastive: 0.0 -> 0.5",
     ]  # fmt: skip
+
+
+def test_a_run_older_than_the_normalised_level_was_made_at_the_absolute_one():
+    older = copy.deepcopy(described())
+    del older["config"]["audio"]["level"]
+    assert checks.config_of(older["config"]).audio.level == "absolute"
+    assert identity.differences(older, described(**{"audio.level": "absolute"})) == []
+    assert identity.differences(older, described()) == ["config.audio.level: absolute -> normalised"]
 
 
 def test_what_changes_no_weights_is_not_compared_and_what_else_differs_is_named():

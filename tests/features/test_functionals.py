@@ -118,7 +118,13 @@ def test_functionals_of_nothing_are_refused(statistics, count):
 
 def test_a_low_sample_rate_is_refused():
     with pytest.raises(UserError, match="sample_rate_hz of at least 8000"):
-        build.functionals(Corpus("toy", ("x",), ()), {"sample_rate_hz": 4_000, "trim_db": 0}, WANTED, "", PRECOMPUTE)
+        build.functionals(
+            Corpus("toy", ("x",), ()),
+            {"sample_rate_hz": 4_000, "trim_db": 0, "level": "absolute"},
+            WANTED,
+            "",
+            PRECOMPUTE,
+        )
 
 
 def noisy_classes(rng, clips=60, features=200, classes=3, speakers=5):

@@ -20,7 +20,7 @@ from emoflax.errors import UserError
 from emoflax.precompute import states
 
 CONFIG = default.get_config()
-AUDIO = CONFIG.audio.to_dict() | {"trim_db": 0.0}
+AUDIO = CONFIG.audio.to_dict() | {"trim_db": 0.0, "level": "absolute"}
 PRECOMPUTE = {"workers": 1, "shard_clips": 2, "max_bad_share": 0.5, "runner": ""}
 
 

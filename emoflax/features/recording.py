@@ -1,0 +1,46 @@
+"""A recording as every feature takes it: mean removed, at one sample rate, speech at one level, silent ends cut off.
+
+The one place between decoding and features, so that log-mels, contours, functionals and stored waveforms agree.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from emoflax.features.decode import decode, digest, resample, trim
+from emoflax.features.level import to_speech_level
+
+LEVELS = ("normalised", "absolute")
+FIELDS = ("sample_rate_hz", "trim_db", "level")  # of config.audio, that shape a waveform
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """`wave`: float32 [samples]; `digest`: of the decoded mono samples; `duration_s`: before its ends were cut off."""
+
+    wave: np.ndarray
+    digest: str
+    duration_s: float
+
+
+def read(
+    path: str, start_s: float = 0.0, end_s: float | None = None, *, sample_rate_hz: int, trim_db: float, level: str
+) -> Recording:
+    """A recording, or the part of it between start_s and end_s (None: the file's end).
+
+    Args:
+      level: 'normalised': the active speech level is `level.SPEECH_DB`, whatever the gain of the recording was;
+        'absolute': as it was recorded.
+
+    Raises:
+      UserError: the recording cannot be used.
+    """
+    return of_samples(*decode(path, start_s, end_s), sample_rate_hz=sample_rate_hz, trim_db=trim_db, level=level)
+
+
+def of_samples(samples: np.ndarray, rate_hz: int, *, sample_rate_hz: int, trim_db: float, level: str) -> Recording:
+    """The same of decoded float32 [samples] at rate_hz."""
+    wave = resample(samples - samples.mean(dtype=np.float64).astype(np.float32), rate_hz, sample_rate_hz)
+    if level == "normalised":
+        wave = to_speech_level(wave, sample_rate_hz)
+    return Recording(trim(wave, trim_db), digest(samples), len(samples) / rate_hz)
