@@ -19,7 +19,10 @@ from emoflax.experiment.kinds import Number, Table
 # Fields that there were once -> what to write instead.
 OLD_FIELDS = {"model.aligned.rivals": "the aligned model has no competing kernels any more; leave it out"}
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
-FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "sweep", "precompute")
+FIXED = (
+    "name", "seeds", "data.corpus", "data.dir", "data.labels", "data.emotions", "data.speakers", "data.cache_dir",
+    "split", "crossval", "sweep", "precompute",
+)  # fmt: skip
 
 
 def prepare(config: ConfigDict) -> None:
@@ -129,10 +132,10 @@ def _is_own(field: str, config: ConfigDict) -> bool:
 
 
 def leaves(config: ConfigDict) -> dict[str, Any]:
-    """Dotted name -> value; what crossval.candidates and sweep.space hold stays whole."""
+    """Dotted name -> value; what data.labels, crossval.candidates and sweep.space hold stays whole."""
 
     def is_leaf(path: tuple[str, ...], _: Any) -> bool:
-        return path in (("crossval", "candidates"), ("sweep", "space"))
+        return path in (("data", "labels"), ("crossval", "candidates"), ("sweep", "space"))
 
     return flatten_dict(config.to_dict(), sep=".", is_leaf=is_leaf)
 
