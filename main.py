@@ -18,7 +18,7 @@ from emoflax.errors import UserError
 
 MODES = {
     "train": "train what is not trained yet, score the test clips, report",
-    "eval": "score and report again, from the checkpoints",
+    "eval": "score and report again, from the checkpoints; with --checkpoint=RUN, on another corpus",
     "crossval": "choose on training speakers, fold by fold, then score the test clips once",
     "sweep": "search settings on training speakers",
     "probe": "score the layers of a pretrained Whisper, fold by fold: --config=probe",
@@ -33,7 +33,7 @@ DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPE
 CONFIG = command_line.define_config("What to train: a packaged config such as cnn2, or the path of a config file.")
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do, see above.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for checkpoints, logs and reports; one folder per run in it.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict: folder of a trained model, e.g. RUN/seed0-fold1.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict, eval: folder of a trained model, e.g. RUN/seed0-fold1.")
 INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
 OUTPUT = flags.DEFINE_string("output", None, "predict: file for the JSON lines; without it they follow the table.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
@@ -64,7 +64,8 @@ def main(argv: list[str]) -> None:
     if config is not None:
         if RUNNER.value:
             config.precompute.update(runner=RUNNER.value, runner_options=tuple(argv[1:]))
-        checks.check(config) if mode in ("predict", "compare") else checks.prepare(config)
+        of_checkpoint = mode in ("predict", "compare") or (mode == "eval" and CHECKPOINT.value)
+        checks.check(config) if of_checkpoint else checks.prepare(config)
     elif mode not in ("predict", "compare"):
         raise UserError(f"--mode={mode} needs --config; try --config=cnn2")
     if mode != "predict":  # which may be of one clip
@@ -74,7 +75,11 @@ def main(argv: list[str]) -> None:
     )
     {
         "train": lambda: job.train_and_report(config, workdir, train=True, record=record),
-        "eval": lambda: job.train_and_report(config, workdir, train=False, record=record),
+        "eval": lambda: (
+            job.transfer(config, workdir, CHECKPOINT.value, record=record)
+            if CHECKPOINT.value
+            else job.train_and_report(config, workdir, train=False, record=record)
+        ),
         "crossval": lambda: job.crossval(config, workdir, record=record),
         "sweep": lambda: job.sweep(config, workdir),
         "probe": lambda: job.probe(config, workdir, record=record),

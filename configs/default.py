@@ -14,10 +14,17 @@ def get_config() -> ConfigDict:
     # (first, stop): these steps of training, from 0 on, are traced into a folder `profile` beside the checkpoints.
     config.profile_steps = ()
 
-    config.data = ConfigDict()
-    # 'auto' | 'ravdess' | 'synthetic' | 'manifest' | 'meld' | 'crema_d' | 'tess' | 'savee' | 'emodb' | 'tfds:NAME'
+    config.data = ConfigDict(convert_dict=False)
+    # 'auto' | 'ravdess' | 'synthetic' | 'manifest' | 'meld' | 'crema_d' | 'tess' | 'savee' | 'emodb' | 'emovo' | 'urdu'
+    # | 'ravdess_song' | 'tfds:NAME'; or several with commas between them, as one corpus: 'ravdess,tess,manifest'
     config.data.corpus = "auto"
-    config.data.dir = ""  # where the recordings are: a folder, a zip file (ravdess), or the CSV/JSONL file (manifest)
+    # Where the recordings are: a folder, a zip file (ravdess), or the CSV/JSONL file (manifest); of several corpora one
+    # each, in their order, with commas between them.
+    config.data.dir = ""
+    # Emotion of the corpus -> what to call it, or None to leave its clips out: {'boredom': None, 'calm': 'neutral'}.
+    config.data.labels = {}
+    config.data.emotions = ()  # whose clips are kept; empty: all
+    config.data.speakers = ()  # whose clips are kept; empty: all. Of several corpora they are called 'tess:OAF'
     config.data.cache_dir = "cache"  # shards, transcripts, downloads
     # What precompute keeps of the sound: log-mels, or 16-bit waveforms, of which the compiled step makes log-mels.
     config.data.store = "logmel"  # 'logmel' | 'wave'
@@ -27,9 +34,11 @@ def get_config() -> ConfigDict:
     config.data.buckets = 3  # clips are grouped by length into this many padded widths
 
     config.split = ConfigDict()
-    # 'auto' | 'emobox6' | 'luna5' | 'loso24' | 'random_split' | 'random5' | 'speakers5' | 'given' | 'lists'
-    # Behind any of them '+speakernorm': each speaker's features are normalised by that speaker's own recordings.
-    config.split.protocol = "auto"  # emobox6 for RAVDESS, the corpus's own split where it has one, else speakers5
+    # 'auto' | 'emobox6' | 'luna5' | 'loso24' | 'random_split' | 'random5' | 'speakers5' | 'loco' | 'given' | 'lists'
+    # Behind any of them '+speakernorm' (or '+corpusnorm'): each speaker's (corpus's) features are normalised by that
+    # speaker's (corpus's) own recordings.
+    # auto: loco for several corpora, emobox6 for RAVDESS, the corpus's own split where it has one, else speakers5
+    config.split.protocol = "auto"
     config.split.fold = "1"  # '1', '2', ... or 'all': every fold, then one report over all clips
     config.split.dev_share = 0.15  # of the training speakers (random protocols: clips); chooses the epoch. 0: the last
     config.split.train_speakers = ()  # 'lists' only; empty train: everyone who is not in the other two
@@ -194,6 +203,9 @@ def get_config() -> ConfigDict:
     config.train.dtype = "float32"  # arithmetic of the forward pass: 'float32' | 'bfloat16'; weights stay float32
     # Loss weight of a class: (1 / its frequency) to this power. 1: every class counts the same; 0: every clip.
     config.train.class_weighting = 1.0
+    config.train.balance_corpora = (
+        False  # of several corpora each counts the same; its classes, too, by class_weighting
+    )
     config.train.select = "uar"  # dev score that picks the epoch: 'uar' | 'accuracy' | 'macro_f1' | 'weighted_f1'
     config.train.label_smoothing = 0.0
     # Weight of a supervised contrastive loss beside the cross-entropy; not with mixup, and not of functionals.

@@ -1,5 +1,6 @@
 """What main.py's flags have beyond absl: configs by name, help on one page, mistakes as one sentence."""
 
+import ast
 import logging
 import pathlib
 import re
@@ -30,8 +31,22 @@ class ConfigParser(flags.ArgumentParser):
         return config
 
 
+class DictParser(flags.ArgumentParser):
+    """A field that is a dictionary, written as in Python: {'calm': 'neutral', 'boredom': None}."""
+
+    def parse(self, text: str | dict) -> dict:
+        try:
+            value = ast.literal_eval(text) if isinstance(text, str) else text
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise ValueError(f"{text!r} must be a dictionary, such as \"{{'calm': 'neutral', 'boredom': None}}\"")
+        return value
+
+
 def define_config(text: str) -> flags.FlagHolder:
     """--config, and with it --config.FIELD for every field."""
+    config_flags.register_flag_parser_for_type(dict, DictParser())
     holder = config_flags.DEFINE_config_file("config", None, text)
     flags.FLAGS["config"].parser = ConfigParser()
     return holder
@@ -46,6 +61,10 @@ def parse(argv: list[str], help_text: str) -> list[str]:
     if _HELP.intersection(argv[1:]):
         print(f"{help_text.strip()}\n\n{flags_help()}")
         sys.exit(0)
+    given = " ".join(word.partition("=")[0] for word in argv)
+    if "--checkpoint" in given and "--config." in given and "--config" not in given.split():
+        # The checkpoint holds the model's config; these fields say which recordings are scored.
+        argv = [argv[0], "--config=default", *argv[1:]]
     try:
         return flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:

@@ -13,16 +13,18 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import corpora
-from emoflax.data import splits
+from emoflax.data import speakernorm, splits
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
+from emoflax.data.joined_shards import JoinedShards, of_sources
 from emoflax.data.shards import ShardSet
 from emoflax.data.splits import Split
 from emoflax.errors import NotInstalled, UserError, optional
 from emoflax.experiment import evaluate, identity, lock, population
+from emoflax.experiment import transfer as other_corpus
+from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.features import features_of
-from emoflax.experiment.members import folds, members, run_folder
+from emoflax.experiment.members import Member, folds, members, run_folder
 from emoflax.files import make_folder
 from emoflax.inference import predict as prediction
 from emoflax.parallel import multihost
@@ -31,7 +33,7 @@ from emoflax.selection import crossval as nested
 
 
 def open_corpus(config: ConfigDict) -> Corpus:
-    corpus = corpora.load(config.data.corpus, config.data.dir, config.data.cache_dir)
+    corpus = corpus_of(config)
     logging.info(
         "corpus %s: %d clips, %d speakers, %d emotions",
         corpus.name, len(corpus.clips), len(corpus.speakers), len(corpus.labels),
@@ -85,9 +87,51 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     if not multihost.is_first():
         return
     facts = facts_of(config, features, own[0].split, predictions, time.perf_counter() - begin, commit)
-    report_on(folder, facts, corpus, predictions, record=record)
+    by_corpus = splits.base_of(facts.protocol) == "loco"
+    report_on(folder, facts, corpus, predictions, record=record and not by_corpus)
+    if by_corpus:
+        report_by_corpus(config, folder, features, own, predictions, facts, record=record)
     report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in own])
     logging.info("report, predictions and pictures: %s", folder)
+
+
+def report_by_corpus(
+    config: ConfigDict,
+    folder: pathlib.Path,
+    features: Features,
+    own: list[Member],
+    predictions: list[evaluate.Predictions],
+    facts: report.Facts,
+    *,
+    record: bool,
+) -> None:
+    """A report of each corpus that was left out of training, in a folder of its own."""
+    corpus = features.corpus
+    for name in sorted({corpus.clips[i].corpus for p in predictions for i in p.clips}):
+        kept, alone = evaluate.of_source(predictions, corpus, name)
+        split = next(member.split for member in own if member.split.fold == kept[0].fold)
+        trained = "+".join(sorted({corpus.clips[i].corpus for i in split.train}))
+        named = dataclasses.replace(alone, name=f"{trained} -> {name}")
+        seen = facts_of(config, Features(named, features.shards), split, kept, facts.seconds, facts.commit)
+        make_folder(folder / name)
+        report_on(folder / name, seen, named, kept, record=record)
+
+
+def transfer(config: ConfigDict, workdir: pathlib.Path, checkpoint: str, *, record: bool) -> None:
+    """Scores a trained model, or all of a run, on another corpus, and writes a report of it."""
+    begin, commit = begin_command(config, record)
+    run = pathlib.Path(checkpoint)
+    scored = other_corpus.transfer(config, run)
+    named = run.absolute() if run.name != "checkpoints" else run.absolute().parent
+    name = f"{named.parent.name}-{named.name}" if (named / "checkpoints").is_dir() else named.name
+    folder = workdir / f"{name}-on-{scored.features.corpus.name.rpartition(' -> ')[2]}"
+    make_folder(folder)
+    lock.hold(folder)
+    seconds = time.perf_counter() - begin
+    facts = facts_of(scored.config, scored.features, scored.split, scored.predictions, seconds, commit)
+    facts = dataclasses.replace(facts, notes=scored.notes)
+    report_on(folder, facts, scored.features.corpus, scored.predictions, record=record)
+    logging.info("report and predictions: %s", folder)
 
 
 def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
@@ -116,8 +160,8 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     """How well single layers of a pretrained encoder tell the emotion, from states that are cached once."""
     from emoflax.selection import probe as linear
 
-    if splits.by_speaker(config.split.protocol):
-        raise UserError("--mode=probe does not normalise by speaker; choose config.split.protocol without +speakernorm")
+    if suffix := speakernorm.suffix_of(config.split.protocol):
+        raise UserError(f"--mode=probe does not normalise; choose config.split.protocol without {suffix}")
     begin, commit = begin_command(config, record)
     corpus = open_corpus(config)
     folder = run_folder(workdir, config, corpus)
@@ -133,11 +177,11 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     logging.info("report and predictions: %s", folder)
 
 
-def states_of(config: ConfigDict, corpus: Corpus) -> ShardSet:
+def states_of(config: ConfigDict, corpus: Corpus) -> ShardSet | JoinedShards:
     from emoflax.precompute import states  # audio libraries come with it
 
     fields = (config.states.to_dict(), config.audio.to_dict(), config.data.cache_dir, config.precompute.to_dict())
-    return states.layer_states(corpus, *fields)
+    return of_sources(corpus, lambda source: states.layer_states(source, *fields))
 
 
 def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:
@@ -206,7 +250,7 @@ def facts_of(
         commit=commit,
         machine=ledger.machine(),
         date=datetime.date.today().isoformat(),
-        text_check=text_check(config, features, split) if config.model.text else "",
+        text_check=text_check(config, features, split) if config.model.text and len(split.train) else "",
         word_errors=word_errors(features, tested) if config.model.text else None,
     )
 

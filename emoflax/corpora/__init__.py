@@ -2,10 +2,11 @@
 
 import dataclasses
 import textwrap
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from emoflax.corpora import filenames, manifest, meld, ravdess
+from emoflax.corpora import filenames, joined, manifest, meld, ravdess
 from emoflax.corpora.download import UnreachableError
 from emoflax.data.clip import Corpus
 from emoflax.errors import UserError
@@ -23,6 +24,34 @@ _BANNER = """
     --config.data.dir=FOLDER_OR_ZIP                            (RAVDESS)
     --config.data.corpus=manifest --config.data.dir=FILE.csv   (your own recordings)
 {line}"""
+
+
+def load_chosen(
+    names: str,
+    dirs: str,
+    cache_dir: str,
+    labels: Mapping[str, str | None],
+    emotions: Sequence[str],
+    speakers: Sequence[str],
+) -> Corpus:
+    """The corpus that the fields of config.data describe: one or several joined, and the choice of their clips.
+
+    names, dirs: of one corpus, see `load`; of several, with commas between them.
+    labels, emotions, speakers: of `joined.choose`.
+
+    Raises UserError as `load` does, or where the choice does not fit the corpus.
+    """
+    each = split_names(names)
+    places = joined.dirs_of(each, dirs)
+    if len(each) > 1 and "auto" in each:
+        raise UserError("--config.data.corpus: 'auto' stands alone; in a list name RAVDESS or the synthetic corpus")
+    corpora = [load(name, place, cache_dir) for name, place in zip(each, places, strict=True)]
+    return joined.choose(joined.join(corpora), labels, emotions, speakers)
+
+
+def split_names(names: str) -> list[str]:
+    """'ravdess,tess' -> ['ravdess', 'tess']."""
+    return [name.strip() for name in names.split(",")]
 
 
 def load(name: str, dir: str, cache_dir: str) -> Corpus:  # the fields of config.data

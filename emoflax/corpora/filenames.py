@@ -1,4 +1,4 @@
-"""Corpora described by their file names: CREMA-D, TESS, SAVEE and EmoDB, one entry of CORPORA each."""
+"""Corpora described by their file names: CREMA-D, TESS, SAVEE, EmoDB, EMOVO, URDU, RAVDESS's songs; see CORPORA."""
 
 import dataclasses
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import logging
 
-from emoflax.corpora import scan
+from emoflax.corpora import ravdess, scan
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
@@ -50,6 +50,7 @@ class Naming:
       text: the words of a recording, from the pattern's groups.
       clips: how many recordings were published.
       example: a file name, for error messages.
+      people: of the corpus whose speakers these are, too; '': nobody else's.
     """
 
     pattern: str
@@ -59,6 +60,7 @@ class Naming:
     text: Callable[[dict[str, str]], str | None]
     clips: int
     example: str
+    people: str = ""
 
 
 CORPORA = {
@@ -73,9 +75,10 @@ CORPORA = {
         clips=7442,
         example="1001_DFA_ANG_XX.wav",
     ),
-    # Pichora-Fuller & Dupuis 2020, doi 10.5683/SP2/E8H2MF. Two speakers; a few published names say OA for OAF.
+    # Pichora-Fuller & Dupuis 2020, doi 10.5683/SP2/E8H2MF. Two speakers; a few published names say OA for OAF, and one
+    # mirror numbers some of them: 0testYAF_gaze_ps39.
     "tess": Naming(
-        pattern=r"(?P<speaker>[OY]A)F?_(?P<word>[a-z-]+)_(?P<emotion>[a-z]+)",
+        pattern=r"(?P<number>\d+test)?(?P<speaker>[OY]A)F?_(?P<word>[a-z-]+)_(?P<emotion>[a-z]+)(?(number)\d+)",
         labels={
             "neutral": "neutral",
             "happy": "happy",
@@ -119,6 +122,45 @@ CORPORA = {
         clips=535,
         example="03a01Fa.wav",
     ),
+    # Costantini et al. 2014, LREC. Italian: disgusto, gioia, neutralità, paura, rabbia, sorpresa, tristezza.
+    "emovo": Naming(
+        pattern=r"(?P<emotion>dis|gio|neu|pau|rab|sor|tri)-(?P<speaker>[fm][123])-(?P<sentence>[bdln]\d)",
+        labels={
+            "neu": "neutral",
+            "gio": "happy",
+            "tri": "sad",
+            "rab": "angry",
+            "pau": "fearful",
+            "dis": "disgust",
+            "sor": "surprised",
+        },
+        clip_id="{emotion}-{speaker}-{sentence}",
+        speaker="{speaker}",
+        text=lambda groups: None,
+        clips=588,
+        example="dis-f1-b1.wav",
+    ),
+    # Latif et al. 2018, arXiv 1812.10411. Urdu, from television talk shows; 29 speakers are named in the files.
+    "urdu": Naming(
+        pattern=r"(?P<speaker>S[FM]\d+)_F(?P<file>\d+)_(?P<emotion>[AHNS])(?P<number>\d+)",
+        labels={"N": "neutral", "H": "happy", "S": "sad", "A": "angry"},
+        clip_id="{speaker}_F{file}_{emotion}{number}",
+        speaker="{speaker}",
+        text=lambda groups: None,
+        clips=400,
+        example="SM1_F1_A01.wav",
+    ),
+    # The songs of RAVDESS (see ravdess.py): 23 of its 24 actors, two sentences, no disgust and no surprise.
+    "ravdess_song": Naming(
+        pattern=r"03-02-(?P<emotion>0[1-6])-(?P<rest>0[12]-0[12]-0[12])-(?P<speaker>\d\d)",
+        labels=dict(zip(("01", "02", "03", "04", "05", "06"), ravdess.LABELS, strict=False)),
+        clip_id="Actor_{speaker}/03-02-{emotion}-{rest}-{speaker}",
+        speaker="{speaker}",
+        text=lambda groups: ravdess.STATEMENTS[groups["rest"][3:5]],
+        clips=1012,
+        example="03-02-01-01-01-01-01.wav",
+        people="ravdess",
+    ),
 }
 
 
@@ -153,7 +195,7 @@ def load(name: str, folder: str, cache_dir: str) -> Corpus:
     if len(path_of) != naming.clips:
         logging.warning("%s in %s has %d clips; %d were published.", name, place, len(path_of), naming.clips)
     clips = (_clip(naming, clip_id, groups_of[clip_id], path_of[clip_id]) for clip_id in sorted(path_of))
-    return Corpus(name, tuple(naming.labels.values()), tuple(clips))
+    return Corpus(name, tuple(naming.labels.values()), tuple(clips), people=naming.people)
 
 
 def _groups(naming: Naming, path: str) -> dict[str, str] | None:

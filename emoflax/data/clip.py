@@ -1,6 +1,7 @@
 """Clips and corpora: one record per recording. Imports nothing but the standard library."""
 
 import dataclasses
+import functools
 
 RECORDING_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")  # of the files that a folder is searched for
 
@@ -18,6 +19,7 @@ class Clip:
       text: reference words, or None where there are none.
       split: 'train', 'dev' or 'test' where the corpus defines a split, else None.
       start_s, end_s: the part of the file; end_s None is the end of the file.
+      corpus: name of the corpus that it comes from, where several are joined, else ''.
     """
 
     id: str
@@ -28,6 +30,7 @@ class Clip:
     split: str | None = None
     start_s: float = 0.0
     end_s: float | None = None
+    corpus: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Corpus:
       clips: sorted by id.
       notice: a warning that every report repeats (synthetic data in the place of a corpus), or ''.
       intelligible: whether a listener, or Whisper, can make out the words.
+      people: name of the group of people who speak; corpora of the same people ('ravdess' and its songs) share it. '':
+        the corpus's own.
+      sources: the corpora that it was joined or chosen from, as they were loaded, each with a feature cache of its own.
+        Empty: it is what was loaded.
     """
 
     name: str
@@ -47,6 +54,8 @@ class Corpus:
     clips: tuple[Clip, ...]
     notice: str = ""
     intelligible: bool = True
+    people: str = ""
+    sources: tuple["Corpus", ...] = ()
 
     @property
     def has_audio(self) -> bool:
@@ -59,3 +68,11 @@ class Corpus:
     @property
     def speakers(self) -> tuple[str, ...]:
         return tuple(sorted({clip.speaker for clip in self.clips}))
+
+    @functools.cached_property
+    def labels_of(self) -> dict[str, tuple[str, ...]]:
+        """Name of each source corpus (`Clip.corpus`) -> labels that its clips have, in the order of the logits."""
+        there: dict[str, set[str]] = {}
+        for clip in self.clips:
+            there.setdefault(clip.corpus, set()).add(clip.label)
+        return {name: tuple(label for label in self.labels if label in has) for name, has in there.items()}

@@ -54,6 +54,24 @@ def class_weights(labels: np.ndarray, classes: int, power: float) -> np.ndarray:
     return (weights / weights[labels].mean()).astype(np.float32)
 
 
+def clip_weights(labels: np.ndarray, classes: int, power: float, corpora: Sequence[str] | None = None) -> np.ndarray:
+    """float32 [clips], mean 1: weight of each clip's loss.
+
+    Args:
+      labels: int [clips].
+      power: of `class_weights`.
+      corpora: name of each clip's source corpus: every corpus then weighs the same, and within each its classes as
+        `power` says. None: no matter where a clip comes from.
+    """
+    weights = np.empty(len(labels), np.float32)
+    names = np.array(corpora if corpora is not None else [""] * len(labels))
+    several = np.unique(names)
+    for name in several:
+        own = names == name
+        weights[own] = class_weights(labels[own], classes, power)[labels[own]] * len(labels) / own.sum() / len(several)
+    return weights
+
+
 def token_ids(words: Sequence[str], vocabulary: Sequence[str]) -> np.ndarray:
     """Words -> int32 ids; a word outside the vocabulary is <unk>."""
     index = {word: i + 2 for i, word in enumerate(vocabulary)}
@@ -103,7 +121,7 @@ def load(
     """Rows of the clips at `positions`.
 
     Args:
-      weights: float32 [classes], weight of a clip's loss by its label; None: 1.
+      weights: float32 [clips at `positions`], weight of each clip's loss, see `clip_weights`; None: 1.
       options: of `from_arrays`.
     """
     positions = features.readable(positions)
@@ -199,7 +217,7 @@ def columns_of(clip: np.ndarray, labels: np.ndarray, weights: np.ndarray | None)
     """'label' int32 and 'weight' float32 of every row, [rows]; the rows of a clip share its weight."""
     weight = np.ones(len(clip), np.float32) / np.bincount(clip)[clip]
     if weights is not None:
-        weight *= weights[labels[clip]]
+        weight *= weights[clip]
     return {"label": labels[clip], "weight": weight.astype(np.float32)}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from emoflax.audio.frontend import Frontend
 from emoflax.data import speakernorm
 from emoflax.data.clip import Corpus
+from emoflax.data.joined_shards import JoinedShards
 from emoflax.data.shards import ShardSet
 from emoflax.parallel import multihost
 
@@ -20,11 +21,11 @@ class Features:
     Log-mels of the same clips at other speeds are kinds of their own, 'logmel@0.9'.
 
     Args:
-      by_speaker: whether sounds are put on a scale of their speaker's own (`speakernorm`).
+      own_scale: 'speaker' or 'corpus', whose own scale sounds are put on (`speakernorm`); '': nobody's.
     """
 
-    def __init__(self, corpus: Corpus, shards: Mapping[str, ShardSet], by_speaker: bool = False):
-        self.corpus, self.shards, self.by_speaker = corpus, dict(shards), by_speaker
+    def __init__(self, corpus: Corpus, shards: Mapping[str, ShardSet | JoinedShards], own_scale: str = ""):
+        self.corpus, self.shards, self.own_scale = corpus, dict(shards), own_scale
         self._levels: dict[tuple[str, str], speakernorm.Level] = {}
         self._row = {kind: {clip_id: row for row, clip_id in enumerate(s.ids)} for kind, s in self.shards.items()}
 
@@ -37,7 +38,8 @@ class Features:
         if kind == "tokens" and clip.id not in self._row[kind]:
             return np.zeros(0, np.int32)
         sequence = self.shards[kind][self._row[kind][clip.id]]
-        return self._level(kind, clip.speaker)(sequence) if self.by_speaker and kind in speakernorm.KINDS else sequence
+        normalised = self.own_scale and kind in speakernorm.KINDS
+        return self._level(kind, getattr(clip, self.own_scale))(sequence) if normalised else sequence
 
     def lengths(self, kind: str, positions: np.ndarray) -> np.ndarray:
         """int32 [positions], lengths of the sequences that `get` returns, as the shards' index says."""
@@ -55,12 +57,12 @@ class Features:
         """'logmel' or 'wave', of which a network's rows are made; None: the network takes words alone."""
         return self.sounds[0] if self.sounds else None
 
-    def _level(self, kind: str, speaker: str) -> speakernorm.Level:
-        if (kind, speaker) not in self._levels:
-            ids = [clip.id for clip in self.corpus.clips if clip.speaker == speaker and clip.id in self._row[kind]]
-            spoken = [self.shards[kind][self._row[kind][clip_id]] for clip_id in ids]
-            self._levels[kind, speaker] = speakernorm.level_of(spoken)
-        return self._levels[kind, speaker]
+    def _level(self, kind: str, owner: str) -> speakernorm.Level:
+        if (kind, owner) not in self._levels:
+            own = [clip.id for clip in self.corpus.clips if getattr(clip, self.own_scale) == owner]
+            spoken = [self.shards[kind][self._row[kind][clip_id]] for clip_id in own if clip_id in self._row[kind]]
+            self._levels[kind, owner] = speakernorm.level_of(spoken)
+        return self._levels[kind, owner]
 
     def scale(self, position: int) -> float:
         """What the waveform of the clip at `position` is to be multiplied by."""
@@ -97,7 +99,7 @@ def permute_labels(features: Features, positions: np.ndarray, seed: int) -> Feat
     shuffled = np.random.default_rng([seed, len(positions)]).permutation(positions)
     for here, there in zip(positions, shuffled, strict=True):
         clips[here] = dataclasses.replace(clips[here], label=features.corpus.clips[there].label)
-    return Features(dataclasses.replace(features.corpus, clips=tuple(clips)), features.shards, features.by_speaker)
+    return Features(dataclasses.replace(features.corpus, clips=tuple(clips)), features.shards, features.own_scale)
 
 
 def build_vocabulary(features: Features, train: np.ndarray, min_count: int) -> tuple[str, ...]:

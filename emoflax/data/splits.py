@@ -22,7 +22,12 @@ RAVDESS_FOLDS = {
     "luna5": ((2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22)),
 }
 RANDOM_PROTOCOLS = {"random_split": 1, "random5": 5}  # number of folds; speakers are shared
-PROTOCOLS = (*RAVDESS_FOLDS, "loso24", "loso", "speakers5", *RANDOM_PROTOCOLS, "given", "meld", "lists")
+PROTOCOLS = (*RAVDESS_FOLDS, "loso24", "loso", "speakers5", "loco", *RANDOM_PROTOCOLS, "given", "meld", "lists")
+_SHARED = "only emotions that both have are scored, and probabilities are those among them"
+ACROSS_CORPORA = {  # what a report says of results on a corpus that has no part in training
+    "loco": f"leave one corpus out: no recording and no speaker of the test corpus is in training; {_SHARED}",
+    "transfer": f"a trained model on another corpus; {_SHARED}",
+}
 SPLIT_RNG = 2018  # seed of which speakers or clips share a fold; a run's seed never changes the split
 _LISTED_PAIRS = 20  # of identical recordings, in a warning
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]  # places of the training, dev and test clips
@@ -45,11 +50,13 @@ class Split:
         note = "actor-disjoint: no test speaker is in training"
         if self.shares_speakers:
             note = "speakers are SHARED between train and test: not comparable with actor-disjoint results"
-        return f"{note}; {speakernorm.NOTE}" if by_speaker(self.protocol) else note
+        note = ACROSS_CORPORA.get(base_of(self.protocol), note)
+        suffix = speakernorm.suffix_of(self.protocol)
+        return f"{note}; {speakernorm.NOTES[suffix]}" if suffix else note
 
 
 def resolve_protocol(protocol: str, corpus: Corpus) -> str:
-    """'auto' -> a name from PROTOCOLS that fits the corpus; the suffix '+speakernorm' is kept.
+    """'auto' -> a name from PROTOCOLS that fits the corpus; a suffix such as '+speakernorm' is kept.
 
     Raises:
       UserError: a name that does not exist.
@@ -60,23 +67,20 @@ def resolve_protocol(protocol: str, corpus: Corpus) -> str:
     if base not in PROTOCOLS:
         raise UserError(
             f"config.split.protocol={protocol!r} does not exist; choose: auto, {', '.join(PROTOCOLS)}, or one of them "
-            f"followed by {speakernorm.SUFFIX}"
+            f"followed by {' or '.join(speakernorm.SUFFIXES)}"
         )
     return base + protocol[len(base_of(protocol)) :]
 
 
 def base_of(protocol: str) -> str:
-    """The protocol without the suffix '+speakernorm': it defines the clips of train, dev and test."""
-    return protocol.removesuffix(speakernorm.SUFFIX)
-
-
-def by_speaker(protocol: str) -> bool:
-    """Whether each speaker's features are normalised by that speaker's own mean and deviation."""
-    return protocol.endswith(speakernorm.SUFFIX)
+    """The protocol without a suffix such as '+speakernorm': it defines the clips of train, dev and test."""
+    return protocol.removesuffix(speakernorm.suffix_of(protocol))
 
 
 def _default_protocol(corpus: Corpus) -> str:
-    if corpus.name == "ravdess":
+    if len(speaker_groups(corpus)) > 1:
+        return "loco"
+    if "ravdess" in [source.name for source in corpus.sources or (corpus,)] and _ravdess_actors(corpus):
         return "emobox6"
     if any(clip.split for clip in corpus.clips):
         return "meld" if corpus.name == "meld" else "given"
@@ -87,8 +91,12 @@ def count_folds(protocol: str, corpus: Corpus) -> int:
     protocol = base_of(protocol)
     if protocol in RAVDESS_FOLDS:
         return len(RAVDESS_FOLDS[protocol])
-    if protocol in ("loso", "loso24"):
+    if protocol == "loso24":
+        return 24
+    if protocol == "loso":
         return len(corpus.speakers)
+    if protocol == "loco":
+        return len(speaker_groups(corpus))
     return {"speakers5": 5, **RANDOM_PROTOCOLS}.get(protocol, 1)
 
 
@@ -121,6 +129,8 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
         train, dev, test = _given(corpus, dev_share)
     elif base == "lists":
         train, dev, test = _listed(corpus, dev_share, lists)
+    elif base == "loco":
+        train, dev, test = _one_corpus_out(corpus, fold, dev_share)
     else:
         train, dev, test = _by_speakers(corpus, _test_speakers(corpus, base, fold), dev_share)
     shared = _speakers(corpus, test) & (_speakers(corpus, train) | _speakers(corpus, dev))
@@ -214,17 +224,56 @@ def _labels(corpus: Corpus, part: np.ndarray) -> set[str]:
     return {corpus.clips[i].label for i in part}
 
 
+def speaker_groups(corpus: Corpus) -> list[tuple[str, ...]]:
+    """Names of the source corpora, in groups that share no speaker, sorted."""
+    speakers: dict[str, set[str]] = defaultdict(set)
+    for clip in corpus.clips:
+        speakers[clip.corpus].add(clip.speaker)
+    groups: list[set[str]] = []
+    for name in speakers:
+        linked = [group for group in groups if any(speakers[name] & speakers[other] for other in group)]
+        groups = [group for group in groups if group not in linked] + [{name}.union(*linked)]
+    return sorted(tuple(sorted(group)) for group in groups)
+
+
+def _one_corpus_out(corpus: Corpus, fold: int, dev_share: float) -> Parts:
+    """Tests a corpus, with those of the same people; its clips of emotions that the others lack are left out."""
+    groups = speaker_groups(corpus)
+    if len(groups) < 2:
+        raise UserError(
+            f"protocol loco leaves one corpus out, and {corpus.name} is of one group of people: name several, such as "
+            "--config.data.corpus=ravdess,emovo"
+        )
+    out = groups[fold - 1]
+    speakers = {clip.speaker for clip in corpus.clips if clip.corpus in out}
+    train, dev, test = _by_speakers(corpus, speakers, dev_share)
+    known = _labels(corpus, train)
+    kept = [np.array([i for i in part if corpus.clips[i].label in known], int) for part in (dev, test)]
+    if lost := len(dev) + len(test) - sum(map(len, kept)):
+        logging.info("fold %d of loco, %s: %d clips of emotions without training clips are left out",
+                     fold, "+".join(out), lost)  # fmt: skip
+    return train, kept[0], kept[1]
+
+
+def _ravdess_actors(corpus: Corpus) -> dict[int, str]:
+    """Number -> speaker, of RAVDESS's actors in a corpus of all of them, or joined of theirs and others; else empty."""
+    prefix = "ravdess:" if any(clip.corpus for clip in corpus.clips) else ""
+    actors = {number: f"{prefix}{number:02d}" for number in range(1, 25)}
+    others = set(corpus.speakers) - set(actors.values())
+    return actors if set(actors.values()) <= set(corpus.speakers) and (prefix or not others) else {}
+
+
 def _test_speakers(corpus: Corpus, protocol: str, fold: int) -> set[str]:
     speakers = corpus.speakers
     if protocol in RAVDESS_FOLDS or protocol == "loso24":
-        if len(speakers) != 24 or any(speaker not in speakers for speaker in ("01", "24")):
+        actors = _ravdess_actors(corpus)
+        if not actors:
             raise UserError(
                 f"protocol {protocol} is made of RAVDESS's 24 actors; corpus {corpus.name} has {len(speakers)} "
                 "speakers: use speakers5, loso, given or lists"
             )
-        if protocol in RAVDESS_FOLDS:
-            return {f"{actor:02d}" for actor in RAVDESS_FOLDS[protocol][fold - 1]}
-    if protocol in ("loso", "loso24"):
+        return {actors[number] for number in (RAVDESS_FOLDS[protocol][fold - 1] if protocol != "loso24" else (fold,))}
+    if protocol == "loso":
         return {speakers[fold - 1]}
     if len(speakers) < 5:
         raise UserError(
@@ -246,9 +295,20 @@ def _by_speakers(corpus: Corpus, test: set[str], dev_share: float, dev: set[str]
                 "use --config.split.dev_share=0, which keeps the last epoch"
             )
         rng = np.random.default_rng([SPLIT_RNG, *(ord(c) for c in "".join(sorted(test)))])
-        dev = set(rng.choice(rest, size=count, replace=False)) if count else set()
+        dev = _drawn(corpus, rest, count, rng)
     side = np.array([2 if c.speaker in test else 1 if c.speaker in dev else 0 for c in corpus.clips])
     return np.flatnonzero(side == 0), np.flatnonzero(side == 1), np.flatnonzero(side == 2)
+
+
+def _drawn(corpus: Corpus, speakers: Sequence[str], count: int, rng: np.random.Generator) -> set[str]:
+    """So many of the speakers; of several corpora each gives its share, rounded, and keeps a speaker for training."""
+    corpus_of = {clip.speaker: clip.corpus for clip in reversed(corpus.clips)}
+    drawn: set[str] = set()
+    for name in sorted({corpus_of[speaker] for speaker in speakers}):
+        own = [speaker for speaker in speakers if corpus_of[speaker] == name]
+        share = round(count * len(own) / len(speakers))
+        drawn |= set(rng.choice(own, size=min(share, len(own) - 1), replace=False)) if share else set()
+    return drawn
 
 
 def _stratified(labels: np.ndarray, parts: int, rng: np.random.Generator) -> np.ndarray:

@@ -21,7 +21,10 @@ OLD_FIELDS = {"model.aligned.rivals": "the aligned model has no competing kernel
 # Fields of config.augment that do to log-mels what makes no sense of a waveform's samples.
 ONLY_OF_LOG_MELS = ("stretch", "vtlp", "shift_bands", "tilt_db", "gain_db", "noise", "band_masks")
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
-FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "sweep", "precompute")
+FIXED = (
+    "name", "seeds", "data.corpus", "data.dir", "data.labels", "data.emotions", "data.speakers", "data.cache_dir",
+    "split", "crossval", "sweep", "precompute",
+)  # fmt: skip
 
 
 def prepare(config: ConfigDict) -> None:
@@ -131,10 +134,10 @@ def _is_own(field: str, config: ConfigDict) -> bool:
 
 
 def leaves(config: ConfigDict) -> dict[str, Any]:
-    """Dotted name -> value; what crossval.candidates and sweep.space hold stays whole."""
+    """Dotted name -> value; what data.labels, crossval.candidates and sweep.space hold stays whole."""
 
     def is_leaf(path: tuple[str, ...], _: Any) -> bool:
-        return path in (("crossval", "candidates"), ("sweep", "space"))
+        return path in (("data", "labels"), ("crossval", "candidates"), ("sweep", "space"))
 
     return flatten_dict(config.to_dict(), sep=".", is_leaf=is_leaf)
 

@@ -34,10 +34,8 @@ def check(config: ConfigDict) -> None:
             f"config.model.functionals={name!r} takes contours as they are measured: set config.audio.contours=True "
             f"and config.audio.hop_ms={FRAME_MS:g}"
         )
-    if splits.by_speaker(config.split.protocol):
-        raise UserError(
-            f"config.model.functionals={name!r} relies on the usual scale of contours; {speakernorm.SUFFIX} moves them"
-        )
+    if suffix := speakernorm.suffix_of(config.split.protocol):
+        raise UserError(f"config.model.functionals={name!r} relies on the usual scale of contours; {suffix} moves them")
 
 
 def audio_of_speeds(config: ConfigDict) -> dict[float, dict]:

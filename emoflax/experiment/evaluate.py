@@ -11,8 +11,10 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from emoflax.data import splits
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
+from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment import checks, closed_form, identity
 from emoflax.experiment.features import dataset_of
@@ -93,13 +95,36 @@ def predict_member(
             "evaluate it with the config that trained it"
         )
     clips = features.readable(getattr(member.split, part))
-    if config.model.functionals:
-        log_p = closed_form.predict(config, trained.module(), features, clips)
-    else:
-        dataset = dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
-        log_p = scoring.score(trained.model, trained.state, dataset)
+    log_p = log_probabilities(config, trained, features, clips, mesh)
+    if part == "test" and splits.base_of(member.split.protocol) == "loco":
+        log_p = among(log_p, shared_labels(features.corpus, member.split, clips))
     epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
     return Predictions(member.seed, member.split.fold, epoch, clips, log_p, trained.parameters, seconds)
+
+
+def log_probabilities(
+    config: ConfigDict, trained: Trained, features: Features, clips: np.ndarray, mesh: Mesh | None
+) -> np.ndarray:
+    """Log-probabilities [clips, classes] of the clips at those positions."""
+    if config.model.functionals:
+        return closed_form.predict(config, trained.module(), features, clips)
+    dataset = dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
+    return scoring.score(trained.model, trained.state, dataset)
+
+
+def shared_labels(corpus: Corpus, split: Split, clips: np.ndarray) -> np.ndarray:
+    """bool [clips, classes]: the labels that both the clip's source corpus and the training clips have."""
+    trained = {corpus.clips[i].label for i in split.train}
+    kept = {
+        name: [label in own and label in trained for label in corpus.labels] for name, own in corpus.labels_of.items()
+    }
+    return np.array([kept[corpus.clips[i].corpus] for i in clips])
+
+
+def among(log_p: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Log-probabilities [clips, classes] given that the class is one of those `kept`, bool [clips, classes]."""
+    log_p = np.where(kept, log_p, -np.inf)
+    return log_p - np.logaddexp.reduce(log_p, axis=1, keepdims=True)
 
 
 def confusions(predictions: list[Predictions], corpus: Corpus) -> np.ndarray:
@@ -112,6 +137,20 @@ def confusions(predictions: list[Predictions], corpus: Corpus) -> np.ndarray:
         speaker = np.array([corpus.clips[i].speaker for i in clips])
         per_seed.append(metrics.speaker_confusions(label, predicted, speaker, len(corpus.labels)))
     return np.stack(per_seed)
+
+
+def of_source(predictions: list[Predictions], corpus: Corpus, name: str) -> tuple[list[Predictions], Corpus]:
+    """The predictions of one source corpus's clips among the labels that any of them can have, and that corpus.
+
+    Predictions of folds that do not test it are left out.
+    """
+    kept, own = [], [np.array([corpus.clips[i].corpus == name for i in p.clips], bool) for p in predictions]
+    possible = np.any([np.isfinite(p.log_p[there]).any(0) for p, there in zip(predictions, own, strict=True)], axis=0)
+    for p, there in zip(predictions, own, strict=True):
+        if there.any():
+            kept.append(dataclasses.replace(p, clips=p.clips[there], log_p=p.log_p[there][:, possible]))
+    labels = tuple(label for label, can in zip(corpus.labels, possible, strict=True) if can)
+    return kept, dataclasses.replace(corpus, labels=labels)
 
 
 def write_predictions(path: pathlib.Path, predictions: list[Predictions], corpus: Corpus) -> None:

@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 
 from emoflax import models
 from emoflax.data import dataset as data
-from emoflax.data import splits, subwords
+from emoflax.data import speakernorm, subwords
 from emoflax.data.clip import Corpus
 from emoflax.data.dataset import Dataset
 from emoflax.data.features import Features, build_vocabulary
+from emoflax.data.joined_shards import of_sources
 from emoflax.errors import UserError
 from emoflax.experiment import closed_form
 from emoflax.experiment.model import frontend_of
@@ -28,32 +29,35 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
     )
 
     precompute, cache_dir = config.precompute.to_dict(), config.data.cache_dir
-    by_speaker, shards = splits.by_speaker(config.split.protocol), {}
-    if by_speaker:
-        check_by_speaker(config)
+    suffix, shards = speakernorm.suffix_of(config.split.protocol), {}
+    if suffix:
+        check_own_scale(config)
     if config.model.audio:
         if not corpus.has_audio:
             raise UserError(f"config.model.audio={config.model.audio!r}, but corpus {corpus.name} has no recordings")
         if config.data.store not in ("logmel", "wave"):
             raise UserError(f"config.data.store={config.data.store!r}; choose 'logmel' or 'wave'")
         compute = build.waves if config.data.store == "wave" else build.log_mels
-        shards[config.data.store] = compute(corpus, config.audio.to_dict(), cache_dir, precompute)
+        shards[config.data.store] = of_sources(
+            corpus, lambda source: compute(source, config.audio.to_dict(), cache_dir, precompute)
+        )
     if config.model.functionals:
         closed_form.check(config)
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
         for speed, audio in closed_form.audio_of_speeds(config).items():
             kind = f"logmel@{speed:g}" if shards else "logmel"
-            shards[kind] = build.log_mels(corpus, audio, cache_dir, precompute)
+            shards[kind] = of_sources(
+                corpus, lambda source, audio=audio: build.log_mels(source, audio, cache_dir, precompute)
+            )
     elif config.model.functionals:
-        shards["functionals"] = build.functionals(
-            corpus, config.audio.to_dict(), config.functionals.to_dict(), cache_dir, precompute
-        )
+        fields = (config.audio.to_dict(), config.functionals.to_dict(), cache_dir, precompute)
+        shards["functionals"] = of_sources(corpus, lambda source: build.functionals(source, *fields))
     if config.model.text:
         shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
-    return Features(corpus, shards, by_speaker)
+    return Features(corpus, shards, speakernorm.SUFFIXES.get(suffix, ""))
 
 
-def check_by_speaker(config: ConfigDict) -> None:
+def check_own_scale(config: ConfigDict) -> None:
     if not (config.model.audio or config.model.functionals):
         raise UserError(f"config.split.protocol={config.split.protocol!r} normalises sounds; this model takes none")
     if config.model.audio and (config.data.store != "logmel" or config.audio.frontend != "librosa"):

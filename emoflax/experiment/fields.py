@@ -2,7 +2,19 @@
 
 import dataclasses
 
-from emoflax.experiment.kinds import Each, Kind, Number, OneOf, Table, Text, TrueOrFalse, names, whole
+from emoflax.experiment.kinds import (
+    Each,
+    Kind,
+    Number,
+    OneOf,
+    Renaming,
+    Several,
+    Table,
+    Text,
+    TrueOrFalse,
+    names,
+    whole,
+)
 
 
 def _registry(name: str, *, none: bool = False) -> OneOf:
@@ -84,14 +96,17 @@ ALLOWED: dict[str, Kind] = {
     # JAX takes seeds modulo 2^32: a larger one would train the model of another seed.
     "seeds": Each(whole(0, 2**32 - 1), order="distinct", example="(0, 1)"),
     "profile_steps": Each(COUNT, (0, 2), order="rising", example="(10, 20)"),
-    "data.corpus": OneOf(_corpora),
+    "data.corpus": Several(OneOf(_corpora)),
     "data.dir": TEXT,
+    "data.labels": Renaming(),
+    "data.emotions": Each(Text(), least=0, order="distinct"),
+    "data.speakers": SPEAKERS,
     "data.cache_dir": PATH,
     "data.store": names("logmel", "wave"),
     "data.max_s": Number(0.1, 86_400),
     "data.resident": names("auto", "yes", "no"),
     "data.buckets": SIZE,
-    "split.protocol": OneOf(_protocols, suffix="+speakernorm"),
+    "split.protocol": OneOf(_protocols, suffixes=("+speakernorm", "+corpusnorm")),
     "split.fold": Text(r"all|[1-9][0-9]*", "'all' or the number of a fold: '1', '2', ..."),
     "split.dev_share": Number(0.001, 0.9, or_zero=True),
     "split.train_speakers": SPEAKERS,
@@ -237,6 +252,7 @@ ALLOWED: dict[str, Kind] = {
     "train.epochs": SIZE,
     "train.batch_size": SIZE,
     "train.dtype": OneOf(lambda: _registry("DTYPES").names()),
+    "train.balance_corpora": FLAG,
     "train.class_weighting": Number(0, 10),
     "train.select": OneOf(_metrics),
     "train.label_smoothing": DROPOUT,

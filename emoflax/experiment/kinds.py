@@ -93,22 +93,36 @@ class Text:
 class OneOf:
     """One of some names. `names` is called when it is needed: registries live in modules that take seconds to import.
 
-    `suffix` may stand behind any of them; a name that ends in ':' is the beginning of one.
+    One of `suffixes` may stand behind any of them; a name that ends in ':' is the beginning of one.
     """
 
     names: Callable[[], Sequence[str]]
-    suffix: str = ""
+    suffixes: tuple[str, ...] = ()
 
     def allows(self, value: Any) -> bool:
         if not isinstance(value, str):
             return False
-        value = value.removesuffix(self.suffix)
+        value = value.removesuffix(next(filter(value.endswith, self.suffixes), ""))
         beginnings = tuple(name for name in self.names() if name.endswith(":"))
         return value not in beginnings and (value in self.names() or value.startswith(beginnings))
 
     def __str__(self) -> str:
         names = ", ".join(f"{name}NAME" if name.endswith(":") else name or "'' (none)" for name in self.names())
-        return f"one of: {names}{f'; or one of them with {self.suffix} behind it' if self.suffix else ''}"
+        suffixes = " or ".join(self.suffixes)
+        return f"one of: {names}{f'; or one of them with {suffixes} behind it' if suffixes else ''}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """Texts of one kind with commas between them, at least one."""
+
+    kind: OneOf
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and all(self.kind.allows(part.strip()) for part in value.split(","))
+
+    def __str__(self) -> str:
+        return f"{self.kind}; or several with commas between them"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +145,20 @@ class Table:
         return "a dictionary with names as keys"
 
 
-Kind = Number | Each | Text | OneOf | TrueOrFalse | Table
+@dataclasses.dataclass(frozen=True)
+class Renaming:
+    """A dictionary from texts to texts or None."""
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, Mapping) and all(
+            isinstance(old, str) and old and (new is None or isinstance(new, str) and new) for old, new in value.items()
+        )
+
+    def __str__(self) -> str:
+        return "a dictionary from names to names or None, such as {'calm': 'neutral', 'boredom': None}"
+
+
+Kind = Number | Each | Text | OneOf | Several | TrueOrFalse | Table | Renaming
 
 
 def whole(low: int, high: float = math.inf) -> Number:

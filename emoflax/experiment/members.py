@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from emoflax.data import splits
 from emoflax.data.clip import Corpus
 from emoflax.data.splits import Split
+from emoflax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,22 @@ class Member:
 
 def run_folder(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pathlib.Path:
     return workdir / f"{config.name}-{corpus.name}-{splits.resolve_protocol(config.split.protocol, corpus)}"
+
+
+def checkpoints_of(run: pathlib.Path) -> list[pathlib.Path]:
+    """Folders of checkpoints in a run folder, sorted, or the one of a single model's folder.
+
+    Raises:
+      UserError: there is none.
+    """
+    if run.name == "checkpoints" and run.is_dir():
+        return [run]
+    own = run / "checkpoints"
+    if made := [own] if own.is_dir() else sorted(run.glob("seed*-fold*/checkpoints")):
+        return made
+    raise UserError(
+        f"--checkpoint={run} holds no trained model; name a run folder, or a folder such as RUN/seed0-fold1"
+    )
 
 
 def members(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> list[Member]:

@@ -74,7 +74,8 @@ class Training:
         self._checkpoints = Checkpoints(member.checkpoints)
         self.done = identity.check(self._checkpoints, self._description) or 0  # before anything is computed
         label = np.array([labels.index(self._corpus.clips[i].label) for i in clips])
-        weights = data.class_weights(label, len(labels), config.train.class_weighting)
+        corpora = [self._corpus.clips[i].corpus for i in clips] if config.train.balance_corpora else None
+        weights = data.clip_weights(label, len(labels), config.train.class_weighting, corpora)
         self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, TRAINED_ROW_MULTIPLE)
         self.dev_set = dataset_of(config, features, split.dev, vocabulary, mesh=mesh) if len(split.dev) else None
         self.model = initial_model(config, features, clips, vocabulary, member.seed)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from emoflax import models
 from emoflax.audio.channels import channels
 from emoflax.data import dataset as data
-from emoflax.data import speakernorm, splits
+from emoflax.data import speakernorm
 from emoflax.data.clip import RECORDING_SUFFIXES
 from emoflax.errors import UserError, WeightsUnavailable
 from emoflax.experiment import closed_form, evaluate
@@ -194,7 +194,7 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
     suffixes = RECORDING_SUFFIXES + TEXT_SUFFIXES if config.model.text else RECORDING_SUFFIXES
     paths = find_inputs(patterns, suffixes)
     utterances, failures = read_inputs(config, paths)
-    if utterances and splits.by_speaker(trained.description["protocol"]):
+    if utterances and speakernorm.suffix_of(trained.description["protocol"]):
         utterances = of_one_speaker(utterances)
     if utterances:
         p = probabilities(trained, utterances)

@@ -123,9 +123,9 @@ def read(path: pathlib.Path = PATH) -> list[dict[str, Any]]:
 def tables(entries: list[dict[str, Any]]) -> str:
     """Markdown, one table for each corpus, protocol and kind of beginning (from scratch, pretrained weights).
 
-    Results under different protocols, with and without pretrained weights, or with and without per-speaker
-    normalisation (which is part of the protocol's name) are not comparable, so they never share a table. The newest
-    result of a config replaces older ones.
+    Results under different protocols, with and without pretrained weights, or with and without per-speaker or
+    per-corpus normalisation (which is part of the protocol's name) are not comparable, so they never share a table.
+    The newest result of a config replaces older ones.
     """
     latest: dict[tuple, dict[str, dict]] = {}
     for entry in entries:
@@ -148,8 +148,8 @@ def _heading(corpus: str, protocol: str, pretrained: bool) -> str:
         notes.append("**speakers are shared between train and test**")
     if protocol.endswith("-inner"):
         notes.append("scored on inner validation speakers; no test clip is scored")
-    if protocol.endswith(speakernorm.SUFFIX):
-        notes.append(speakernorm.NOTE)
+    if suffix := speakernorm.suffix_of(protocol):
+        notes.append(speakernorm.NOTES[suffix])
     return f"**{corpus}, `{protocol}`**" + "".join(f": {note}" for note in notes) + "\n"
 
 

@@ -23,13 +23,13 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax import corpora
 from emoflax.data import splits
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features, permute_labels
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment import checks, evaluate, identity, population
+from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
 from emoflax.experiment.members import Member, folds, seeds
@@ -291,8 +291,7 @@ class _Hidden:
 @functools.lru_cache(maxsize=16)  # a process trains many models on the same shards
 def _open_features(_: str, hidden: _Hidden) -> Features:
     config = hidden.config
-    corpus = corpora.load(config.data.corpus, config.data.dir, config.data.cache_dir)
-    return features_of(config, corpus)
+    return features_of(config, corpus_of(config))
 
 
 def choose(

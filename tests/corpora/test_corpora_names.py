@@ -28,6 +28,9 @@ PUBLISHED = {
         "OAF_neutral/OA_bite_neutral.wav": ("OAF_bite_neutral", "neutral", "OAF"),
         "YAF_pleasant_surprised/YAF_youth_ps.wav": ("YAF_youth_ps", "surprised", "YAF"),
         "YAF_keg_fear.wav": ("YAF_keg_fear", "fearful", "YAF"),
+        "testnew/0testYAF_gaze_ps39.wav": ("YAF_gaze_ps", "surprised", "YAF"),
+        "testnew/751testOA_bite_sad48.wav": ("OAF_bite_sad", "sad", "OAF"),
+        "OAF_Pleasant_surprise/OAF_home_ps.WAV": ("OAF_home_ps", "surprised", "OAF"),
     },
     "savee": {
         "ALL/DC_a01.wav": ("DC_a01", "angry", "DC"),
@@ -40,6 +43,16 @@ PUBLISHED = {
         "wav/16b10Wb.wav": ("16b10Wb", "angry", "16"),
         "wav/08a02Ac.wav": ("08a02Ac", "fearful", "08"),
         "wav/12b03Lb.wav": ("12b03Lb", "bored", "12"),
+    },
+    "emovo": {
+        "EMOVO/f1/dis-f1-b1.wav": ("dis-f1-b1", "disgust", "f1"),
+        "m3/gio-m3-n5.wav": ("gio-m3-n5", "happy", "m3"),
+        "pau-m1-d2.wav": ("pau-m1-d2", "fearful", "m1"),
+    },
+    "urdu": {
+        "Angry/SM1_F1_A01.wav": ("SM1_F1_A01", "angry", "SM1"),
+        "Sad/SF10_F1_S012.wav": ("SF10_F1_S012", "sad", "SF10"),
+        "SM27_F4_N098.wav": ("SM27_F4_N098", "neutral", "SM27"),
     },
 }
 
@@ -94,7 +107,7 @@ def test_other_names_are_counted_and_left_out(tmp_path, caplog, name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_folder_of_another_corpus_shows_the_name_expected(tmp_path, name):
     other = next(other for other in PUBLISHED if other != name)
-    with pytest.raises(UserError, match=r"has a name of .*, such as \w+\.wav"):
+    with pytest.raises(UserError, match=r"has a name of .*, such as [\w-]+\.wav"):
         corpora.load(name, str(write(tmp_path, PUBLISHED[other])), "")
     for folder in ("", str(tmp_path / "nowhere")):
         with pytest.raises(UserError, match="data.dir"):
@@ -162,3 +175,19 @@ def test_the_published_meld_has_its_published_size(tmp_path):
     assert Counter(clip.split for clip in corpus.clips) == {"train": 9989, "dev": 1109, "test": 2610}
     assert Counter(clip.label for clip in corpus.clips)["neutral"] == 4710 + 470 + 1256
     assert all(clip.text for clip in corpus.clips)
+
+
+def test_the_songs_of_ravdess_have_its_actors(tmp_path):
+    names = ["Actor_12/03-02-04-01-02-01-12.wav", "Actor_12/03-01-04-01-02-01-12.wav"]
+    corpus = corpora.load("ravdess_song", str(write(tmp_path, names)), "")
+    assert [(clip.id, clip.label, clip.speaker, clip.text) for clip in corpus.clips] == [
+        ("Actor_12/03-02-04-01-02-01-12", "sad", "12", "Dogs are sitting by the door.")
+    ]
+    assert corpus.people == "ravdess"
+
+
+def test_a_folder_inside_itself_counts_once(tmp_path):
+    name = "TESS Toronto emotional speech set data"
+    write(tmp_path, [f"{name}/OAF_Fear/OAF_back_fear.wav"])
+    shutil.copytree(tmp_path / name, tmp_path / name / name)
+    assert [clip.id for clip in corpora.load("tess", str(tmp_path), "").clips] == ["OAF_back_fear"]

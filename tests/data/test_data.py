@@ -127,7 +127,7 @@ def test_the_rows_of_a_clip_share_the_weight_of_its_class():
     rng = np.random.default_rng(3)
     logmels = [np.ones((n, 2), np.float32) for n in rng.integers(1, 90, 20)]
     labels, weights = rng.integers(0, 3, 20).astype(np.int32), np.array([0.5, 1.0, 4.0], np.float32)
-    dataset = data.from_arrays(logmels, None, labels, max_frames=30, weights=weights, **OPTIONS)
+    dataset = data.from_arrays(logmels, None, labels, max_frames=30, weights=weights[labels], **OPTIONS)
     clip = np.concatenate(dataset.row_clips)
     weight = np.concatenate([np.asarray(bucket.rows.weight) for bucket in dataset.buckets])
     assert len(clip) > 20
@@ -163,3 +163,17 @@ def test_clips_that_precompute_could_not_read_are_left_out():
     features = features_of([np.ones((5, 2), np.float32)] * 4)
     features = Features(features.corpus, {"logmel": Shards(["0", "2", "3"], [np.ones((5, 2), np.float32)] * 3)})
     assert features.readable(np.array([0, 1, 3])).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_balanced_corpora_weigh_the_same_and_their_classes_as_the_power_says(power):
+    labels = np.array([0] * 9 + [1] * 1 + [0] * 2 + [1] * 3 + [2] * 25)
+    corpora = ["a"] * 10 + ["b"] * 30
+    weights = data.clip_weights(labels, 3, power, corpora)
+    of = np.array(corpora)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[of == "a"].sum() == pytest.approx(weights[of == "b"].sum())
+    if power == 1:
+        assert weights[:9].sum() == pytest.approx(weights[9])
+        assert weights[10:12].sum() == pytest.approx(weights[15:].sum())
+    np.testing.assert_allclose(data.clip_weights(labels, 3, power), data.class_weights(labels, 3, power)[labels])

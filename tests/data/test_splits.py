@@ -220,3 +220,50 @@ def test_misspelt_protocols_and_folds_are_refused_with_what_exists():
     with pytest.raises(UserError, match="folds 1 to 6"):
         splits.parse_folds("7", "emobox6", ravdess())
     assert splits.parse_folds("all", "luna5", ravdess()) == (1, 2, 3, 4, 5)
+
+
+def joined(**sources):
+    """Corpora by name: {name: (speakers, labels)}."""
+    clips = [
+        Clip(f"{name}/{speaker}/{i}", labels[i % len(labels)], speaker, corpus=name)
+        for name, (speakers, labels) in sources.items()
+        for speaker in speakers
+        for i in range(6)
+    ]
+    return Corpus("+".join(sources), LABELS, tuple(sorted(clips, key=lambda clip: clip.id)))
+
+
+def test_one_corpus_out_shares_neither_corpus_nor_speaker_and_speakers_of_two_corpora_go_together():
+    corpus = joined(
+        talk=([f"p{i}" for i in range(8)], LABELS), song=(["p1", "p2"], LABELS[:2]), far=("xyz", LABELS[1:]), near=("uv", LABELS)
+    )  # fmt: skip
+    assert splits.speaker_groups(corpus) == [("far",), ("near",), ("song", "talk")]
+    assert splits.resolve_protocol("auto", corpus) == "loco" and splits.count_folds("loco", corpus) == 3
+    tested = np.zeros(len(corpus.clips), int)
+    for fold, own in enumerate(splits.speaker_groups(corpus), start=1):
+        split = splits.make_split(corpus, "loco", fold, 0.3, NO_LISTS)
+        splits.check_leakage(split, corpus, {})
+        assert {corpus.clips[i].corpus for i in split.test} == set(own)
+        rest = {corpus.clips[i].corpus for i in [*split.train, *split.dev]}
+        assert rest.isdisjoint(own) and len(split.dev)
+        assert {corpus.clips[i].corpus for i in split.train} == rest  # dev speakers leave some of each corpus
+        assert not split.shares_speakers and "leave one corpus out" in split.note
+        tested[split.test] += 1
+    assert (tested == 1).all()
+
+
+def test_clips_of_emotions_that_no_other_corpus_has_are_left_out_of_the_test():
+    corpus = joined(one=("ab", LABELS), two=("cde", LABELS[:2]))
+    split = splits.make_split(corpus, "loco", 1, 0.0, NO_LISTS)
+    assert {corpus.clips[i].label for i in split.test} == set(LABELS[:2]) and len(split.test) == 8
+    with pytest.raises(UserError, match="ravdess,emovo"):
+        splits.make_split(corpus_of("ab"), "loco", 1, 0.0, NO_LISTS)
+
+
+def test_folds_of_ravdess_hold_where_other_corpora_are_joined_to_it():
+    speakers = [f"ravdess:{actor:02d}" for actor in range(1, 25)]
+    corpus = joined(ravdess=(speakers, LABELS), ravdess_song=(speakers[:20], LABELS), far=(("far:1", "far:2"), LABELS))
+    split = splits.make_split(corpus, "emobox6", 1, 0.0, NO_LISTS)
+    assert {corpus.clips[i].speaker for i in split.test} == {f"ravdess:{n}" for n in ("01", "11", "20", "21")}
+    assert {corpus.clips[i].corpus for i in split.train} == {"ravdess", "ravdess_song", "far"}
+    assert splits.count_folds("loso24", corpus) == 24
