@@ -123,11 +123,19 @@ def get_config() -> ConfigDict:
     config.precompute.shard_clips = 256
     config.precompute.max_bad_share = 0.02  # of unreadable clips; more stop the run, fewer are listed and left out
 
-    # --mode=precompute and --mode=probe: every layer's states of Whisper's encoder, averaged over each clip's time.
+    # States of a pretrained encoder: mean and deviation over each clip's time of every layer's output. They are the
+    # input of config.model.functionals='states' and of --mode=probe; --mode=precompute makes them alone.
     config.states = ConfigDict()
-    config.states.weights = ""  # an openai-whisper name, or the path of a .pt file; '': no states
-    config.states.padded = True  # silence follows up to 30 s, as in Whisper's training; else clips end where they end
+    config.states.encoder = "whisper"  # an audio encoder that has published weights (docs/pretrained.md)
+    # These: a file or folder, org/name@revision on the Hugging Face hub, an openai-whisper name. '': no states
+    config.states.weights = ""
+    # Whisper only: silence behind each clip, up to 30 s in all. 30: as published. Less is faster, and not the same.
+    config.states.silence_s = 2.0
+    config.states.parts = 0  # means of so many equal parts of each clip's time, beside mean and deviation of the whole
+    config.states.layers = ()  # that 'states' takes, 0: the input of the first one; empty: all
     config.states.batch = 8  # clips that go through the encoder at once
+    config.states.width = 0  # follows from the weights
+    config.states.depth = 0  # layers, the input of the first one included; follows from the weights
 
     config.probe = ConfigDict()
     config.probe.ridges = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # penalties to choose from, in multiples of the width
@@ -137,9 +145,10 @@ def get_config() -> ConfigDict:
     config.model.text = ""  # name of a text encoder, or ''
     # Per-channel energy normalisation of the mel bands in the place of dB. time_s: of its smoother; 0: off, usual 0.4.
     config.model.pcen = ConfigDict({"time_s": 0.0, "gain": 0.98, "bias": 2.0, "root": 0.5})
-    # A model that is solved for, in the place of encoders: 'ridge', of statistics over the clip | 'aligned', of random
-    # convolutions over each part of a text that many clips say | ''
+    # A closed-form model in the place of encoders: 'ridge', of statistics over the clip | 'aligned', of random
+    # convolutions over each part of a text that many clips say | 'states', of a pretrained encoder's states | ''
     config.model.functionals = ""
+    config.model.states = ConfigDict({"ridges": (0.3, 1.0, 3.0, 10.0)})
     config.model.ridge = ConfigDict({"ridges": (0.1, 0.3, 1.0, 3.0)})  # penalties; left-out training speakers choose
     # Templates have so many states, in equal parts, and at most so many texts have one; kernels: random convolutions.
     config.model.aligned = ConfigDict({
@@ -163,8 +172,8 @@ def get_config() -> ConfigDict:
         "width": 128, "layers": 4, "heads": 4, "hidden": 512, "patch": 16, "stride": 10, "max_frames": 600,
         "dropout": 0.1,
     })  # fmt: skip
-    config.model.whisper = ConfigDict(  # padded: silence follows up to 30 s, as published weights expect
-        {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "padded": False}
+    config.model.whisper = ConfigDict(  # silence_s: behind each clip; published weights expect 30
+        {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "silence_s": 0.0}
     )
     # Encoders of waveforms. extractor_*: their convolutions; positions: steps, groups and number of those that mark
     # where a step is; norm_first: layer normalisation before each part ("stable"); normalise: each clip's waveform.

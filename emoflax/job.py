@@ -16,15 +16,14 @@ from ml_collections import ConfigDict
 from emoflax.data import speakernorm, splits
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
-from emoflax.data.joined_shards import JoinedShards, of_sources
-from emoflax.data.shards import ShardSet
 from emoflax.data.splits import Split
 from emoflax.errors import NotInstalled, UserError, optional
 from emoflax.experiment import evaluate, identity, lock, population
 from emoflax.experiment import transfer as other_corpus
 from emoflax.experiment.corpus import corpus_of
-from emoflax.experiment.features import features_of
+from emoflax.experiment.features import features_of, states_of
 from emoflax.experiment.members import Member, folds, members, run_folder
+from emoflax.experiment.model import begins_pretrained
 from emoflax.files import make_folder
 from emoflax.inference import predict as prediction
 from emoflax.parallel import multihost
@@ -49,7 +48,7 @@ def precompute(config: ConfigDict) -> None:
         corpus = open_corpus(config)
         features_of(config, corpus)
         if config.states.weights:
-            states_of(config, corpus)
+            states_of(config, corpus, config.audio.to_dict())
 
     multihost.first_then_all(fill)
 
@@ -167,7 +166,7 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     folder = run_folder(workdir, config, corpus)
     made = folds(config, corpus, dev_share=0.0)
     lock.hold(folder)
-    features = Features(corpus, {"states": states_of(config, corpus)})
+    features = Features(corpus, {"states": states_of(config, corpus, config.audio.to_dict())})
     for split in made:
         splits.check_leakage(split, corpus, features.digests)
     predictions, choices = linear.predict(features, made, config.probe.ridges)
@@ -175,13 +174,6 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     facts = dataclasses.replace(facts, pretrained=True, notes=(linear.note(choices),))
     report_on(folder, facts, corpus, predictions, record=record)
     logging.info("report and predictions: %s", folder)
-
-
-def states_of(config: ConfigDict, corpus: Corpus) -> ShardSet | JoinedShards:
-    from emoflax.precompute import states  # audio libraries come with it
-
-    fields = (config.states.to_dict(), config.audio.to_dict(), config.data.cache_dir, config.precompute.to_dict())
-    return of_sources(corpus, lambda source: states.layer_states(source, *fields))
 
 
 def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:
@@ -242,7 +234,7 @@ def facts_of(
         folds=tuple(sorted({p.fold for p in predictions})),
         seeds=tuple(sorted({p.seed for p in predictions})),
         clips=len(tested),
-        pretrained=any(config.model.pretrained.values()),
+        pretrained=begins_pretrained(config),
         speakers=len({corpus.clips[position].speaker for position in tested}),
         parameters=max(p.parameters for p in predictions),
         seconds=seconds,

@@ -18,7 +18,7 @@ from emoflax.parallel import multihost
 class Features:
     """What precompute made of a corpus: of each kind ('logmel', 'tokens', 'states') one sequence per readable clip.
 
-    Log-mels of the same clips at other speeds are kinds of their own, 'logmel@0.9'.
+    Log-mels and states of the same clips at other speeds are kinds of their own, 'logmel@0.9'.
 
     Args:
       own_scale: 'speaker' or 'corpus', whose own scale sounds are put on (`speakernorm`); '': nobody's.
@@ -38,7 +38,7 @@ class Features:
         if kind == "tokens" and clip.id not in self._row[kind]:
             return np.zeros(0, np.int32)
         sequence = self.shards[kind][self._row[kind][clip.id]]
-        normalised = self.own_scale and kind in speakernorm.KINDS
+        normalised = self.own_scale and _base(kind) in speakernorm.KINDS
         return self._level(kind, getattr(clip, self.own_scale))(sequence) if normalised else sequence
 
     def lengths(self, kind: str, positions: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ class Features:
     @property
     def sounds(self) -> tuple[str, ...]:
         """Kinds of log-mels or waveforms that there are of each clip: one, or one per speed."""
-        return tuple(kind for kind in self.shards if kind.partition("@")[0] in ("logmel", "wave"))
+        return tuple(kind for kind in self.shards if _base(kind) in ("logmel", "wave"))
 
     @property
     def sound(self) -> str | None:
@@ -79,8 +79,9 @@ class Features:
     def digests(self) -> dict[str, str]:
         """Clip id -> hash of its decoded samples; empty for a text-only corpus."""
         found = {}
-        for kind in self.shards.keys() & {"logmel", "wave", "states", "functionals"}:
-            found |= dict(zip(self.shards[kind].ids, self.shards[kind].digests, strict=True))
+        for kind, shards in self.shards.items():
+            if _base(kind) in ("logmel", "wave", "states", "functionals"):
+                found |= dict(zip(shards.ids, shards.digests, strict=True))
         return found
 
     @property
@@ -91,6 +92,10 @@ class Features:
             for kind, s in self.shards.items()
         }
         return {kind: hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] for kind, parts in seen.items()}
+
+
+def _base(kind: str) -> str:
+    return kind.partition("@")[0]
 
 
 def permute_labels(features: Features, positions: np.ndarray, seed: int) -> Features:
@@ -149,3 +154,13 @@ def logmel_rows(features: Features, positions: np.ndarray) -> tuple[list[np.ndar
     """Log-mels of all speeds of the clips, [frames, channels] each, and each one's place in `positions`."""
     rows = [features.get(kind, position) for position in positions for kind in features.sounds]
     return rows, np.repeat(np.arange(len(positions)), len(features.sounds))
+
+
+def states_rows(
+    features: Features, positions: np.ndarray, choose: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `choose` takes of the states [1, layers, statistics, width] of all speeds of the clips, float32 [rows,
+    numbers], and each row's place in `positions`."""
+    kinds = [kind for kind in features.shards if _base(kind) == "states"]
+    rows = [choose(features.get(kind, position)) for position in positions for kind in kinds]
+    return np.concatenate(rows), np.repeat(np.arange(len(positions)), len(kinds))

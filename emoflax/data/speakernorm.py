@@ -11,7 +11,7 @@ import numpy as np
 
 SUFFIX, CORPUS_SUFFIX = "+speakernorm", "+corpusnorm"
 SUFFIXES = {SUFFIX: "speaker", CORPUS_SUFFIX: "corpus"}  # of a protocol -> field of Clip whose clips share a scale
-KINDS = ("logmel", "functionals")  # features that can be normalised
+KINDS = ("logmel", "functionals", "states")  # features that can be normalised
 _NOTE = (
     "each {0}'s features are normalised by their mean and deviation over all of that {0}'s recordings, {1} too: it "
     "needs these beforehand, and is not comparable with results that do without"
@@ -28,18 +28,18 @@ def suffix_of(protocol: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """Mean and deviation of the features of one speaker or corpus, float64 [channels] each."""
+    """Mean and deviation of the features of one speaker or corpus, float64 [...] each."""
 
     mean: np.ndarray
     std: np.ndarray
 
     def __call__(self, sequence: np.ndarray) -> np.ndarray:
-        """[steps, channels] -> the same, of mean 0 and deviation 10 over all recordings of the speaker or corpus."""
+        """[steps, ...] -> the same, of mean 0 and deviation 10 over all recordings of the speaker or corpus."""
         return (_DEVIATION * (sequence - self.mean[None]) / self.std[None]).astype(np.float32)
 
 
 def level_of(sequences: Sequence[np.ndarray]) -> Level:
-    """The level of a speaker or corpus, from all of its sequences, [steps, channels] each."""
+    """The level of a speaker or corpus, from all of its sequences, [steps, ...] each."""
     steps = sum(map(len, sequences))
     mean = sum(x.sum(0, dtype=np.float64) for x in sequences) / steps
     variance = sum(np.square(x - mean[None]).sum(0) for x in sequences) / steps

@@ -17,7 +17,11 @@ from emoflax.experiment.fields import ALLOWED, BEFORE, NAME
 from emoflax.experiment.kinds import Number, Table
 
 # Fields that there were once -> what to write instead.
-OLD_FIELDS = {"model.aligned.rivals": "the aligned model has no competing kernels any more; leave it out"}
+OLD_FIELDS = {
+    "model.aligned.rivals": "the aligned model has no competing kernels any more; leave it out",
+    "model.whisper.padded": "set config.model.whisper.silence_s to 30 in the place of True, to 0 in that of False",
+    "states.padded": "set config.states.silence_s to 30 in the place of True, to 0 in that of False",
+}
 # Fields of config.augment that do to log-mels what makes no sense of a waveform's samples.
 ONLY_OF_LOG_MELS = ("stretch", "vtlp", "shift_bands", "tilt_db", "gain_db", "noise", "band_masks")
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.

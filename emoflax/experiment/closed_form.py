@@ -1,6 +1,8 @@
 """Closed-form models (config.model.functionals): fitted at once, without optimizer, epochs or gradients."""
 
+import functools
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import logging
@@ -10,7 +12,7 @@ from ml_collections import ConfigDict
 from emoflax import models
 from emoflax.audio.channels import FRAME_MS
 from emoflax.data import speakernorm, splits
-from emoflax.data.features import Features, functionals_rows, logmel_rows
+from emoflax.data.features import Features, functionals_rows, logmel_rows, states_rows
 from emoflax.errors import UserError
 from emoflax.experiment import identity
 from emoflax.experiment.members import Member
@@ -21,12 +23,21 @@ from emoflax.training import scoring
 from emoflax.training.checkpoint import Checkpoints
 from emoflax.training.step import Weights
 
+if TYPE_CHECKING:
+    from emoflax.features.states import StateEncoder
+
 EPOCH = 1  # that its checkpoint is numbered by: the model is done
 
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for settings with which a model would get no input."""
-    name = config.model.functionals
+    name, states = config.model.functionals, config.states
+    if name == "states" and not states.weights:
+        raise UserError("config.model.functionals='states' needs published weights: set config.states.weights")
+    if name == "states" and states.layers and states.layers[-1] >= states.depth:
+        raise UserError(
+            f"config.states.layers={tuple(states.layers)}: {states.weights} has layers 0 to {states.depth - 1}"
+        )
     if name not in models.FRAME_LEVEL_MODELS:
         return
     if not config.audio.contours or config.audio.hop_ms != FRAME_MS:
@@ -39,7 +50,7 @@ def check(config: ConfigDict) -> None:
 
 
 def audio_of_speeds(config: ConfigDict) -> dict[float, dict]:
-    """Speed -> fields of config.audio, and the speed, of the log-mels that a frame-level model takes."""
+    """Speed -> fields of config.audio, and the speed, of the log-mels that the model or its encoder takes."""
     audio = config.audio.to_dict()
     return {speed: audio | ({} if speed == 1 else {"speed": speed}) for speed in config.functionals.speeds}
 
@@ -84,5 +95,27 @@ def log_probabilities(model: nnx.Module, rows, place: np.ndarray) -> np.ndarray:
 
 def rows_of(config: ConfigDict, features: Features, clips: np.ndarray):
     """What the model takes of the clips, one row per speed, and each row's place in `clips`."""
-    of_frames = config.model.functionals in models.FRAME_LEVEL_MODELS
-    return (logmel_rows if of_frames else functionals_rows)(features, clips)
+    if config.model.functionals in models.FRAME_LEVEL_MODELS:
+        return logmel_rows(features, clips)
+    if config.model.functionals == "states":
+        return states_rows(features, clips, functools.partial(chosen_states, config))
+    return functionals_rows(features, clips)
+
+
+def chosen_states(config: ConfigDict, states: np.ndarray) -> np.ndarray:
+    """States [clips, layers, statistics, width] -> those of config.states.layers, [clips, numbers]."""
+    layers = list(config.states.layers) or list(range(states.shape[1]))
+    return states[:, layers].reshape(len(states), -1)
+
+
+def encoder_of(config: ConfigDict) -> "StateEncoder":
+    """The pretrained encoder of config.states; loaded once in a process."""
+    states = config.states
+    return _encoder(states.encoder, states.weights, states.silence_s, states.parts)
+
+
+@functools.lru_cache(maxsize=2)
+def _encoder(name: str, weights: str, silence_s: float, parts: int) -> "StateEncoder":
+    from emoflax.features.states import load
+
+    return load(name, weights, silence_s=silence_s, parts=parts, batch=1)

@@ -12,7 +12,8 @@ from emoflax.data import speakernorm, subwords
 from emoflax.data.clip import Corpus
 from emoflax.data.dataset import Dataset
 from emoflax.data.features import Features, build_vocabulary
-from emoflax.data.joined_shards import of_sources
+from emoflax.data.joined_shards import JoinedShards, of_sources
+from emoflax.data.shards import ShardSet
 from emoflax.errors import UserError
 from emoflax.experiment import closed_form
 from emoflax.experiment.model import frontend_of
@@ -49,12 +50,23 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
             shards[kind] = of_sources(
                 corpus, lambda source, audio=audio: build.log_mels(source, audio, cache_dir, precompute)
             )
+    elif config.model.functionals == "states":
+        for speed, audio in closed_form.audio_of_speeds(config).items():
+            shards["states" if speed == 1 else f"states@{speed:g}"] = states_of(config, corpus, audio)
     elif config.model.functionals:
         fields = (config.audio.to_dict(), config.functionals.to_dict(), cache_dir, precompute)
         shards["functionals"] = of_sources(corpus, lambda source: build.functionals(source, *fields))
     if config.model.text:
         shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
     return Features(corpus, shards, speakernorm.SUFFIXES.get(suffix, ""))
+
+
+def states_of(config: ConfigDict, corpus: Corpus, audio: dict) -> ShardSet | JoinedShards:
+    """States of the config's pretrained encoder; audio: the fields of config.audio, and the speed."""
+    from emoflax.precompute import states  # audio libraries come with it
+
+    fields = (config.states.to_dict(), audio, config.data.cache_dir, config.precompute.to_dict())
+    return of_sources(corpus, lambda source: states.layer_states(source, *fields))
 
 
 def check_own_scale(config: ConfigDict) -> None:

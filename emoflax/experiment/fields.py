@@ -168,8 +168,13 @@ ALLOWED: dict[str, Kind] = {
     "precompute.shard_clips": SIZE,
     "precompute.max_bad_share": SHARE,
     "states.weights": TEXT,
-    "states.padded": FLAG,
+    "states.encoder": names("data2vec_audio", "hubert", "wav2vec2", "wavlm", "whisper"),
+    "states.silence_s": Number(0, 30),
+    "states.parts": whole(0, 64),
+    "states.layers": Each(COUNT, least=0, order="rising", example="(1, 2, 3)"),
     "states.batch": SIZE,
+    "states.width": COUNT,
+    "states.depth": COUNT,
     "probe.ridges": RIDGES,
     "model.audio": _registry("AUDIO_ENCODERS", none=True),
     "model.text": _registry("TEXT_ENCODERS", none=True),
@@ -179,6 +184,7 @@ ALLOWED: dict[str, Kind] = {
     "model.pcen.root": Number(0, 1, above=True),
     "model.functionals": _registry("FUNCTIONALS_MODELS", none=True),
     "model.ridge.ridges": RIDGES,
+    "model.states.ridges": RIDGES,
     "model.aligned.states": SIZE,
     "model.aligned.parts": SIZE,
     "model.aligned.kernels": SIZE,
@@ -219,7 +225,7 @@ ALLOWED: dict[str, Kind] = {
     "model.whisper.layers": SIZE,
     "model.whisper.heads": SIZE,
     "model.whisper.dropout": DROPOUT,
-    "model.whisper.padded": FLAG,
+    "model.whisper.silence_s": Number(0, 30),
     **{
         f"model.{encoder}.{name}": kind
         for encoder in ("data2vec_audio", "hubert", "wav2vec2", "wavlm")

@@ -20,8 +20,8 @@ from emoflax.training.step import TrainState
 
 # Fields of config that may change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
-    "data.dir", "data.cache_dir", "data.resident", "precompute", "states", "probe", "seeds", "split.fold",
-    "crossval.workers", "crossval.final", "train.population", "profile_steps", "evaluate",
+    "data.dir", "data.cache_dir", "data.resident", "precompute", "states.weights", "states.batch", "probe", "seeds",
+    "split.fold", "crossval.workers", "crossval.final", "train.population", "profile_steps", "evaluate",
 )  # fmt: skip
 _CODE = ("features", "precompute", "model", "training")
 PREDICTION_CODE = ("features", "model")  # of these, what predictions are made with

@@ -16,6 +16,7 @@ from emoflax.audio.test_time import TestTimeAugmentation
 from emoflax.data import subwords
 from emoflax.data.features import Features, logmel_statistics
 from emoflax.errors import UserError
+from emoflax.models import states
 
 
 def resolve(config: ConfigDict) -> None:
@@ -27,8 +28,25 @@ def resolve(config: ConfigDict) -> None:
         for field, value in decided.items():
             logging.info("%s decides: config.%s=%s", path, field, value)
         config.update_from_flattened_dict(decided)
+    if config.model.functionals == "states" and config.states.weights:
+        resolve_states(config)
     if config.text.tokenizer:
         config.text.tokenizer = subwords.read(config.text.tokenizer)
+
+
+def resolve_states(config: ConfigDict) -> None:
+    """Sets the size of the states, and the front end that their encoder was trained with."""
+    encoder = config.states.encoder
+    decided = pretrained.fields(encoder, config.states.weights)
+    config.states.width = decided[f"model.{encoder}.width"]
+    config.states.depth = 1 + decided[f"model.{encoder}.layers"]
+    config.update_from_flattened_dict({name: value for name, value in decided.items() if name.startswith("audio.")})
+
+
+def begins_pretrained(config: ConfigDict) -> bool:
+    """Whether the model, or a candidate of it, uses published weights."""
+    candidates = [fields.get("model.functionals") for fields in config.crossval.candidates.values()]
+    return any(config.model.pretrained.values()) or "states" in (config.model.functionals, *candidates)
 
 
 def frontend_of(config: ConfigDict) -> Frontend | None:
@@ -64,8 +82,16 @@ def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: in
         pcen=pcen_of(config),
         projection=config.train.projection if config.train.contrastive else 0,
         test_time=test_time_of(config),
-        functionals=functionals_count(config.functionals.statistics, config.functionals.kernels),
+        functionals=functionals_of(config),
     )
+
+
+def functionals_of(config: ConfigDict) -> int:
+    """How many numbers describe a clip to the config's closed-form model."""
+    if config.model.functionals == "states":
+        chosen = config.states
+        return (len(chosen.layers) or chosen.depth) * states.count(chosen.parts) * chosen.width
+    return functionals_count(config.functionals.statistics, config.functionals.kernels)
 
 
 def pcen_of(config: ConfigDict) -> Pcen | None:

@@ -80,6 +80,9 @@ def features_of(config: ConfigDict, recording: "Recording") -> np.ndarray | list
     from emoflax.features.log_mel import in_16_bits, of_wave
 
     audio = {name: value for name, value in config.audio.items() if name not in ("trim_db", "level")}
+    if config.model.functionals == "states":
+        sounds = [of_wave(recording.wave, speed=speed, **audio) for speed in config.functionals.speeds]
+        return closed_form.chosen_states(config, closed_form.encoder_of(config)(sounds))
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
         return [of_wave(recording.wave, speed=speed, **audio) for speed in config.functionals.speeds]
     if config.model.functionals:

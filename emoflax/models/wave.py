@@ -20,12 +20,12 @@ from emoflax.audio.wave_frames import WAVE_FRAME
 from emoflax.errors import UserError
 from emoflax.masks import valid
 from emoflax.models.dropout import Rate, dropout, split
-from emoflax.models.pooling import Mean
 from emoflax.models.transformer import Attention, Layer, layer_norm, run_layers
 
 EPSILON = 1e-5  # of every normalisation inside the network, as published
 WAVE_EPSILON = 1e-7  # added to a clip's variance when its waveform is normalised, as published
 NORMS = ("group", "layer")
+WINDOW = 1500  # frames of 20 ms, the longest clip that states are computed of at once; attention grows with its square
 
 
 class OverTime(nnx.Module):
@@ -209,7 +209,7 @@ class WaveEncoder(nnx.Module):
         rngs: nnx.Rngs,
         **of_stem,
     ):
-        self.width, self.dropout = width, Rate.of(dropout)
+        self.width, self.window, self.dropout = width, WINDOW, Rate.of(dropout)
         self.stem = Stem(width, norm_first=norm_first, dtype=dtype, rngs=rngs, **of_stem)
         options = {"heads": heads, "hidden": hidden, "dropout": dropout, "epsilon": EPSILON, "attention": attention}
         self.layers = nnx.List(
@@ -227,19 +227,18 @@ class WaveEncoder(nnx.Module):
         h_BxSxD = run_layers(self.layers, h_BxSxD, mask_BxS, layers_key, self.bias(h_BxSxD.shape[1]))
         return jnp.where(mask_BxS[..., None], self._end(h_BxSxD), 0), mask_BxS
 
-    def states(self, wave_BxTxH: jax.Array, frames_B: jax.Array) -> jax.Array:
-        """Means over each clip's steps of the first layer's input and of every layer's output.
+    def states(self, wave_BxTxH: jax.Array, frames_B: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        """The first layer's input and every layer's output, [batch, steps, width] each, and the mask of the clips'
+        steps.
 
-        float32 [batch, 1 + layers, width]; the last is normalised, as the output is.
+        The last is normalised, as the output is.
         """
         h_BxSxD, mask_BxS = self.stem(*_joined(wave_BxTxH, frames_B))
-        mean, bias = Mean(self.width), self.bias(h_BxSxD.shape[1])
-        means = [mean(h_BxSxD, mask_BxS)]
+        bias, outputs = self.bias(h_BxSxD.shape[1]), [h_BxSxD]
         for layer in self.layers:
-            h_BxSxD = layer(h_BxSxD, mask_BxS, bias=bias)
-            means.append(mean(h_BxSxD, mask_BxS))
-        means[-1] = mean(self._end(h_BxSxD), mask_BxS)
-        return jnp.stack(means, axis=1).astype(jnp.float32)
+            outputs.append(layer(outputs[-1], mask_BxS, bias=bias))
+        outputs[-1] = self._end(outputs[-1])
+        return outputs, mask_BxS
 
     def centres(self, steps: int) -> np.ndarray:
         """The frame in the middle of each step; frames are of `WAVE_FRAME` samples."""

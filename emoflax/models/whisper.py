@@ -1,6 +1,7 @@
 """Whisper's audio encoder (Radford et al. 2022, arXiv:2212.04356): two convolutions and a Transformer over the log-mel.
 
-With the weights of an openai-whisper checkpoint and `padded`, it computes what `whisper.model.AudioEncoder` does.
+With the weights of an openai-whisper checkpoint and 30 s of silence, it computes what `whisper.model.AudioEncoder`
+does.
 
 Shape letters: B clips, T frames, F mels, S steps of two frames, D width, L layers.
 """
@@ -13,11 +14,11 @@ from flax import nnx
 from emoflax.errors import UserError
 from emoflax.masks import valid
 from emoflax.models.dropout import Rate, dropout, split
-from emoflax.models.pooling import Mean
 from emoflax.models.transformer import Layer, layer_norm, run_layers
 
 EPSILON = 1e-5  # of every layer normalisation, as published
 WINDOW = 3000  # frames of 10 ms, the longest input
+_FRAMES_PER_S = 100
 # Value of silence in a clip's log-mel: RANGE under its maximum, but at least LOWEST, which stands for no power at all.
 # See emoflax/features/whisper_mel.py.
 RANGE, LOWEST = 2.0, -1.5
@@ -59,8 +60,8 @@ class Whisper(nnx.Module):
       layers: how many.
       heads: of each layer's attention; divides the width.
       dropout: share of each part's output zeroed in training; Whisper itself had none.
-      padded: whether clips are padded with silence to 30 s, as in Whisper's training. Published weights give their
-        published output only with it; every clip then costs what 30 s cost.
+      silence_s: silence that follows each clip, up to 30 s in all. Whisper was trained with clips filled up to 30 s:
+        published weights give their published output only with 30, and every clip then costs what 30 s cost.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class Whisper(nnx.Module):
         layers: int,
         heads: int,
         dropout: float,
-        padded: bool,
+        silence_s: float,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
         if width % 2 or width < 4:
             raise UserError(f"config.model.whisper.width={width} must be even and at least 4, for sines and cosines")
-        self.width, self.padded = width, padded
+        self.width, self.window = width, WINDOW
+        self.silence = min(WINDOW, round(silence_s * _FRAMES_PER_S))
         self.stem = Stem(mels, width, dtype=dtype, rngs=rngs)
         self.dropout = Rate.of(dropout)
         options = {"heads": heads, "hidden": 4 * width, "dropout": dropout, "epsilon": EPSILON, "key_bias": False}
@@ -94,19 +96,18 @@ class Whisper(nnx.Module):
         h_BxSxD = self.norm(run_layers(self.layers, h_BxSxD, attended_BxS, layers_key))
         return jnp.where(mask_BxS[..., None], h_BxSxD, 0), mask_BxS
 
-    def states(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
-        """Means over each clip's steps of the first layer's input and of every layer's output.
+    def states(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        """The first layer's input and every layer's output, [batch, steps, width] each, and the mask of the clips'
+        steps.
 
-        float32 [batch, 1 + layers, width]; the last is normalised, as the decoder's input is.
+        The last is normalised, as the decoder's input is.
         """
         h_BxSxD, attended_BxS, mask_BxS = self._begin(logmel_BxTxF, frames_B)
-        mean = Mean(self.width)
-        means = [mean(h_BxSxD, mask_BxS)]
+        outputs = [h_BxSxD]
         for layer in self.layers:
-            h_BxSxD = layer(h_BxSxD, attended_BxS)
-            means.append(mean(h_BxSxD, mask_BxS))
-        means[-1] = mean(self.norm(h_BxSxD), mask_BxS)
-        return jnp.stack(means, axis=1).astype(jnp.float32)
+            outputs.append(layer(outputs[-1], attended_BxS))
+        outputs[-1] = self.norm(outputs[-1])
+        return outputs, mask_BxS
 
     def centres(self, steps: int) -> np.ndarray:
         """The frame in the middle of each step."""
@@ -120,22 +121,24 @@ class Whisper(nnx.Module):
             raise UserError(
                 f"Whisper's input is {WINDOW / 100:g} s long at most, not {frames / 100:g} s; lower config.data.max_s"
             )
-        end_B = frames_B = jnp.minimum(frames_B, WINDOW)
-        if self.padded:
-            logmel_BxTxF = jnp.pad(logmel_BxTxF[:, :WINDOW], ((0, 0), (0, max(0, WINDOW - frames)), (0, 0)))
-            logmel_BxTxF = _fill_with_silence(logmel_BxTxF, frames_B)
-            end_B = jnp.full_like(frames_B, WINDOW)
+        frames_B = jnp.minimum(frames_B, WINDOW)
+        end_B = jnp.where(frames_B > 0, jnp.minimum(frames_B + self.silence, WINDOW), 0)
+        if self.silence:
+            width = min(WINDOW, frames + self.silence)
+            logmel_BxTxF = jnp.pad(logmel_BxTxF[:, :WINDOW], ((0, 0), (0, max(0, width - frames)), (0, 0)))
+            logmel_BxTxF = _fill_with_silence(logmel_BxTxF, frames_B, end_B)
         h_BxSxD = self.stem(logmel_BxTxF, end_B)
         attended_BxS, mask_BxS = (valid(-(-n_B // 2), h_BxSxD.shape[1]) for n_B in (end_B, frames_B))
         return h_BxSxD, attended_BxS, mask_BxS
 
 
-def _fill_with_silence(logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
-    inside_BxTx1 = valid(frames_B, logmel_BxTxF.shape[1])[..., None]
+def _fill_with_silence(logmel_BxTxF: jax.Array, frames_B: jax.Array, end_B: jax.Array) -> jax.Array:
+    """Silence from each clip's end up to `end_B`, zero beyond it."""
+    inside_BxTx1, filled_BxTx1 = (valid(n_B, logmel_BxTxF.shape[1])[..., None] for n_B in (frames_B, end_B))
     lowest = jnp.finfo(logmel_BxTxF.dtype).min
     maximum_B = jnp.max(logmel_BxTxF, axis=(1, 2), initial=lowest, where=inside_BxTx1)
-    silence_B = jnp.where(frames_B > 0, jnp.maximum(maximum_B - RANGE, LOWEST), 0)
-    return jnp.where(inside_BxTx1, logmel_BxTxF, silence_B[:, None, None])
+    silence_Bx1x1 = jnp.maximum(maximum_B - RANGE, LOWEST)[:, None, None]
+    return jnp.where(inside_BxTx1, logmel_BxTxF, jnp.where(filled_BxTx1, silence_Bx1x1, 0))
 
 
 def _neighbours(h_BxTxD: jax.Array, stride: int = 1) -> jax.Array:

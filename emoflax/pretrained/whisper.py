@@ -24,7 +24,7 @@ POSITIONS_TOLERANCE = 2e-3  # published positions are float16
 def fields(model: pathlib.Path) -> dict[str, Any]:
     """Sizes, and the features that it was trained on, silence up to 30 s included."""
     checkpoint = read(model)
-    decided = {"width": checkpoint.width, "layers": checkpoint.layers, "heads": checkpoint.heads, "padded": True}
+    decided = {"width": checkpoint.width, "layers": checkpoint.layers, "heads": checkpoint.heads, "silence_s": 30.0}
     audio = {"frontend": "whisper", "sample_rate_hz": 16_000, "window_ms": 25.0, "hop_ms": 10.0,
              "mels": checkpoint.mels, "fmin_hz": 0.0, "fmax_hz": 8_000.0}  # fmt: skip
     return {f"model.whisper.{name}": value for name, value in decided.items()} | {

@@ -71,9 +71,9 @@ def predict(
     folds = [Fold(*(np.flatnonzero(np.isin(clips, part)) for part in both)) for both in parts]
 
     def states_of(layer: int) -> np.ndarray:
-        return np.stack([features.get("states", i)[layer] for i in clips])
+        return np.stack([features.get("states", i)[0, layer, 0] for i in clips])
 
-    choices = probe(states_of, int(shards.lengths[0]), label_N, len(corpus.labels), speaker_N, folds, ridges)
+    choices = probe(states_of, shards[0].shape[1], label_N, len(corpus.labels), speaker_N, folds, ridges)
     parameters = len(corpus.labels) * (1 + states_of(0).shape[1])
     predictions = [
         Predictions(0, split.fold, 0, clips[fold.test], _log_softmax(choice.scores), parameters, 0.0)

@@ -20,7 +20,7 @@ SMALL = {
     "ast": {"width": 8, "layers": 1, "heads": 2, "hidden": 8, "patch": 8, "stride": 5, "max_frames": 48},
     "attention_cnn": {"width": 8, "dilations": (1, 2)},
     "cnn": {"channels": (3, 5)},
-    "whisper": {"width": 8, "layers": 1, "heads": 2, "padded": False},
+    "whisper": {"width": 8, "layers": 1, "heads": 2, "silence_s": 0.0},
     "bert": {"width": 8, "layers": 1, "heads": 2, "hidden": 8, "positions": 16},
     "gru": {"embedding": 7, "hidden": 4},
     "attention": {"heads": 2, "hidden": 3},

@@ -3,20 +3,18 @@
 import json
 
 import cli
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 import tiny_whisper
 import whisper
-from flax import nnx
 
-from emoflax import pretrained
 from emoflax.configs import default
 from emoflax.corpora import synthetic
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.shards import ShardSet
 from emoflax.errors import UserError
+from emoflax.features.states import load
 from emoflax.precompute import states
 
 CONFIG = default.get_config()
@@ -39,7 +37,7 @@ def corpus(tmp_path_factory):
 
 
 def compute(corpus, path, cache, **fields):
-    fields = {"weights": str(path), "padded": False, "batch": 2} | fields
+    fields = {"encoder": "whisper", "weights": str(path), "silence_s": 0.0, "parts": 2, "batch": 2} | fields
     return states.layer_states(corpus, fields, AUDIO, str(cache), PRECOMPUTE)
 
 
@@ -50,36 +48,35 @@ def cache(corpus, weights, tmp_path_factory):
 
 
 def test_states_of_clips_padded_to_30_s_equal_whispers_own(corpus, weights, cache):
-    found = compute(corpus, weights, cache[0], padded=True)
+    found = compute(corpus, weights, cache[0], silence_s=30.0)
     reference, outputs = whisper.load_model(str(weights)).encoder, []
     reference.ln_post.register_forward_hook(lambda _, __, output: outputs.append(output))
-    wave = whisper.pad_or_trim(soundfile.read(corpus.clips[1].path, dtype="float32")[0])
-    reference(whisper.log_mel_spectrogram(wave)[None])
+    wave = soundfile.read(corpus.clips[1].path, dtype="float32")[0]
+    reference(whisper.log_mel_spectrogram(whisper.pad_or_trim(wave - wave.mean()))[None])
     steps = -(-(len(soundfile.read(corpus.clips[1].path)[0]) // 160 + 3) // 2)
     theirs = outputs[0][0, :steps].mean(0).detach().numpy()
-    assert found[0].shape == (3, 16) and found.ids[1] == corpus.clips[1].id == "b"
-    assert np.abs(found[1][-1] - theirs).max() < 1e-4 * np.abs(theirs).max()
+    assert found[0].shape == (1, 3, 4, 16) and found.ids[1] == corpus.clips[1].id == "b"
+    assert np.abs(found[1][0, -1, 0] - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 
 def test_states_are_those_of_each_clip_alone_in_windows_of_30_s_and_bad_clips_are_left_out(corpus, weights, cache):
     folder, together = cache
     assert together.ids == ("a", "b", "c", "d") and [bad["id"] for bad in together.failures] == ["bad"]
-    assert together.lengths.tolist() == [3] * 4 and together.manifest["kind"] == "states"
+    assert together.lengths.tolist() == [1] * 4 and together.manifest["kind"] == "states"
     assert len(set(together.digests)) == 4 and all(together.digests)
     logmels = ShardSet.open(next(folder.glob("toy/logmel-*")))
-    encoder = states.load_encoder(str(weights), pretrained.fields("whisper", str(weights)), padded=False)
-    of_window = nnx.jit(lambda e, logmel: e.states(logmel, jnp.asarray([logmel.shape[1]])))
+    encoder = load("whisper", str(weights), silence_s=0.0, parts=2, batch=1)
     for clip in range(4):
         windows = [logmels[clip][start : start + 3000] for start in range(0, len(logmels[clip]), 3000)]
-        alone = [of_window(encoder, jnp.asarray(window)[None])[0] for window in windows]
+        alone = [encoder([window])[0] for window in windows]
         expected = np.average(alone, axis=0, weights=[len(window) for window in windows])
-        np.testing.assert_allclose(together[clip], expected, atol=1e-4)
+        np.testing.assert_allclose(together[clip][0], expected, atol=1e-4)
     assert len(logmels[3]) > 3000
 
 
 def test_what_is_computed_is_found_again_and_a_killed_run_computes_only_what_is_missing(corpus, weights, cache):
     folder, _ = cache
-    (made,) = (p.parent for p in folder.glob("toy/states-*/manifest.json") if '"padded": false' in p.read_text())
+    (made,) = (p.parent for p in folder.glob("toy/states-*/manifest.json") if '"silence_s": 0.0' in p.read_text())
     shard_files = sorted(made.glob("shard-*.npy"))
     contents = [path.read_bytes() for path in shard_files]
     times = [path.stat().st_mtime_ns for path in shard_files]
@@ -100,7 +97,7 @@ def test_other_weights_or_settings_get_a_folder_of_their_own(corpus, weights, ca
 
 
 @pytest.mark.parametrize(
-    "fields, message", [({"weights": ""}, "config.states.weights"), ({"batch": 0}, "config.states.batch")]
+    "fields, message", [({"weights": ""}, "config.states.weights"), ({"weights": "nowhere.pt"}, "nowhere.pt")]
 )
 def test_settings_without_sense_are_one_clear_error(corpus, weights, tmp_path, fields, message):
     with pytest.raises(UserError, match=message):
@@ -109,7 +106,7 @@ def test_settings_without_sense_are_one_clear_error(corpus, weights, tmp_path, f
 
 def test_one_command_probes_a_corpus_and_reports_like_any_other(weights, tmp_path):
     synthetic.make(tmp_path / "voices", speakers=5, clips_per_emotion=1)
-    fields = {"data.corpus": "synthetic", "data.dir": "voices", "states.weights": weights, "states.padded": False,
+    fields = {"data.corpus": "synthetic", "data.dir": "voices", "states.weights": weights, "states.silence_s": 0.0,
               "split.protocol": "loso", "probe.ridges": "(0.1,1.0)"}  # fmt: skip
     command = [cli.config("probe"), *(f"--config.{name}={value}" for name, value in fields.items()), "--mode=probe"]
     output = cli.run(*command, cwd=tmp_path)

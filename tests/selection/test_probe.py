@@ -144,7 +144,7 @@ def test_one_training_speaker_is_one_clear_error():
 def test_dev_speakers_are_trained_on_and_predictions_are_those_of_the_test_clips():
     states, label, speaker = corpus(0)
     clips = tuple(Clip(str(i), "abc"[c], str(s)) for i, (c, s) in enumerate(zip(label, speaker, strict=True)))
-    shards = Shards([clip.id for clip in clips], list(states.swapaxes(0, 1)))
+    shards = Shards([clip.id for clip in clips], list(states.swapaxes(0, 1)[:, None, :, None]))
     features = Features(Corpus("toy", tuple("abc"), clips), {"states": shards})
     test, dev = np.flatnonzero(speaker == 1), np.flatnonzero((speaker == 2) | (speaker == 3))
     train = np.setdiff1d(np.arange(len(label)), [*test, *dev])
