@@ -130,7 +130,7 @@ def get_config() -> ConfigDict:
     # These: a file or folder, org/name@revision on the Hugging Face hub, an openai-whisper name. '': no states
     config.states.weights = ""
     # Whisper only: silence behind each clip, up to 30 s in all. 30: as published. Less is faster, and not the same.
-    config.states.silence_s = 2.0
+    config.states.silence_s = 5.0
     config.states.parts = 0  # means of so many equal parts of each clip's time, beside mean and deviation of the whole
     config.states.layers = ()  # that 'states' takes, 0: the input of the first one; empty: all
     config.states.batch = 8  # clips that go through the encoder at once

@@ -77,7 +77,8 @@ def load(name: str, weights: str, *, silence_s: float, parts: int, batch: int) -
 
     @jax.jit
     def run(params: nnx.State, sound_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
-        return states.summarise(*nnx.merge(graph, params).states(sound_BxTxF, frames_B), parts)
+        outputs, mask_BxS = nnx.merge(graph, params).states(sound_BxTxF, frames_B)
+        return states.summarise(outputs, mask_BxS, parts)
 
     shape = (1 + len(encoder.layers), states.count(parts), encoder.width)
     return StateEncoder(shape, encoder.window, batch, functools.partial(run, jax.tree.map(jnp.asarray, params)))
