@@ -12,6 +12,7 @@ from flax import nnx
 
 from emoflax.errors import UserError
 from emoflax.models.dropout import Rate, dropout, split
+from emoflax.models.pooling import Mean
 
 
 class Attention(nnx.Module):
@@ -106,3 +107,20 @@ def run_layers(
     for layer, layer_key in zip(layers, split(key, len(layers)), strict=True):
         x_BxTxD = layer(x_BxTxD, mask_BxT, layer_key, bias)
     return x_BxTxD
+
+
+def layer_means(
+    layers: nnx.List, x_BxTxD: jax.Array, mask_BxT: jax.Array, norm: nnx.LayerNorm | None, bias: jax.Array | None = None
+) -> jax.Array:
+    """Means over each clip's steps of the first layer's input and of every layer's output: [batch, 1 + layers, width].
+
+    float32; norm: what the last output goes through first, as in the encoder's own output; None: nothing.
+    """
+    mean = Mean(x_BxTxD.shape[-1])
+    means = [mean(x_BxTxD, mask_BxT)]
+    for layer in layers:
+        x_BxTxD = layer(x_BxTxD, mask_BxT, bias=bias)
+        means.append(mean(x_BxTxD, mask_BxT))
+    if norm:
+        means[-1] = mean(norm(x_BxTxD), mask_BxT)
+    return jnp.stack(means, axis=1).astype(jnp.float32)

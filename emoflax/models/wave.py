@@ -20,8 +20,7 @@ from emoflax.audio.wave_frames import WAVE_FRAME
 from emoflax.errors import UserError
 from emoflax.masks import valid
 from emoflax.models.dropout import Rate, dropout, split
-from emoflax.models.pooling import Mean
-from emoflax.models.transformer import Attention, Layer, layer_norm, run_layers
+from emoflax.models.transformer import Attention, Layer, layer_means, layer_norm, run_layers
 
 EPSILON = 1e-5  # of every normalisation inside the network, as published
 WAVE_EPSILON = 1e-7  # added to a clip's variance when its waveform is normalised, as published
@@ -225,21 +224,13 @@ class WaveEncoder(nnx.Module):
         h_BxSxD, mask_BxS = self.stem(*_joined(wave_BxTxH, frames_B))
         h_BxSxD = dropout(h_BxSxD, self.dropout, stem_key)
         h_BxSxD = run_layers(self.layers, h_BxSxD, mask_BxS, layers_key, self.bias(h_BxSxD.shape[1]))
-        return jnp.where(mask_BxS[..., None], self._end(h_BxSxD), 0), mask_BxS
+        h_BxSxD = self.norm(h_BxSxD) if self.norm else h_BxSxD
+        return jnp.where(mask_BxS[..., None], h_BxSxD, 0), mask_BxS
 
     def states(self, wave_BxTxH: jax.Array, frames_B: jax.Array) -> jax.Array:
-        """Means over each clip's steps of the first layer's input and of every layer's output.
-
-        float32 [batch, 1 + layers, width]; the last is normalised, as the output is.
-        """
+        """`layer_means` of the clips: float32 [batch, 1 + layers, width]."""
         h_BxSxD, mask_BxS = self.stem(*_joined(wave_BxTxH, frames_B))
-        mean, bias = Mean(self.width), self.bias(h_BxSxD.shape[1])
-        means = [mean(h_BxSxD, mask_BxS)]
-        for layer in self.layers:
-            h_BxSxD = layer(h_BxSxD, mask_BxS, bias=bias)
-            means.append(mean(h_BxSxD, mask_BxS))
-        means[-1] = mean(self._end(h_BxSxD), mask_BxS)
-        return jnp.stack(means, axis=1).astype(jnp.float32)
+        return layer_means(self.layers, h_BxSxD, mask_BxS, self.norm, self.bias(h_BxSxD.shape[1]))
 
     def centres(self, steps: int) -> np.ndarray:
         """The frame in the middle of each step; frames are of `WAVE_FRAME` samples."""
@@ -248,9 +239,6 @@ class WaveEncoder(nnx.Module):
     def bias(self, steps: int) -> jax.Array | None:
         """What is added to the attention of every layer, [heads, steps, steps]; None: nothing."""
         return None
-
-    def _end(self, h_BxSxD: jax.Array) -> jax.Array:
-        return self.norm(h_BxSxD) if self.norm else h_BxSxD
 
 
 def _joined(wave_BxTxH: jax.Array, frames_B: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from flax import nnx
 
+from emoflax import models
 from emoflax.errors import UserError
 from emoflax.pretrained.ast import AST
 from emoflax.pretrained.bert import BERT
@@ -48,6 +49,25 @@ def load(module: nnx.Module, encoder: str, path: str) -> None:
     source = source_of(encoder)
     where = located(path)
     assign(module, source.tensors(where), source.table(module, where), source.ignored, where)
+
+
+def audio_encoder(encoder: str, path: str, **changes: Any) -> nnx.Module:
+    """The audio encoder of that name by itself, with the weights at `path`, without dropout, for its states.
+
+    Args:
+      changes: fields of config.model.<encoder> that the weights do not decide, or that are to differ.
+
+    Raises:
+      UserError: as `fields` and `load`.
+    """
+    decided, group = fields(encoder, path), f"model.{encoder}."
+    sizes = {name.removeprefix(group): value for name, value in decided.items() if name.startswith(group)}
+    settings = sizes | {"dropout": 0.0} | changes
+    build = models.AUDIO_ENCODERS[encoder]
+    # No arrays: the weights are loaded next.
+    made = nnx.eval_shape(lambda: build(decided["audio.mels"], **settings, rngs=nnx.Rngs(0)))
+    load(made, encoder, path)
+    return made
 
 
 def fingerprint(path: str) -> str:

@@ -16,7 +16,7 @@ import transformers
 from flax import nnx
 from hugging_face import relative_error
 
-from emoflax import models, pretrained
+from emoflax import pretrained
 from emoflax.audio.frontend import Samples
 from emoflax.audio.wave_frames import WAVE_FRAME, wave_frames
 from emoflax.batch import Batch
@@ -37,14 +37,6 @@ ALONE = 6_001
 LENGTHS = [ALONE, 0, 400, 9_345, 57, 12_000]  # samples: nothing, a single step, less than a step among them
 
 
-def loaded(encoder: str, folder) -> nnx.Module:
-    fields = pretrained.fields(encoder, str(folder))
-    sizes = {name.split(".")[-1]: value for name, value in fields.items() if name.startswith(f"model.{encoder}.")}
-    made = nnx.eval_shape(lambda: models.WAVE_ENCODERS[encoder](1, **sizes, dropout=0.0, rngs=nnx.Rngs(0)))
-    pretrained.load(made, encoder, str(folder))
-    return made
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request, tmp_path_factory):
     """Theirs, ours, and the folder."""
@@ -52,7 +44,7 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(encoder)
     normalise = "base" not in request.param  # both occur: WavLM's base takes waveforms as they are
     theirs = hugging_face.wave(folder, encoder, do_normalize=normalise, head=True, **fields)
-    return theirs, loaded(encoder, folder), folder
+    return theirs, pretrained.audio_encoder(encoder, str(folder)), folder
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +124,7 @@ def test_steps_lie_in_the_middle_of_what_they_are_made_of(pair):
 
 def test_the_positions_kernel_is_read_by_its_old_names_and_whole(tmp_path):
     hugging_face.wave(tmp_path, "wavlm")
-    wanted = jax.tree.map(np.asarray, nnx.state(loaded("wavlm", tmp_path), nnx.Param))
+    wanted = jax.tree.map(np.asarray, nnx.state(pretrained.audio_encoder("wavlm", str(tmp_path)), nnx.Param))
     path = tmp_path / "model.safetensors"
     tensors = safetensors.numpy.load_file(path)
     old = {name.replace("parametrizations.weight.original0", "weight_g")
@@ -140,7 +132,9 @@ def test_the_positions_kernel_is_read_by_its_old_names_and_whole(tmp_path):
            for name, array in tensors.items()}  # fmt: skip
     assert old.keys() != tensors.keys()
     safetensors.numpy.save_file(old, path)
-    jax.tree.map(np.testing.assert_array_equal, wanted, nnx.state(loaded("wavlm", tmp_path), nnx.Param))
+    jax.tree.map(
+        np.testing.assert_array_equal, wanted, nnx.state(pretrained.audio_encoder("wavlm", str(tmp_path)), nnx.Param)
+    )
 
 
 @pytest.mark.parametrize(
