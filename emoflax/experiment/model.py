@@ -20,9 +20,10 @@ from emoflax.errors import UserError
 
 def resolve(config: ConfigDict) -> None:
     """Sets the fields that pretrained weights and tokenizers decide, so that a checkpoint describes itself."""
-    for kind, path in config.model.pretrained.items():
+    for kind, path in list(config.model.pretrained.items()):
         if path and not config.model[kind]:
             raise UserError(f"config.model.pretrained.{kind} is set, but config.model.{kind} names no encoder")
+        config.model.pretrained[kind] = path = pretrained.pinned(path)
         decided = pretrained.fields(config.model[kind], path) if path else {}
         for field, value in decided.items():
             logging.info("%s decides: config.%s=%s", path, field, value)

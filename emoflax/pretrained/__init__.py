@@ -18,13 +18,14 @@ from emoflax import models
 from emoflax.errors import UserError
 from emoflax.pretrained.ast import AST
 from emoflax.pretrained.bert import BERT
-from emoflax.pretrained.hub import located
+from emoflax.pretrained.hub import located, pinned
 from emoflax.pretrained.huggingface import weight_files
 from emoflax.pretrained.table import Source, assign
 from emoflax.pretrained.wave import WAVE
 from emoflax.pretrained.whisper import WHISPER
 from emoflax.pretrained.whisper_files import sha256
 
+__all__ = ["SOURCES", "audio_encoder", "fields", "fingerprint", "load", "pinned", "source_of"]
 SOURCES = {"ast": AST, "bert": BERT, "whisper": WHISPER, **WAVE}  # by the encoder's name in the registry
 
 
