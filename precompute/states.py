@@ -17,7 +17,7 @@ from emoflax.data import shards
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.shards import Failure, Row, ShardSet
 from emoflax.errors import UserError
-from emoflax.features.states import StateEncoder, group, load
+from emoflax.features.states import StateEncoder, front_end, load
 from emoflax.precompute import build
 
 _CODE = ("emoflax.models", "emoflax.features", "emoflax.audio", "emoflax.masks")  # the packages that make states
@@ -60,9 +60,7 @@ def layer_states(
     if (folder / shards.MANIFEST).exists():
         logging.info("states cache found: %s", folder)
     else:
-        logmels = build.log_mels(
-            corpus, {**audio, **group(pretrained.fields(name, weights), "audio.")}, cache_dir, precompute
-        )
+        logmels = build.log_mels(corpus, {**audio, **front_end(name, weights)}, cache_dir, precompute)
         encoder = load(name, weights, **{field: states[field] for field in ("silence_s", "parts", "batch")})
         _compute(folder, corpus, logmels, encoder, precompute)
         shards.write_manifest(folder, len(build.parts_of(corpus.clips, precompute)), head)

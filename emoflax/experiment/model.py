@@ -21,9 +21,10 @@ from emoflax.models import states
 
 def resolve(config: ConfigDict) -> None:
     """Sets the fields that pretrained weights and tokenizers decide, so that a checkpoint describes itself."""
-    for kind, path in config.model.pretrained.items():
+    for kind, path in list(config.model.pretrained.items()):
         if path and not config.model[kind]:
             raise UserError(f"config.model.pretrained.{kind} is set, but config.model.{kind} names no encoder")
+        config.model.pretrained[kind] = path = pretrained.pinned(path)
         decided = pretrained.fields(config.model[kind], path) if path else {}
         for field, value in decided.items():
             logging.info("%s decides: config.%s=%s", path, field, value)
@@ -35,12 +36,13 @@ def resolve(config: ConfigDict) -> None:
 
 
 def resolve_states(config: ConfigDict) -> None:
-    """Sets the size of the states, and the front end that their encoder was trained with."""
+    """Sets the size of the states."""
     encoder = config.states.encoder
     decided = pretrained.fields(encoder, config.states.weights)
     config.states.width = decided[f"model.{encoder}.width"]
     config.states.depth = 1 + decided[f"model.{encoder}.layers"]
-    config.update_from_flattened_dict({name: value for name, value in decided.items() if name.startswith("audio.")})
+    if config.audio.sample_rate_hz != decided["audio.sample_rate_hz"]:
+        raise UserError(f"config.audio.sample_rate_hz must be {decided['audio.sample_rate_hz']} for {encoder}'s states")
 
 
 def begins_pretrained(config: ConfigDict) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from emoflax import models, pretrained
+from emoflax import pretrained
 from emoflax.models import states
 
 _WIDTH_MULTIPLE = 64  # frames that a batch's width is rounded up to: each width is compiled
@@ -21,12 +21,14 @@ class StateEncoder:
     """Log-mels (or frames of the waveform) [frames, mels] of clips -> states.
 
     Attributes:
+      audio: fields of config.audio that it was trained with.
       shape: of a clip's states, (layers, statistics, width); layer 0 is the input of the first one.
       window: the most frames that the encoder takes at once.
       batch: clips that go through it at once.
       run: its compiled program.
     """
 
+    audio: dict[str, Any]
     shape: tuple[int, int, int]
     window: int
     batch: int
@@ -66,13 +68,8 @@ def load(name: str, weights: str, *, silence_s: float, parts: int, batch: int) -
     Raises:
       UserError: the weights are not there, or are of something else.
     """
-    sizes = group(pretrained.fields(name, weights), f"model.{name}.") | {"dropout": 0.0}
-    mels = group(pretrained.fields(name, weights), "audio.")["mels"]
-    if name == "whisper":
-        sizes["silence_s"] = silence_s
-    # No arrays yet: the weights are loaded next.
-    encoder = nnx.eval_shape(lambda: models.AUDIO_ENCODERS[name](mels, **sizes, rngs=nnx.Rngs(0)))
-    pretrained.load(encoder, name, weights)
+    changes = {"silence_s": silence_s} if name == "whisper" else {}
+    encoder = pretrained.audio_encoder(name, weights, **changes)
     graph, params = nnx.split(encoder)
 
     @jax.jit
@@ -81,9 +78,12 @@ def load(name: str, weights: str, *, silence_s: float, parts: int, batch: int) -
         return states.summarise(outputs, mask_BxS, parts)
 
     shape = (1 + len(encoder.layers), states.count(parts), encoder.width)
-    return StateEncoder(shape, encoder.window, batch, functools.partial(run, jax.tree.map(jnp.asarray, params)))
+    audio = front_end(name, weights)
+    return StateEncoder(audio, shape, encoder.window, batch, functools.partial(run, jax.tree.map(jnp.asarray, params)))
 
 
-def group(fields: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The fields whose names begin with the prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
+def front_end(name: str, weights: str) -> dict[str, Any]:
+    """The fields of config.audio that an encoder was trained with."""
+    fields = pretrained.fields(name, weights).items()
+    decided = {field.removeprefix("audio."): value for field, value in fields if field.startswith("audio.")}
+    return decided | {"contours": False}

@@ -75,14 +75,15 @@ def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.nda
 
 
 def features_of(config: ConfigDict, recording: "Recording") -> np.ndarray | list[np.ndarray]:
-    """Log-mel [frames, mels]; for closed-form models one per speed, or functionals [speeds, functionals]."""
+    """Log-mel [frames, mels]; for closed-form models one per speed, or functionals or states [speeds, numbers]."""
     from emoflax.features import functionals
     from emoflax.features.log_mel import in_16_bits, of_wave
 
     audio = {name: value for name, value in config.audio.items() if name not in ("trim_db", "level")}
     if config.model.functionals == "states":
-        sounds = [of_wave(recording.wave, speed=speed, **audio) for speed in config.functionals.speeds]
-        return closed_form.chosen_states(config, closed_form.encoder_of(config)(sounds))
+        encoder = closed_form.encoder_of(config)
+        sounds = [of_wave(recording.wave, speed=speed, **audio | encoder.audio) for speed in config.functionals.speeds]
+        return closed_form.chosen_states(config, encoder(sounds))
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
         return [of_wave(recording.wave, speed=speed, **audio) for speed in config.functionals.speeds]
     if config.model.functionals:

@@ -6,6 +6,8 @@ An audio encoder is built as `Encoder(mels, **its_config, dtype=, rngs=)` and ca
 [batch, steps, width], mask [batch, steps]) and have an attribute `width`. A length of 0 gives an all-False mask.
 A wave encoder is an audio encoder that takes frames of the waveform itself in the place of log-mels
 (`emoflax.audio.wave_frames`), in float32.
+An encoder whose layers are to be features has `states(sequence, lengths)`: float32 [batch, 1 + layers, width], the
+means over time of the first layer's input and of every layer's output.
 An audio encoder whose attention is to be drawn also has `centres(steps)`: the frame in the middle of each step, nan for
 a step without a place in time.
 

@@ -14,7 +14,7 @@ from flax import nnx
 from emoflax.errors import UserError
 from emoflax.masks import valid
 from emoflax.models.dropout import Rate, dropout, split, token_dropout
-from emoflax.models.transformer import Layer, layer_norm, run_layers
+from emoflax.models.transformer import Layer, layer_norm, layer_outputs, run_layers
 
 UNKNOWN = 1  # id of <unk>; 0 is padding
 
@@ -77,14 +77,23 @@ class Bert(nnx.Module):
         self, tokens_BxT: jax.Array, lengths_B: jax.Array, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """[batch, tokens] -> ([batch, tokens, width], mask); zero at padding, to which no token attends."""
-        if tokens_BxT.shape[1] > self.positions:
-            raise UserError(
-                f"config.model.bert.positions={self.positions}, but there are texts of up to {tokens_BxT.shape[1]} "
-                "tokens; raise it (from scratch) or lower config.text.max_tokens"
-            )
+        self._check(tokens_BxT)
         mask_BxT = valid(lengths_B, tokens_BxT.shape[1])
         token_key, embedding_key, layers_key = split(key, 3)
         tokens_BxT = token_dropout(tokens_BxT, self.token_dropout, token_key, UNKNOWN)
         h_BxTxD = dropout(self.stem(tokens_BxT), self.dropout, embedding_key)
         h_BxTxD = run_layers(self.layers, h_BxTxD, mask_BxT, layers_key)
         return jnp.where(mask_BxT[..., None], h_BxTxD, 0), mask_BxT
+
+    def states(self, tokens_BxT: jax.Array, lengths_B: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        """`layer_outputs` of the texts, and the mask of their own tokens."""
+        self._check(tokens_BxT)
+        mask_BxT = valid(lengths_B, tokens_BxT.shape[1])
+        return layer_outputs(self.layers, self.stem(tokens_BxT), mask_BxT, norm=None), mask_BxT
+
+    def _check(self, tokens_BxT: jax.Array) -> None:
+        if tokens_BxT.shape[1] > self.positions:
+            raise UserError(
+                f"config.model.bert.positions={self.positions}, but there are texts of up to {tokens_BxT.shape[1]} "
+                "tokens; raise it (from scratch) or lower config.text.max_tokens"
+            )

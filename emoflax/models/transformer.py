@@ -106,3 +106,18 @@ def run_layers(
     for layer, layer_key in zip(layers, split(key, len(layers)), strict=True):
         x_BxTxD = layer(x_BxTxD, mask_BxT, layer_key, bias)
     return x_BxTxD
+
+
+def layer_outputs(
+    layers: nnx.List, x_BxTxD: jax.Array, mask_BxT: jax.Array, norm: nnx.LayerNorm | None, bias: jax.Array | None = None
+) -> list[jax.Array]:
+    """The first layer's input and every layer's output, [batch, steps, width] each.
+
+    norm: what the last output goes through, as in the encoder's own output; None: nothing.
+    """
+    outputs = [x_BxTxD]
+    for layer in layers:
+        outputs.append(layer(outputs[-1], mask_BxT, bias=bias))
+    if norm:
+        outputs[-1] = norm(outputs[-1])
+    return outputs

@@ -20,7 +20,7 @@ from emoflax.audio.wave_frames import WAVE_FRAME
 from emoflax.errors import UserError
 from emoflax.masks import valid
 from emoflax.models.dropout import Rate, dropout, split
-from emoflax.models.transformer import Attention, Layer, layer_norm, run_layers
+from emoflax.models.transformer import Attention, Layer, layer_norm, layer_outputs, run_layers
 
 EPSILON = 1e-5  # of every normalisation inside the network, as published
 WAVE_EPSILON = 1e-7  # added to a clip's variance when its waveform is normalised, as published
@@ -225,20 +225,13 @@ class WaveEncoder(nnx.Module):
         h_BxSxD, mask_BxS = self.stem(*_joined(wave_BxTxH, frames_B))
         h_BxSxD = dropout(h_BxSxD, self.dropout, stem_key)
         h_BxSxD = run_layers(self.layers, h_BxSxD, mask_BxS, layers_key, self.bias(h_BxSxD.shape[1]))
-        return jnp.where(mask_BxS[..., None], self._end(h_BxSxD), 0), mask_BxS
+        h_BxSxD = self.norm(h_BxSxD) if self.norm else h_BxSxD
+        return jnp.where(mask_BxS[..., None], h_BxSxD, 0), mask_BxS
 
     def states(self, wave_BxTxH: jax.Array, frames_B: jax.Array) -> tuple[list[jax.Array], jax.Array]:
-        """The first layer's input and every layer's output, [batch, steps, width] each, and the mask of the clips'
-        steps.
-
-        The last is normalised, as the output is.
-        """
+        """`layer_outputs` of the clips, and the mask of their own steps."""
         h_BxSxD, mask_BxS = self.stem(*_joined(wave_BxTxH, frames_B))
-        bias, outputs = self.bias(h_BxSxD.shape[1]), [h_BxSxD]
-        for layer in self.layers:
-            outputs.append(layer(outputs[-1], mask_BxS, bias=bias))
-        outputs[-1] = self._end(outputs[-1])
-        return outputs, mask_BxS
+        return layer_outputs(self.layers, h_BxSxD, mask_BxS, self.norm, self.bias(h_BxSxD.shape[1])), mask_BxS
 
     def centres(self, steps: int) -> np.ndarray:
         """The frame in the middle of each step; frames are of `WAVE_FRAME` samples."""
@@ -247,9 +240,6 @@ class WaveEncoder(nnx.Module):
     def bias(self, steps: int) -> jax.Array | None:
         """What is added to the attention of every layer, [heads, steps, steps]; None: nothing."""
         return None
-
-    def _end(self, h_BxSxD: jax.Array) -> jax.Array:
-        return self.norm(h_BxSxD) if self.norm else h_BxSxD
 
 
 def _joined(wave_BxTxH: jax.Array, frames_B: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -14,7 +14,7 @@ from flax import nnx
 from emoflax.errors import UserError
 from emoflax.masks import valid
 from emoflax.models.dropout import Rate, dropout, split
-from emoflax.models.transformer import Layer, layer_norm, run_layers
+from emoflax.models.transformer import Layer, layer_norm, layer_outputs, run_layers
 
 EPSILON = 1e-5  # of every layer normalisation, as published
 WINDOW = 3000  # frames of 10 ms, the longest input
@@ -97,17 +97,9 @@ class Whisper(nnx.Module):
         return jnp.where(mask_BxS[..., None], h_BxSxD, 0), mask_BxS
 
     def states(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> tuple[list[jax.Array], jax.Array]:
-        """The first layer's input and every layer's output, [batch, steps, width] each, and the mask of the clips'
-        steps.
-
-        The last is normalised, as the decoder's input is.
-        """
+        """`layer_outputs` of the clips, and the mask of their own steps."""
         h_BxSxD, attended_BxS, mask_BxS = self._begin(logmel_BxTxF, frames_B)
-        outputs = [h_BxSxD]
-        for layer in self.layers:
-            outputs.append(layer(outputs[-1], attended_BxS))
-        outputs[-1] = self.norm(outputs[-1])
-        return outputs, mask_BxS
+        return layer_outputs(self.layers, h_BxSxD, attended_BxS, self.norm), mask_BxS
 
     def centres(self, steps: int) -> np.ndarray:
         """The frame in the middle of each step."""

@@ -14,16 +14,18 @@ from typing import Any
 
 from flax import nnx
 
+from emoflax import models
 from emoflax.errors import UserError
 from emoflax.pretrained.ast import AST
 from emoflax.pretrained.bert import BERT
-from emoflax.pretrained.hub import located
+from emoflax.pretrained.hub import located, pinned
 from emoflax.pretrained.huggingface import weight_files
 from emoflax.pretrained.table import Source, assign
 from emoflax.pretrained.wave import WAVE
 from emoflax.pretrained.whisper import WHISPER
 from emoflax.pretrained.whisper_files import sha256
 
+__all__ = ["SOURCES", "audio_encoder", "fields", "fingerprint", "load", "pinned", "source_of"]
 SOURCES = {"ast": AST, "bert": BERT, "whisper": WHISPER, **WAVE}  # by the encoder's name in the registry
 
 
@@ -48,6 +50,25 @@ def load(module: nnx.Module, encoder: str, path: str) -> None:
     source = source_of(encoder)
     where = located(path)
     assign(module, source.tensors(where), source.table(module, where), source.ignored, where)
+
+
+def audio_encoder(encoder: str, path: str, **changes: Any) -> nnx.Module:
+    """The audio encoder of that name by itself, with the weights at `path`, without dropout, for its states.
+
+    Args:
+      changes: fields of config.model.<encoder> that the weights do not decide, or that are to differ.
+
+    Raises:
+      UserError: as `fields` and `load`.
+    """
+    decided, group = fields(encoder, path), f"model.{encoder}."
+    sizes = {name.removeprefix(group): value for name, value in decided.items() if name.startswith(group)}
+    settings = sizes | {"dropout": 0.0} | changes
+    build = models.AUDIO_ENCODERS[encoder]
+    # No arrays: the weights are loaded next.
+    made = nnx.eval_shape(lambda: build(decided["audio.mels"], **settings, rngs=nnx.Rngs(0)))
+    load(made, encoder, path)
+    return made
 
 
 def fingerprint(path: str) -> str:

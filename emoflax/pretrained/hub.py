@@ -3,13 +3,11 @@
 import pathlib
 import re
 
-from absl import logging
-
 from emoflax.errors import WeightsUnavailable, optional
 
 NAME = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
-# What is fetched: no pickle, and no other framework's weights.
-FILES = ("*.json", "model*.safetensors", "vocab.txt", "merges.txt")
+# What is fetched: no pickle, and no other framework's weights. model.bin is CTranslate2's.
+FILES = ("*.json", "model.safetensors", "model-*.safetensors", "model.bin", "vocab.txt", "merges.txt")
 
 
 def located(path: str) -> pathlib.Path:
@@ -26,9 +24,10 @@ def located(path: str) -> pathlib.Path:
         return pathlib.Path(path)
     with optional(f"{path!r} is no file or folder here; a model of that name on the Hugging Face hub", "hub"):
         import huggingface_hub
-    repository, revision = name["repository"], name["revision"]
     try:
-        folder = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(FILES))
+        folder = huggingface_hub.snapshot_download(
+            name["repository"], revision=name["revision"], allow_patterns=list(FILES)
+        )
     except Exception as error:  # of the library, of its HTTP client, of the operating system: they share no class
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WeightsUnavailable(
@@ -36,6 +35,10 @@ def located(path: str) -> pathlib.Path:
             f"({detail.rstrip('.')}); check the name (org/name@revision) and the network, or put its config.json, "
             "model.safetensors and preprocessor_config.json or tokenizer files into a folder and name that folder"
         ) from error
-    if not revision:
-        logging.info("%s without a revision; %s@%s is this one", path, path, pathlib.Path(folder).name)
     return pathlib.Path(folder)
+
+
+def pinned(path: str) -> str:
+    """A name on the hub with the commit that it stands for; anything else as it is. Raises what `located` raises."""
+    folder = located(path)
+    return path if folder == pathlib.Path(path) else f"{NAME.fullmatch(path)['repository']}@{folder.name}"

@@ -21,12 +21,15 @@ SMALL = {
     "attention_cnn": {"width": 8, "dilations": (1, 2)},
     "cnn": {"channels": (3, 5)},
     "whisper": {"width": 8, "layers": 1, "heads": 2, "silence_s": 0.0},
+    "wavlm": {"width": 8, "layers": 1, "heads": 2, "hidden": 8, "channels": (4,) * 7, "positions": (6, 2, 1),
+              "extractor_norm": "group", "buckets": 8, "distance": 8},
+    "data2vec_audio": {"width": 8, "layers": 1, "heads": 2, "hidden": 8, "channels": (4,) * 7, "positions": (3, 2, 2)},
     "bert": {"width": 8, "layers": 1, "heads": 2, "hidden": 8, "positions": 16},
     "gru": {"embedding": 7, "hidden": 4},
     "attention": {"heads": 2, "hidden": 3},
     "early": {"width": 8, "layers": 1, "heads": 2},
     "hybrid": {"width": 8, "heads": 2},
-}
+}  # fmt: skip
 
 
 def build(audio="", text="", pooling="mean_max", fusion="concat", head=11, **settings):
@@ -48,6 +51,8 @@ MODELS = [
     {"audio": "ast", "text": "bert", "fusion": "early", "pooling": "attention"},
     {"audio": "attention_cnn", "text": "bert", "fusion": "late"},
     {"audio": "whisper", "text": "gru", "fusion": "hybrid", "pooling": "attention"},
+    {"audio": "wavlm", "pooling": "attention"},
+    {"audio": "data2vec_audio"},
 ]
 
 
@@ -56,7 +61,8 @@ def test_every_encoder_pooling_and_fusion_of_the_registry_is_tested_here():
              "fusion": models.FUSIONS}  # fmt: skip
     usual = {"audio": "", "text": "", "pooling": "mean_max", "fusion": "concat"}
     for kind, registry in kinds.items():
-        assert set(registry) <= {(usual | options)[kind] for options in MODELS}
+        names = {(usual | options)[kind] for options in MODELS} & set(registry)
+        assert {registry[name] for name in names} == set(registry.values())
 
 
 def batch_of(frames, tokens, rng):

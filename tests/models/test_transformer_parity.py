@@ -20,6 +20,7 @@ from emoflax.errors import UserError
 from emoflax.features import kaldi, log_mel
 from emoflax.models.ast import Ast
 from emoflax.models.bert import Bert
+from emoflax.models.states import summarise
 from emoflax.pretrained.ast import fit_positions
 
 FRAMES, MELS, ROWS, STEPS = 66, 36, 3, 6
@@ -113,10 +114,16 @@ def test_bert_equals_transformers_on_padded_batches(bert_pair):
     ids = np.random.default_rng().integers(2, theirs.config.vocab_size, shape)
     mask = np.arange(max(TOKEN_LENGTHS))[None] < np.array(TOKEN_LENGTHS)[:, None]
     ids[~mask] = theirs.config.pad_token_id  # RoBERTa numbers the positions of what is not padding
-    output = theirs(torch.tensor(ids), attention_mask=torch.tensor(mask.astype(int)))
+    with torch.no_grad():
+        output = theirs(torch.tensor(ids), attention_mask=torch.tensor(mask.astype(int)), output_hidden_states=True)
     h_BxTxD, mask_BxT = run(ours, jnp.asarray(ids + 2), np.array(TOKEN_LENGTHS))
     np.testing.assert_array_equal(mask_BxT, mask)
-    assert relative_error(h_BxTxD, np.where(mask[..., None], output.last_hidden_state.detach().numpy(), 0)) < 1e-4
+    assert relative_error(h_BxTxD, np.where(mask[..., None], output.last_hidden_state.numpy(), 0)) < 1e-4
+    means = nnx.jit(lambda encoder, *inputs: summarise(*encoder.states(*inputs), parts=0)[:, :, 0])
+    states_BxLxD = means(ours, ids + 2, np.array(TOKEN_LENGTHS))
+    for clip, length in enumerate(TOKEN_LENGTHS):
+        wanted = np.stack([layer[clip, :length].mean(0) for layer in output.hidden_states])
+        assert relative_error(states_BxLxD[clip], wanted) < 1e-4
 
 
 def test_padding_and_unknown_words_are_those_of_the_folder(bert_pair):

@@ -9,7 +9,9 @@ import huggingface_hub
 import pytest
 
 from emoflax import pretrained
+from emoflax.configs import bert
 from emoflax.errors import NotInstalled, UserError, WeightsUnavailable
+from emoflax.experiment.model import resolve
 from emoflax.pretrained import hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -41,6 +43,10 @@ def test_a_model_that_was_fetched_before_is_used_without_network(offline, name):
     fields = pretrained.fields("bert", name)
     assert fields["model.bert.width"] == 24 and fields["text.tokenizer"] == str(snapshot)
     assert pretrained.fingerprint(name) == pretrained.fingerprint(str(snapshot))
+    config = bert.get_config()
+    config.model.pretrained.text = name
+    resolve(config)
+    assert config.model.pretrained.text == f"someone/a-bert@{COMMIT}" and config.text.tokenizer.startswith("{")
 
 
 @pytest.mark.parametrize("name", ["someone/a-bert@v2", "someone/another"])
@@ -57,7 +63,14 @@ def test_the_named_revision_and_no_pickle_is_fetched(monkeypatch, tmp_path):
     ((repository,), options) = calls[0]
     assert (repository, options["revision"]) == ("microsoft/wavlm-base-plus", "refs/pr/3")
     wanted = "|".join(pattern.replace(".", r"\.").replace("*", ".*") for pattern in options["allow_patterns"])
-    fetched = ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", "vocab.txt", "merges.txt"]
+    fetched = [
+        "config.json",
+        "model.bin",
+        "model.safetensors",
+        "model-00001-of-00002.safetensors",
+        "vocab.txt",
+        "merges.txt",
+    ]
     assert all(re.fullmatch(wanted, name) for name in fetched)
     assert not any(re.fullmatch(wanted, name) for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"))
 

@@ -23,11 +23,7 @@ from emoflax.pretrained import whisper_folders
 
 
 def loaded(folder: pathlib.Path) -> Whisper:
-    fields = pretrained.fields("whisper", str(folder))
-    sizes = {name.removeprefix("model.whisper."): value for name, value in fields.items() if "model." in name}
-    encoder = nnx.eval_shape(lambda: Whisper(fields["audio.mels"], **sizes, dropout=0.0, rngs=nnx.Rngs(0)))
-    pretrained.load(encoder, "whisper", str(folder))
-    return encoder
+    return pretrained.audio_encoder("whisper", str(folder))
 
 
 @pytest.fixture(scope="module")
