@@ -168,8 +168,7 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     made = folds(config, corpus, dev_share=0.0)
     lock.hold(folder)
     features = Features(corpus, {"states": states_of(config, corpus)})
-    for split in made:
-        splits.check_leakage(split, corpus, features.digests)
+    made = [splits.check_leakage(split, corpus, features.digests) for split in made]
     predictions, choices = linear.predict(features, made, config.probe.ridges)
     facts = facts_of(config, features, made[0], predictions, time.perf_counter() - begin, commit)
     facts = dataclasses.replace(facts, pretrained=True, notes=(linear.note(choices),))
@@ -243,7 +242,7 @@ def facts_of(
         seeds=tuple(sorted({p.seed for p in predictions})),
         clips=len(tested),
         pretrained=any(config.model.pretrained.values()),
-        speakers=len({corpus.clips[position].speaker for position in tested}),
+        speakers=len({corpus.clips[position].speaker for position in tested} - {""}),
         parameters=max(p.parameters for p in predictions),
         seconds=seconds,
         command=shlex.join(["python", *sys.argv]),

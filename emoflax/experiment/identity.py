@@ -25,7 +25,10 @@ NOT_COMPARED = (
 _CODE = ("features", "precompute", "model", "training")
 PREDICTION_CODE = ("features", "model")  # of these, what predictions are made with
 # Of the modules that make rows of features, those whose code changes no number.
-_NOT_IN_ROWS = ("emoflax.data.clip", "emoflax.data.shards", "emoflax.data.splits", "emoflax.data.stream")
+_NOT_IN_ROWS = (
+    "emoflax.data.clip", "emoflax.data.joined_shards", "emoflax.data.shards", "emoflax.data.splits",
+    "emoflax.data.stream",
+)  # fmt: skip
 _MODEL_PACKAGES = ("emoflax.models", "emoflax.audio", "emoflax.masks")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")  # on which the last digits depend
 

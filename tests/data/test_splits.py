@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emoflax.data import splits
+from emoflax.data import parts, splits
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
@@ -234,13 +234,12 @@ def joined(**sources):
 
 
 def test_one_corpus_out_shares_neither_corpus_nor_speaker_and_speakers_of_two_corpora_go_together():
-    corpus = joined(
-        talk=([f"p{i}" for i in range(8)], LABELS), song=(["p1", "p2"], LABELS[:2]), far=("xyz", LABELS[1:]), near=("uv", LABELS)
-    )  # fmt: skip
-    assert splits.speaker_groups(corpus) == [("far",), ("near",), ("song", "talk")]
+    people = [f"p{i}" for i in range(8)]
+    corpus = joined(talk=(people, LABELS), song=(people[1:3], LABELS[:2]), far=("xyz", LABELS[1:]), near=("uv", LABELS))
+    assert parts.speaker_groups(corpus) == [("far",), ("near",), ("song", "talk")]
     assert splits.resolve_protocol("auto", corpus) == "loco" and splits.count_folds("loco", corpus) == 3
     tested = np.zeros(len(corpus.clips), int)
-    for fold, own in enumerate(splits.speaker_groups(corpus), start=1):
+    for fold, own in enumerate(parts.speaker_groups(corpus), start=1):
         split = splits.make_split(corpus, "loco", fold, 0.3, NO_LISTS)
         splits.check_leakage(split, corpus, {})
         assert {corpus.clips[i].corpus for i in split.test} == set(own)
