@@ -75,6 +75,12 @@ def test_speakers(corpus: Corpus, protocol: str, fold: int) -> set[str]:
                 "speakers: use speakers5, loso, given or lists"
             )
         return {actors[number] for number in (RAVDESS_FOLDS[protocol][fold - 1] if protocol != "loso24" else (fold,))}
+    if len(speakers) < 2:
+        who = "has one speaker only" if speakers != ("",) else "does not say who speaks (no column speaker)"
+        raise UserError(
+            f"protocol {protocol} tests speakers who do not train, and corpus {corpus.name} {who}: add speakers, or "
+            "use random_split, or given with a split column (--config.split.protocol), with people on both sides"
+        )
     if protocol == "loso":
         return {speakers[fold - 1]}
     if len(speakers) < 5:

@@ -77,8 +77,6 @@ def _default_protocol(corpus: Corpus) -> str:
         return "emobox6"
     if any(clip.split for clip in corpus.clips):
         return "meld" if corpus.name == "meld" else "given"
-    if len(corpus.speakers) == 1:
-        return "random_split"
     return "speakers5" if len(corpus.speakers) >= 5 else "loso"
 
 
@@ -148,9 +146,7 @@ def _caution(protocol: str, corpus: Corpus) -> str:
         return ""
     known = corpus.speakers != ("",)
     if speakernorm.suffix_of(protocol) == speakernorm.SUFFIX and not known:
-        raise UserError(
-            f"protocol {protocol}: the speakers of corpus {corpus.name} are unknown; give it a speaker column"
-        )
+        raise UserError(f"protocol {protocol}: corpus {corpus.name} does not say who speaks; give it a speaker column")
     if known:
         return "ONE speaker alone, in training and in test: how well it does on other people is not known"
     return "speakers are UNKNOWN and may be in training and in test: not comparable with actor-disjoint results"
@@ -213,6 +209,12 @@ def check_leakage(split: Split, corpus: Corpus, digests: Mapping[str, str]) -> S
     return _one_sided(split, corpus, crossing)
 
 
+def note_of_twins(split: Split, kept: Split) -> str:
+    """For a report: what `check_leakage` left out of a split; '' where it is nothing."""
+    lost = len(split.train) - len(kept.train), len(split.dev) - len(kept.dev)
+    return f"fold {split.fold}: {twins.sentence(*lost)}" if any(lost) else ""
+
+
 def _warn_of_names(split: Split, corpus: Corpus, pairs: Sequence[tuple[int, int]]) -> None:
     """One recording under two speakers' names may mean that these are one person."""
     named_twice = [pair for pair in pairs if len({corpus.clips[i].speaker for i in pair}) == 2]
@@ -231,11 +233,12 @@ def _one_sided(split: Split, corpus: Corpus, crossing: Mapping[tuple[str, str], 
             for name in ("training", "dev")}  # fmt: skip
     if not any(lost.values()):
         return split
-    logging.warning("fold %d of %s: %s", split.fold, split.protocol, twins.sentence(*map(len, lost.values())))
     train, dev = np.setdiff1d(split.train, lost["training"]), np.setdiff1d(split.dev, lost["dev"])
+    kept = dataclasses.replace(split, train=train, dev=dev)
+    logging.warning("%s: %s", split.protocol, note_of_twins(split, kept))
     if missing := sorted(parts.labels_of(corpus, split.test) - parts.labels_of(corpus, train)):
         raise UserError(
             f"fold {split.fold} of {split.protocol}: every training clip of {', '.join(missing)} is a test clip, too; "
             "remove the copies from the corpus"
         )
-    return dataclasses.replace(split, train=train, dev=dev)
+    return kept

@@ -20,8 +20,8 @@ from emoflax.experiment.kinds import Number, Table
 OLD_FIELDS = {"model.aligned.rivals": "the aligned model has no competing kernels any more; leave it out"}
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
 FIXED = (
-    "name", "seeds", "data.corpus", "data.dir", "data.labels", "data.emotions", "data.speakers", "data.cache_dir",
-    "split", "crossval", "sweep", "precompute",
+    "name", "seeds", "data.corpus", "data.dir", "data.root", "data.labels", "data.emotions", "data.speakers",
+    "data.cache_dir", "split", "crossval", "sweep", "precompute",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from emoflax.training.step import TrainState
 
 # Fields of config that may change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
-    "data.dir", "data.cache_dir", "data.resident", "precompute", "states", "probe", "seeds", "split.fold",
+    "data.dir", "data.root", "data.cache_dir", "data.resident", "precompute", "states", "probe", "seeds", "split.fold",
     "crossval.workers", "crossval.final", "train.population", "profile_steps", "evaluate",
 )  # fmt: skip
 _CODE = ("features", "precompute", "model", "training")
