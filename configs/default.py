@@ -21,7 +21,9 @@ def get_config() -> ConfigDict:
     # Where the recordings are: a folder, a zip file (ravdess), or the CSV/JSONL file (manifest); of several corpora one
     # each, in their order, with commas between them.
     config.data.dir = ""
+    config.data.root = ""  # folder that relative paths in a manifest start at; '': the manifest's own
     # Emotion of the corpus -> what to call it, or None to leave its clips out: {'boredom': None, 'calm': 'neutral'}.
+    # A manifest's label that is named here is no typing error, whatever it resembles: {'unhapy': 'unhappy'}.
     config.data.labels = {}
     config.data.emotions = ()  # whose clips are kept; empty: all
     config.data.speakers = ()  # whose clips are kept; empty: all. Of several corpora they are called 'tess:OAF'

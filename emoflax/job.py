@@ -80,12 +80,16 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     for member in own:
         identity.check_early(config, corpus, member.checkpoints, member.split, member.seed)
     features = multihost.first_then_all(lambda: features_of(config, corpus))
+    asked = {member.split.fold: member.split for member in own}
+    kept = {fold: splits.check_leakage(split, corpus, features.digests) for fold, split in asked.items()}
+    own = [dataclasses.replace(member, split=kept[member.split.fold]) for member in own]
     if train:
         population.train_members([(config, features, member) for member in own], config.train.population)
     predictions = [evaluate.predict_member(config, features, member) for member in own]
     if not multihost.is_first():
         return
     facts = facts_of(config, features, own[0].split, predictions, time.perf_counter() - begin, commit)
+    facts = dataclasses.replace(facts, notes=tuple(splits.note_of_twins(asked[fold], kept[fold]) for fold in asked))
     by_corpus = splits.base_of(facts.protocol) == "loco"
     report_on(folder, facts, corpus, predictions, record=record and not by_corpus)
     if by_corpus:
@@ -167,8 +171,7 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     made = folds(config, corpus, dev_share=0.0)
     lock.hold(folder)
     features = Features(corpus, {"states": states_of(config, corpus, config.audio.to_dict())})
-    for split in made:
-        splits.check_leakage(split, corpus, features.digests)
+    made = [splits.check_leakage(split, corpus, features.digests) for split in made]
     predictions, choices = linear.predict(features, made, config.probe.ridges)
     facts = facts_of(config, features, made[0], predictions, time.perf_counter() - begin, commit)
     facts = dataclasses.replace(facts, pretrained=True, notes=(linear.note(choices),))
@@ -235,7 +238,7 @@ def facts_of(
         seeds=tuple(sorted({p.seed for p in predictions})),
         clips=len(tested),
         pretrained=begins_pretrained(config),
-        speakers=len({corpus.clips[position].speaker for position in tested}),
+        speakers=len({corpus.clips[position].speaker for position in tested} - {""}),
         parameters=max(p.parameters for p in predictions),
         seconds=seconds,
         command=shlex.join(["python", *sys.argv]),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from absl import logging
 
@@ -33,11 +33,13 @@ def load_chosen(
     labels: Mapping[str, str | None],
     emotions: Sequence[str],
     speakers: Sequence[str],
+    root: str = "",
 ) -> Corpus:
     """The corpus that the fields of config.data describe: one or several joined, and the choice of their clips.
 
     names, dirs: of one corpus, see `load`; of several, with commas between them.
     labels, emotions, speakers: of `joined.choose`.
+    root: folder that relative paths in manifests start at; '': the manifest's.
 
     Raises UserError as `load` does, or where the choice does not fit the corpus.
     """
@@ -45,7 +47,10 @@ def load_chosen(
     places = joined.dirs_of(each, dirs)
     if len(each) > 1 and "auto" in each:
         raise UserError("--config.data.corpus: 'auto' stands alone; in a list name RAVDESS or the synthetic corpus")
-    corpora = [load(name, place, cache_dir) for name, place in zip(each, places, strict=True)]
+    corpora = [
+        load(name, place, cache_dir, root=root, known_labels=tuple(labels))
+        for name, place in zip(each, places, strict=True)
+    ]
     return joined.choose(joined.join(corpora), labels, emotions, speakers)
 
 
@@ -54,13 +59,14 @@ def split_names(names: str) -> list[str]:
     return [name.strip() for name in names.split(",")]
 
 
-def load(name: str, dir: str, cache_dir: str) -> Corpus:  # the fields of config.data
+def load(name: str, dir: str, cache_dir: str, *, root: str = "", known_labels: Collection[str] = ()) -> Corpus:
     """The corpus that `config.data.corpus` names.
 
     name: one of NAMES. 'auto' is RAVDESS, or with a warning the synthetic corpus where RAVDESS was not given and
       cannot be downloaded.
     dir: folder or file of the corpus; '' where it can be generated or downloaded.
     cache_dir: folder of downloads and of what is unpacked from them.
+    root, known_labels: of `manifest.load`, which alone has a use for them.
 
     Raises UserError when the name is unknown or the corpus is not there, not whole, or not readable.
     """
@@ -69,7 +75,7 @@ def load(name: str, dir: str, cache_dir: str) -> Corpus:  # the fields of config
     if name == "ravdess":
         return ravdess.load(dir, cache_dir)
     if name == "manifest":
-        return manifest.load(dir, cache_dir)
+        return manifest.load(dir, cache_dir, root=root, known_labels=known_labels)
     if name == "meld":
         return meld.load(dir, cache_dir)
     if name in filenames.CORPORA:

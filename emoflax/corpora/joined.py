@@ -82,6 +82,7 @@ def choose(
       UserError: a name that the corpus does not have, or fewer than two emotions are left.
     """
     new_of: dict[str, str | None] = {label: label for label in corpus.labels}
+    renamed = {old: new for old, new in renamed.items() if new != old}
     for old, new in renamed.items():
         new_of[_meant(old, corpus.labels, corpus, "config.data.labels")] = new and emotion_names.normalise(new)
     after = tuple(dict.fromkeys(label for label in new_of.values() if label is not None))

@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping
 
 # One emotion per line. Several words of one line in one corpus are the same class.
 _SAME = (
@@ -34,12 +35,14 @@ _SAME = (
     "embarrassed embarrassment",
 )
 EMOTION_OF = {word: line.split()[0] for line in _SAME for word in line.split()}
-FEW_CLIPS = 10
+SEVERAL_CLIPS = 3  # with so many, a word that resembles an emotion is taken for one of its own
 
 
 def normalise(label: str) -> str:
-    """Lower case, single spaces, no space at the ends."""
-    return " ".join(label.lower().split())
+    """Lower case, single spaces, no space at the ends, accents composed; numbers without '.0' and leading zeros."""
+    label = " ".join(unicodedata.normalize("NFC", label).lower().split())
+    number = re.fullmatch(r"(-?\d+)(\.0*)?", label, re.ASCII)
+    return str(int(number[1])) if number and len(label) < 20 else label
 
 
 def merged(counts: Mapping[str, int]) -> dict[str, str]:
@@ -50,20 +53,23 @@ def merged(counts: Mapping[str, int]) -> dict[str, str]:
     return {label: names[EMOTION_OF.get(label, label)] for label in counts}
 
 
-def typos(counts: Mapping[str, int]) -> dict[str, str]:
+def typos(counts: Mapping[str, int], known: Collection[str] = ()) -> dict[str, str]:
     """{label: its probable correct name, or ''} for labels that look like typing errors.
 
-    A label may be any word, in any language: known emotions are accepted, and so is an unknown word in several clips.
-    An unknown word counts as a typing error in a single clip; if it is close to a known emotion, and that emotion is in
-    the corpus or the word is rare; or if it is close to a label at least ten times as frequent.
+    A label may be any word, in any language: known emotions are accepted, and so is an unknown word in several clips,
+    though it resembles one ('unhappy', 'content', 'ang'). An unknown word counts as a typing error in a single clip; in
+    fewer than SEVERAL_CLIPS, if it is close to a known emotion; or if it is close to a label at least ten times as
+    frequent.
+
+    Args:
+      known: labels that are meant as they are.
     """
-    present = {EMOTION_OF.get(label) for label in counts}
     errors = {}
-    for label in sorted(set(counts) - EMOTION_OF.keys()):
-        known = _nearest(label, EMOTION_OF)
+    for label in sorted(set(counts) - EMOTION_OF.keys() - set(known)):
+        close = _nearest(label, EMOTION_OF)
         more_frequent = _nearest(label, [other for other in counts if counts[other] >= 10 * counts[label]])
-        if known and (EMOTION_OF[known] in present or counts[label] < FEW_CLIPS):
-            errors[label] = known
+        if close and counts[label] < SEVERAL_CLIPS:
+            errors[label] = close
         elif more_frequent or counts[label] == 1:
             errors[label] = more_frequent
     return errors

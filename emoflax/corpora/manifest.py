@@ -1,10 +1,11 @@
-"""A user's own recordings, listed in a CSV or JSONL file: file,emotion,speaker[,text,split,start_s,end_s]."""
+"""A user's own recordings, listed in a CSV or JSONL file: file,emotion[,speaker,text,split,start_s,end_s]."""
 
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -16,22 +17,27 @@ from emoflax.errors import UserError
 
 # Column -> the names it may have; the first that exists is read: 'emotion' before a numeric 'label' beside it.
 COLUMNS = {
-    "file": ("file", "path", "wav", "file_name", "filename", "audio"),
-    "emotion": ("emotion", "label", "emo"),
+    "file": ("file", "path", "filepath", "file_path", "wav", "file_name", "filename", "audio"),
+    "emotion": ("emotion", "emotions", "label", "labels", "emo"),
     "speaker": ("speaker", "speaker_id", "actor"),
     "text": ("text",),
     "split": ("split",),
-    "start_s": ("start_s",),
-    "end_s": ("end_s",),
+    "start_s": ("start_s", "start"),
+    "end_s": ("end_s", "end"),
 }
+EMPTY = ("nan", "none", "null", "<na>", "n/a")  # what programs write into an empty cell, in any case
 SPLITS = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 
 
-def load(file: str, cache_dir: str) -> Corpus:
-    """The clips of the manifest `file`; paths in it are relative to its folder.
+def load(file: str, cache_dir: str, *, root: str = "", known_labels: Collection[str] = ()) -> Corpus:
+    """The clips of the manifest `file`.
 
-    Without a file column (or with an empty one) and with a text column it is a text-only corpus. Labels keep their
-    names, in lower case, and are sorted.
+    Without a file column (or with an empty one) and with a text column it is a text-only corpus. Without a speaker
+    column every clip's speaker is ''. Labels keep their names, in lower case, and are sorted.
+
+    Args:
+      root: folder that relative paths start at; '': the manifest's.
+      known_labels: that are no typing errors, whatever they resemble.
 
     Raises:
       UserError: whatever is wrong in the file, with the line number.
@@ -39,29 +45,79 @@ def load(file: str, cache_dir: str) -> Corpus:
     del cache_dir  # all loaders have the same arguments
     path = scan.existing_file(file, "the CSV or JSONL file that lists the recordings (columns file, emotion, speaker)")
     rows = _with_plain_columns(table.read(path), path)
-    emotions = _emotions(rows, path)
-    speakers = [_required(row, "speaker", path) for row in rows]
-    clips = _clips(rows, emotions, speakers, path)
-    if len(set(speakers)) < 2:
-        raise UserError(f"{path} has one speaker only, '{speakers[0]}': a model cannot be tested on another speaker.")
+    emotions = _emotions(rows, path, {emotion_names.normalise(label) for label in known_labels})
+    speakers = _speakers(rows, path)
+    folder = path.resolve().parent if not root else _root(root)
+    clips = _clips(rows, emotions, speakers, path, folder)
     stem = re.sub(r"[^\w.-]+", "-", path.stem).strip("-.") or "file"
     return Corpus(f"manifest-{stem}", tuple(sorted(set(emotions))), tuple(sorted(clips, key=lambda clip: clip.id)))
+
+
+def _root(root: str) -> Path:
+    try:
+        folder = Path(root).expanduser().resolve()
+    except RuntimeError as error:  # ~nobody
+        raise UserError(f"--config.data.root={root}: {error}") from error
+    if not folder.is_dir():
+        raise UserError(f"--config.data.root={root} is no folder; paths in a manifest start at it")
+    return folder
 
 
 def _with_plain_columns(rows: Sequence[table.Row], path: Path) -> list[table.Row]:
     """The rows with the columns of COLUMNS only, under their first names. A missing column is an error."""
     present = {name for row in rows for name in row.cells}
     used = {column: next((a for a in aliases if a in present), None) for column, aliases in COLUMNS.items()}
-    for column in ("emotion", "speaker"):
-        if used[column] is None:
-            _refuse_column(column, present, path)
+    if used["emotion"] is None:
+        _refuse_column("emotion", present, path)
     if used["file"] is None and used["text"] is None:
         _refuse_column("file", present, path)
+    if unused := sorted(name for name in present - set(used.values()) if name):
+        logging.info("%s: columns that are not used: %s", path, ", ".join(unused))
     plain = []
     for row in rows:
-        cells = {column: row.cells.get(alias, "") for column, alias in used.items() if alias}
+        cells = {column: _plain(row.cells.get(alias, ""), column) for column, alias in used.items() if alias}
+        if used["speaker"] is not None:
+            cells.setdefault("speaker", "")
         plain.append(table.Row(row.line, {column: value for column, value in cells.items() if value}))
     return plain
+
+
+def _plain(value: str, column: str) -> str:
+    """The cell with accents composed; a path as it is. 'nan' and the like are nothing, but words of a text."""
+    if column != "text" and value.lower() in EMPTY:
+        return ""
+    return value if column == "file" else unicodedata.normalize("NFC", value)
+
+
+def _speakers(rows: Sequence[table.Row], path: Path) -> list[str]:
+    """The speaker of each row; '' for all where no row has one.
+
+    Raises:
+      UserError: an empty cell, or two names that differ in capitals, spaces or zeros alone.
+    """
+    if not any("speaker" in row.cells for row in rows):
+        logging.warning(
+            "%s does not say who speaks (no column %s): speakers may be in training and in test",
+            path, " or ".join(COLUMNS["speaker"]),
+        )  # fmt: skip
+        return [""] * len(rows)
+    speakers = [_required(row, "speaker", path) for row in rows]
+    alike: dict[str, list[str]] = {}
+    for name in sorted(set(speakers)):
+        alike.setdefault(_spelling(name), []).append(name)
+    if pairs := [" = ".join(f"'{name}'" for name in names) for names in alike.values() if len(names) > 1]:
+        raise UserError(
+            f"{path} has {len(pairs)} speakers under several spellings, who would be in training and in test: "
+            f"{'; '.join(pairs[:20])}{'; ...' if len(pairs) > 20 else ''}. Write each in one way."
+        )
+    return speakers
+
+
+def _spelling(name: str) -> str:
+    """What spellings of one speaker have in common: 'Anna' and 'anna'; '1', '01' and '1.0'; 'S 1' and 's_01'."""
+    folded = re.sub(r"^(\d+)\.0+$", r"\1", unicodedata.normalize("NFKC", name).casefold())
+    words = re.sub(r"[\s_.-]+", " ", folded).strip()
+    return re.sub(r"\d+", lambda digits: digits[0].lstrip("0") or "0", words)
 
 
 def _refuse_column(column: str, present: set[str], path: Path) -> None:
@@ -77,15 +133,18 @@ def _required(row: table.Row, column: str, path: Path) -> str:
     return row.cells[column]
 
 
-def _emotions(rows: Sequence[table.Row], path: Path) -> list[str]:
+def _emotions(rows: Sequence[table.Row], path: Path, known: Collection[str]) -> list[str]:
     """The label of each row: at least two classes, none of them a typing error."""
     written = [emotion_names.normalise(_required(row, "emotion", path)) for row in rows]
     counts = Counter(written)
-    for typo, meant in emotion_names.typos(counts).items():
+    for typo, meant in emotion_names.typos(counts, known).items():
         line = rows[written.index(typo)].line
         rest = sorted(counts.keys() - {typo})
         hint = f"did you mean '{meant}'?" if meant else f"the others are {', '.join(rest[:10])}."
-        raise UserError(f"{path} line {line} has the unknown label '{typo}' ({counts[typo]} clips): {hint}")
+        raise UserError(
+            f"{path} line {line} has the unknown label '{typo}' ({counts[typo]} clips): {hint} If it is meant, or to "
+            f"""correct it here: --config.data.labels="{{'{typo}': '{meant or typo}'}}"."""
+        )
     name_of = emotion_names.merged(counts)
     for label, name in name_of.items():
         if label != name:
@@ -96,12 +155,14 @@ def _emotions(rows: Sequence[table.Row], path: Path) -> list[str]:
     return emotions
 
 
-def _clips(rows: Sequence[table.Row], emotions: Sequence[str], speakers: Sequence[str], path: Path) -> list[Clip]:
-    files = _files(rows, path)
+def _clips(
+    rows: Sequence[table.Row], emotions: Sequence[str], speakers: Sequence[str], path: Path, folder: Path
+) -> list[Clip]:
+    files = _files(rows, path, folder)
     texts = _texts(rows, files is not None, path)
     splits = _splits(rows, path)
     spans = [_span(row, path) for row in rows]
-    ids = _ids(rows, files, spans, path)
+    ids = _ids(rows, files, spans, path, folder)
     clips = []
     for number, clip_id in enumerate(ids):
         audio = files[number] if files else None
@@ -112,20 +173,33 @@ def _clips(rows: Sequence[table.Row], emotions: Sequence[str], speakers: Sequenc
     return clips
 
 
-def _files(rows: Sequence[table.Row], path: Path) -> list[str] | None:
+def _files(rows: Sequence[table.Row], path: Path, folder: Path) -> list[str] | None:
     """Absolute paths, all of which exist, or None for a text-only corpus."""
     if not any("file" in row.cells for row in rows):
         return None
-    folder = path.resolve().parent
-    files = [os.path.normpath(folder / Path(_required(row, "file", path)).expanduser()) for row in rows]
+    files = [_on_disk(os.path.normpath(folder / _expanded(_required(row, "file", path)))) for row in rows]
     missing = [number for number, file in enumerate(files) if not os.path.isfile(file)]
     if missing:
         first = ", ".join(f"{rows[number].cells['file']} (line {rows[number].line})" for number in missing[:3])
         raise UserError(
             f"{len(missing)} of the {len(files)} files that {path} lists are missing: {first}"
-            f"{', ...' if len(missing) > 3 else ''}. Relative paths start at {folder}."
+            f"{', ...' if len(missing) > 3 else ''}. Relative paths start at {folder}; --config.data.root sets another "
+            "folder."
         )
     return files
+
+
+def _expanded(file: str) -> Path:
+    try:
+        return Path(file).expanduser()
+    except RuntimeError:  # '~nobody': a file of that name
+        return Path(file)
+
+
+def _on_disk(file: str) -> str:
+    """The path as it is on disk, where accents may be composed or not: macOS decomposes them."""
+    forms = (file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file))
+    return next((form for form in forms if os.path.isfile(form)), file)
 
 
 def _texts(rows: Sequence[table.Row], has_audio: bool, path: Path) -> list[str | None]:
@@ -154,19 +228,29 @@ def _splits(rows: Sequence[table.Row], path: Path) -> list[str | None]:
 
 def _span(row: table.Row, path: Path) -> tuple[float, float | None]:
     """(start_s, end_s) of one row; 0 and None where the cells are empty."""
-    seconds = {}
-    for column in ("start_s", "end_s"):
-        value = row.cells.get(column, "")
-        try:
-            seconds[column] = float(value) if value else None
-        except ValueError:
-            seconds[column] = math.nan
-        if value and not 0 <= seconds[column] < math.inf:
-            raise UserError(f"{path} line {row.line} has {column} '{value}', which is no number of seconds.")
-    start_s, end_s = seconds["start_s"] or 0.0, seconds["end_s"]
+    seconds = {column: _seconds(row.cells[column]) for column in ("start_s", "end_s") if column in row.cells}
+    for column, value in seconds.items():
+        if not 0 <= value < math.inf:
+            raise UserError(
+                f"{path} line {row.line} has {column} '{row.cells[column]}', which is no number of seconds and no time "
+                "such as 0 days 00:00:01.5."
+            )
+    start_s, end_s = seconds.get("start_s", 0.0), seconds.get("end_s")
     if end_s is not None and start_s >= end_s:
         raise UserError(f"{path} line {row.line} starts at {start_s:g} s and ends at {end_s:g} s: the end comes first.")
     return start_s, end_s
+
+
+def _seconds(value: str) -> float:
+    """'1.5' or '0 days 00:00:01.5' (pandas; days may be missing) in seconds; nan for anything else."""
+    time = re.fullmatch(r"(?:(\d+) days? )?(\d+):(\d\d):(\d\d(?:\.\d+)?)", value, re.ASCII)
+    try:
+        days, hours, minutes, seconds = (
+            (float(part or 0) for part in time.groups()) if time else (0, 0, 0, float(value))
+        )
+    except ValueError:
+        return math.nan
+    return days * 86_400 + hours * 3_600 + minutes * 60 + seconds
 
 
 def _ids(
@@ -174,6 +258,7 @@ def _ids(
     files: Sequence[str] | None,
     spans: Sequence[tuple[float, float | None]],
     path: Path,
+    folder: Path,
 ) -> list[str]:
     """One id per row: the file's path without its ending, relative to the folder common to all, and the part of it.
 
@@ -181,12 +266,13 @@ def _ids(
     """
     if files is None:
         return [f"line-{row.line:06d}" for row in rows]
-    folder = str(path.resolve().parent)
-    if os.path.commonpath([folder, *files]) != folder:
-        folder = os.path.commonpath([os.path.dirname(file) for file in files])
+    common = str(folder)
+    if os.path.commonpath([common, *files]) != common:
+        common = os.path.commonpath([os.path.dirname(file) for file in files])
     ids, line_of = [], {}
     for row, file, (start_s, end_s) in zip(rows, files, spans, strict=True):
-        clip_id = os.path.splitext(os.path.relpath(file, folder))[0].replace(os.sep, "/")
+        relative = unicodedata.normalize("NFC", os.path.relpath(file, common))
+        clip_id = os.path.splitext(relative)[0].replace(os.sep, "/")
         if start_s or end_s is not None:
             clip_id += f"#{start_s}-{'' if end_s is None else end_s}"
         if clip_id in line_of:

@@ -1,21 +1,25 @@
 """The one reader of CSV and JSONL files: rows of text cells, with the line number that an error needs."""
 
+import codecs
 import csv
 import dataclasses
 import io
 import json
+import math
 from pathlib import Path
 
 from emoflax.errors import UserError
 
 SUFFIXES = (".csv", ".jsonl")
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_DELIMITERS = ",;\t|"  # in many countries spreadsheets write semicolons
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One line of the table: `line` counts from 1, the header included; `cells` are stripped, keys in lower case.
 
-    JSON's null is no cell.
+    JSON's null and NaN are no cells.
     """
 
     line: int
@@ -23,7 +27,7 @@ class Row:
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a UTF-8 CSV (comma, semicolon or tab; first line names the columns) or JSONL file.
+    """All rows of a CSV (comma, semicolon, tab or |; first line names the columns) or JSONL file, UTF-8 or UTF-16.
 
     Raises:
       UserError: no such file, another ending, another text encoding, a malformed line, or a table without rows.
@@ -31,21 +35,31 @@ def read(path: Path) -> list[Row]:
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path} must end in {' or '.join(SUFFIXES)}; the ending decides how it is read.")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = _decoded(path.read_bytes(), path)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path} line {line} is not UTF-8 text. Save the file as UTF-8.") from error
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _jsonl_rows(text, path)
     if not rows:
         raise UserError(f"{path} is empty: it needs one line per recording.")
     return rows
 
 
+def _decoded(content: bytes, path: Path) -> str:
+    """The text; UTF-16 is recognised by its first bytes. Another encoding cannot be known, and is not guessed."""
+    encoding = "utf-16" if content.startswith(_UTF_16) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path} line {line} is not {encoding.removesuffix('-sig').upper()} text. Save the file as UTF-8"
+            f"{'; it may be Latin-1 (Windows-1252) now.' if encoding == 'utf-8-sig' else '.'}"
+        ) from error
+
+
 def _csv_rows(text: str, path: Path) -> list[Row]:
     header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)  # in many countries spreadsheets write semicolons
+    delimiter = max(_DELIMITERS, key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
@@ -74,13 +88,18 @@ def _jsonl_rows(text: str, path: Path) -> list[Row]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {number} is not valid JSON: {error.msg}.") from error
+        except (ValueError, RecursionError) as error:  # nested too deep, or a number of thousands of digits
+            reason = getattr(error, "msg", type(error).__name__)
+            raise UserError(f"{path} line {number} is not valid JSON: {reason}.") from error
         if not isinstance(record, dict):
             raise UserError(f'{path} line {number} is not a JSON object, such as {{"file": ..., "emotion": ...}}.')
-        cells = {key.strip().lower(): _cell(value) for key, value in record.items() if value is not None}
+        cells = {key.strip().lower(): _cell(value) for key, value in record.items() if _is_there(value)}
         rows.append(Row(number, cells))
     return rows
+
+
+def _is_there(value: object) -> bool:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
 def _cell(value: object) -> str:

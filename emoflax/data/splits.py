@@ -6,31 +6,23 @@ actor-disjoint split.
 
 import dataclasses
 import itertools
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
 
-from emoflax.data import speakernorm
+from emoflax.data import parts, speakernorm, twins
 from emoflax.data.clip import Corpus
 from emoflax.errors import UserError
 
-# Test actors of each fold. EmoBox (Ma et al. 2024) and Luna-Jimenez et al. (2021, 2022).
-RAVDESS_FOLDS = {
-    "emobox6": ((1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23), (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22)),
-    "luna5": ((2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22)),
-}
 RANDOM_PROTOCOLS = {"random_split": 1, "random5": 5}  # number of folds; speakers are shared
-PROTOCOLS = (*RAVDESS_FOLDS, "loso24", "loso", "speakers5", "loco", *RANDOM_PROTOCOLS, "given", "meld", "lists")
+PROTOCOLS = (*parts.RAVDESS_FOLDS, "loso24", "loso", "speakers5", "loco", *RANDOM_PROTOCOLS, "given", "meld", "lists")
 _SHARED = "only emotions that both have are scored, and probabilities are those among them"
 ACROSS_CORPORA = {  # what a report says of results on a corpus that has no part in training
     "loco": f"leave one corpus out: no recording and no speaker of the test corpus is in training; {_SHARED}",
     "transfer": f"a trained model on another corpus; {_SHARED}",
 }
-SPLIT_RNG = 2018  # seed of which speakers or clips share a fold; a run's seed never changes the split
 _LISTED_PAIRS = 20  # of identical recordings, in a warning
-Parts = tuple[np.ndarray, np.ndarray, np.ndarray]  # places of the training, dev and test clips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +35,7 @@ class Split:
     dev: np.ndarray
     test: np.ndarray
     shares_speakers: bool
+    caution: str = ""  # about the corpus's speakers, in the place of whether they are shared
 
     @property
     def note(self) -> str:
@@ -50,7 +43,7 @@ class Split:
         note = "actor-disjoint: no test speaker is in training"
         if self.shares_speakers:
             note = "speakers are SHARED between train and test: not comparable with actor-disjoint results"
-        note = ACROSS_CORPORA.get(base_of(self.protocol), note)
+        note = ACROSS_CORPORA.get(base_of(self.protocol), self.caution or note)
         suffix = speakernorm.suffix_of(self.protocol)
         return f"{note}; {speakernorm.NOTES[suffix]}" if suffix else note
 
@@ -78,9 +71,9 @@ def base_of(protocol: str) -> str:
 
 
 def _default_protocol(corpus: Corpus) -> str:
-    if len(speaker_groups(corpus)) > 1:
+    if len(parts.speaker_groups(corpus)) > 1:
         return "loco"
-    if "ravdess" in [source.name for source in corpus.sources or (corpus,)] and _ravdess_actors(corpus):
+    if "ravdess" in [source.name for source in corpus.sources or (corpus,)] and parts.ravdess_actors(corpus):
         return "emobox6"
     if any(clip.split for clip in corpus.clips):
         return "meld" if corpus.name == "meld" else "given"
@@ -89,14 +82,14 @@ def _default_protocol(corpus: Corpus) -> str:
 
 def count_folds(protocol: str, corpus: Corpus) -> int:
     protocol = base_of(protocol)
-    if protocol in RAVDESS_FOLDS:
-        return len(RAVDESS_FOLDS[protocol])
+    if protocol in parts.RAVDESS_FOLDS:
+        return len(parts.RAVDESS_FOLDS[protocol])
     if protocol == "loso24":
         return 24
     if protocol == "loso":
         return len(corpus.speakers)
     if protocol == "loco":
-        return len(speaker_groups(corpus))
+        return len(parts.speaker_groups(corpus))
     return {"speakers5": 5, **RANDOM_PROTOCOLS}.get(protocol, 1)
 
 
@@ -124,26 +117,39 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
     """
     base = base_of(protocol)
     if base in RANDOM_PROTOCOLS:
-        train, dev, test = _random(corpus, fold, dev_share)
+        train, dev, test = parts.at_random(corpus, fold, dev_share)
     elif base in ("given", "meld"):
-        train, dev, test = _given(corpus, dev_share)
+        train, dev, test = parts.given(corpus, dev_share)
     elif base == "lists":
-        train, dev, test = _listed(corpus, dev_share, lists)
+        train, dev, test = parts.listed(corpus, dev_share, lists)
     elif base == "loco":
-        train, dev, test = _one_corpus_out(corpus, fold, dev_share)
+        train, dev, test = parts.one_corpus_out(corpus, fold, dev_share)
     else:
-        train, dev, test = _by_speakers(corpus, _test_speakers(corpus, base, fold), dev_share)
-    shared = _speakers(corpus, test) & (_speakers(corpus, train) | _speakers(corpus, dev))
-    split = Split(protocol, fold, train, dev, test, shares_speakers=bool(shared))
+        train, dev, test = parts.by_speakers(corpus, parts.test_speakers(corpus, base, fold), dev_share)
+    shared = parts.speakers_of(corpus, test) & (parts.speakers_of(corpus, train) | parts.speakers_of(corpus, dev))
+    split = Split(protocol, fold, train, dev, test, bool(shared), _caution(protocol, corpus))
     for name, part in (("training", train), ("test", test)):
         if len(part) == 0:
             raise UserError(f"protocol {protocol}, fold {fold}: the {name} part of corpus {corpus.name} has no clip")
-    if missing := sorted((_labels(corpus, test) | _labels(corpus, dev)) - _labels(corpus, train)):
+    scored = parts.labels_of(corpus, test) | parts.labels_of(corpus, dev)
+    if missing := sorted(scored - parts.labels_of(corpus, train)):
         raise UserError(
             f"protocol {protocol}, fold {fold}: no training clip has the label {', '.join(missing)}, "
             "which dev or test clips have; record it with more speakers or choose another split"
         )
     return split
+
+
+def _caution(protocol: str, corpus: Corpus) -> str:
+    """What a report says where no two speakers are known. Raises UserError where a protocol needs them."""
+    if len(corpus.speakers) > 1:
+        return ""
+    known = corpus.speakers != ("",)
+    if speakernorm.suffix_of(protocol) == speakernorm.SUFFIX and not known:
+        raise UserError(f"protocol {protocol}: corpus {corpus.name} does not say who speaks; give it a speaker column")
+    if known:
+        return "ONE speaker alone, in training and in test: how well it does on other people is not known"
+    return "speakers are UNKNOWN and may be in training and in test: not comparable with actor-disjoint results"
 
 
 def nest(split: Split) -> tuple[Split, Split]:
@@ -159,44 +165,58 @@ def nest(split: Split) -> tuple[Split, Split]:
     return inner, dataclasses.replace(split, train=np.sort(np.concatenate([split.train, split.dev])), dev=none)
 
 
-def check_leakage(split: Split, corpus: Corpus, digests: Mapping[str, str]) -> None:
-    """Refuses an actor-disjoint split with a speaker, or one recording's exact samples, in two of its parts.
+def check_leakage(split: Split, corpus: Corpus, digests: Mapping[str, str]) -> Split:
+    """The split, without training clips that are dev or test clips, too, and dev clips that are test clips, too.
 
-    Identical recordings of two speakers within one part, and dev speakers of a given split that train as well, are
-    warned of.
+    Two clips are one if their samples are identical, or if they are overlapping parts of one file. They are left out,
+    with a warning, where the two parts share speakers; else they are refused, as are speakers in two parts of an
+    actor-disjoint split. Identical recordings of two speakers within one part, and dev speakers of a given split that
+    train as well, are warned of.
 
     Args:
       digests: clip id -> hash of its decoded samples (empty where unknown, as in a text-only corpus).
 
     Raises:
-      UserError: naming the speakers or the clips.
+      UserError: naming the speakers or the clips; or nothing is left to train on.
     """
-    parts = {"training": split.train, "dev": split.dev, "test": split.test}
-    speakers = {name: _speakers(corpus, part) for name, part in parts.items()}
-    shared = {pair: speakers[pair[0]] & speakers[pair[1]] for pair in itertools.combinations(parts, 2)}
-    if base_of(split.protocol) not in (*RANDOM_PROTOCOLS, "given", "meld"):
+    sides = {"training": split.train, "dev": split.dev, "test": split.test}
+    speakers = {name: parts.speakers_of(corpus, side) for name, side in sides.items()}
+    shared = {pair: speakers[pair[0]] & speakers[pair[1]] for pair in itertools.combinations(sides, 2)}
+    base = base_of(split.protocol)
+    if base not in (*RANDOM_PROTOCOLS, "given", "meld"):
         for (one, other), both in shared.items():
             if both:
                 raise UserError(
                     f"protocol {split.protocol}: speakers {', '.join(sorted(both))} are in {one} and in {other}"
                 )
-    if split.shares_speakers:
-        return
-    if both := shared["training", "dev"]:
+    if not split.shares_speakers and (both := shared["training", "dev"]):
         logging.warning(
             "protocol %s: the epoch is chosen on speakers who train as well (%s); for dev clips of other speakers fill "
             "the corpus's split column accordingly", split.protocol, ", ".join(sorted(both)),
         )  # fmt: skip
-    part_of = {i: name for name, part in parts.items() for i in part}
-    pairs = _identical(corpus, part_of, digests)
+    part_of = {i: name for name, side in sides.items() for i in side}
+    pairs = list(twins.pairs(corpus, part_of, digests))
     crossing = {pair: [(a, b) for a, b in pairs if (part_of[a], part_of[b]) == pair] for pair in shared}
     for (one, other), doubles in crossing.items():
-        if doubles and not shared[one, other]:
+        if doubles and not shared[one, other] and base not in RANDOM_PROTOCOLS:
             first, second = (corpus.clips[i].id for i in doubles[0])
             raise UserError(
                 f"fold {split.fold} of {split.protocol}: {len(doubles)} {other} recordings are also {one} recordings "
                 f"under another speaker's name, e.g. {second} = {first}; remove one of each pair from the corpus"
             )
+    if not split.shares_speakers:
+        _warn_of_names(split, corpus, pairs)
+    return _one_sided(split, corpus, crossing)
+
+
+def note_of_twins(split: Split, kept: Split) -> str:
+    """For a report: what `check_leakage` left out of a split; '' where it is nothing."""
+    lost = len(split.train) - len(kept.train), len(split.dev) - len(kept.dev)
+    return f"fold {split.fold}: {twins.sentence(*lost)}" if any(lost) else ""
+
+
+def _warn_of_names(split: Split, corpus: Corpus, pairs: Sequence[tuple[int, int]]) -> None:
+    """One recording under two speakers' names may mean that these are one person."""
     named_twice = [pair for pair in pairs if len({corpus.clips[i].speaker for i in pair}) == 2]
     if named_twice:
         listed = "; ".join(f"{corpus.clips[a].id} = {corpus.clips[b].id}" for a, b in named_twice[:_LISTED_PAIRS])
@@ -207,179 +227,18 @@ def check_leakage(split: Split, corpus: Corpus, digests: Mapping[str, str]) -> N
         )  # fmt: skip
 
 
-def _identical(corpus: Corpus, part_of: Mapping[int, str], digests: Mapping[str, str]) -> list[tuple[int, int]]:
-    """Pairs of clips with the same samples, each in the order of `part_of`."""
-    copies: dict[str, list[int]] = defaultdict(list)
-    for i in part_of:
-        if digest := digests.get(corpus.clips[i].id):
-            copies[digest].append(i)
-    return [pair for same in copies.values() for pair in itertools.combinations(same, 2)]
-
-
-def _speakers(corpus: Corpus, part: np.ndarray) -> set[str]:
-    return {corpus.clips[i].speaker for i in part}
-
-
-def _labels(corpus: Corpus, part: np.ndarray) -> set[str]:
-    return {corpus.clips[i].label for i in part}
-
-
-def speaker_groups(corpus: Corpus) -> list[tuple[str, ...]]:
-    """Names of the source corpora, in groups that share no speaker, sorted."""
-    speakers: dict[str, set[str]] = defaultdict(set)
-    for clip in corpus.clips:
-        speakers[clip.corpus].add(clip.speaker)
-    groups: list[set[str]] = []
-    for name in speakers:
-        linked = [group for group in groups if any(speakers[name] & speakers[other] for other in group)]
-        groups = [group for group in groups if group not in linked] + [{name}.union(*linked)]
-    return sorted(tuple(sorted(group)) for group in groups)
-
-
-def _one_corpus_out(corpus: Corpus, fold: int, dev_share: float) -> Parts:
-    """Tests a corpus, with those of the same people; its clips of emotions that the others lack are left out."""
-    groups = speaker_groups(corpus)
-    if len(groups) < 2:
+def _one_sided(split: Split, corpus: Corpus, crossing: Mapping[tuple[str, str], Sequence[tuple[int, int]]]) -> Split:
+    """The split with clips that cross from one part to another in the later part alone."""
+    lost = {name: sorted({a for (one, _), doubles in crossing.items() if one == name for a, _ in doubles})
+            for name in ("training", "dev")}  # fmt: skip
+    if not any(lost.values()):
+        return split
+    train, dev = np.setdiff1d(split.train, lost["training"]), np.setdiff1d(split.dev, lost["dev"])
+    kept = dataclasses.replace(split, train=train, dev=dev)
+    logging.warning("%s: %s", split.protocol, note_of_twins(split, kept))
+    if missing := sorted(parts.labels_of(corpus, split.test) - parts.labels_of(corpus, train)):
         raise UserError(
-            f"protocol loco leaves one corpus out, and {corpus.name} is of one group of people: name several, such as "
-            "--config.data.corpus=ravdess,emovo"
+            f"fold {split.fold} of {split.protocol}: every training clip of {', '.join(missing)} is a test clip, too; "
+            "remove the copies from the corpus"
         )
-    out = groups[fold - 1]
-    speakers = {clip.speaker for clip in corpus.clips if clip.corpus in out}
-    train, dev, test = _by_speakers(corpus, speakers, dev_share)
-    known = _labels(corpus, train)
-    kept = [np.array([i for i in part if corpus.clips[i].label in known], int) for part in (dev, test)]
-    if lost := len(dev) + len(test) - sum(map(len, kept)):
-        logging.info("fold %d of loco, %s: %d clips of emotions without training clips are left out",
-                     fold, "+".join(out), lost)  # fmt: skip
-    return train, kept[0], kept[1]
-
-
-def _ravdess_actors(corpus: Corpus) -> dict[int, str]:
-    """Number -> speaker, of RAVDESS's actors in a corpus of all of them, or joined of theirs and others; else empty."""
-    prefix = "ravdess:" if any(clip.corpus for clip in corpus.clips) else ""
-    actors = {number: f"{prefix}{number:02d}" for number in range(1, 25)}
-    others = set(corpus.speakers) - set(actors.values())
-    return actors if set(actors.values()) <= set(corpus.speakers) and (prefix or not others) else {}
-
-
-def _test_speakers(corpus: Corpus, protocol: str, fold: int) -> set[str]:
-    speakers = corpus.speakers
-    if protocol in RAVDESS_FOLDS or protocol == "loso24":
-        actors = _ravdess_actors(corpus)
-        if not actors:
-            raise UserError(
-                f"protocol {protocol} is made of RAVDESS's 24 actors; corpus {corpus.name} has {len(speakers)} "
-                "speakers: use speakers5, loso, given or lists"
-            )
-        return {actors[number] for number in (RAVDESS_FOLDS[protocol][fold - 1] if protocol != "loso24" else (fold,))}
-    if protocol == "loso":
-        return {speakers[fold - 1]}
-    if len(speakers) < 5:
-        raise UserError(
-            f"protocol speakers5 needs at least 5 speakers; corpus {corpus.name} has {len(speakers)}: "
-            "use loso, or random_split, which shares speakers between train and test"
-        )
-    order = np.random.default_rng(SPLIT_RNG).permutation(len(speakers))
-    return {speakers[i] for i in order[fold - 1 :: 5]}
-
-
-def _by_speakers(corpus: Corpus, test: set[str], dev_share: float, dev: set[str] | None = None) -> Parts:
-    """Splits by speaker; unless `dev` names them, dev speakers are drawn from the training speakers."""
-    if dev is None:
-        rest = [speaker for speaker in corpus.speakers if speaker not in test]
-        count = max(1, round(dev_share * len(rest))) if dev_share > 0 else 0
-        if count and len(rest) - count < 1:
-            raise UserError(
-                f"corpus {corpus.name} has too few speakers ({len(corpus.speakers)}) to take some for dev: "
-                "use --config.split.dev_share=0, which keeps the last epoch"
-            )
-        rng = np.random.default_rng([SPLIT_RNG, *(ord(c) for c in "".join(sorted(test)))])
-        dev = _drawn(corpus, rest, count, rng)
-    side = np.array([2 if c.speaker in test else 1 if c.speaker in dev else 0 for c in corpus.clips])
-    return np.flatnonzero(side == 0), np.flatnonzero(side == 1), np.flatnonzero(side == 2)
-
-
-def _drawn(corpus: Corpus, speakers: Sequence[str], count: int, rng: np.random.Generator) -> set[str]:
-    """So many of the speakers; of several corpora each gives its share, rounded, and keeps a speaker for training."""
-    corpus_of = {clip.speaker: clip.corpus for clip in reversed(corpus.clips)}
-    drawn: set[str] = set()
-    for name in sorted({corpus_of[speaker] for speaker in speakers}):
-        own = [speaker for speaker in speakers if corpus_of[speaker] == name]
-        share = round(count * len(own) / len(speakers))
-        drawn |= set(rng.choice(own, size=min(share, len(own) - 1), replace=False)) if share else set()
-    return drawn
-
-
-def _stratified(labels: np.ndarray, parts: int, rng: np.random.Generator) -> np.ndarray:
-    """A part number 0..parts-1 for each clip; every label is spread evenly over the parts."""
-    part = np.empty(len(labels), int)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        part[members] = np.arange(len(members)) % parts
-    return part
-
-
-def _random(corpus: Corpus, fold: int, dev_share: float) -> Parts:
-    labels = np.array([clip.label for clip in corpus.clips])
-    held_out = _stratified(labels, 5, np.random.default_rng(SPLIT_RNG)) == fold - 1
-    return *_take_dev_clips(labels, np.flatnonzero(~held_out), dev_share), np.flatnonzero(held_out)
-
-
-def _take_dev_clips(labels: np.ndarray, train: np.ndarray, dev_share: float) -> tuple[np.ndarray, np.ndarray]:
-    if dev_share <= 0:
-        return train, np.array([], int)
-    dev = _stratified(labels[train], max(2, round(1 / dev_share)), np.random.default_rng(SPLIT_RNG + 1)) == 0
-    return train[~dev], train[dev]
-
-
-def _given(corpus: Corpus, dev_share: float) -> Parts:
-    parts = {
-        name: np.array([i for i, c in enumerate(corpus.clips) if c.split == name], int)
-        for name in ("train", "dev", "test")
-    }
-    if len(parts["train"]) == 0 or len(parts["test"]) == 0:
-        raise UserError(
-            f"protocol given: corpus {corpus.name} does not mark clips as 'train' and 'test'; "
-            "fill its split column or choose another protocol"
-        )
-    if len(parts["dev"]) == 0:
-        parts["train"], parts["dev"] = _take_dev_speakers(corpus, parts["train"], dev_share)
-    return parts["train"], parts["dev"], parts["test"]
-
-
-def _take_dev_speakers(corpus: Corpus, train: np.ndarray, dev_share: float) -> tuple[np.ndarray, np.ndarray]:
-    """(train, dev): whole speakers, until dev has its share of the clips; single clips where that is impossible.
-
-    It is where every choice leaves training without a label, or gives dev more than a third of the clips.
-    """
-    labels = np.array([clip.label for clip in corpus.clips])
-    speakers = np.array([clip.speaker for clip in corpus.clips])[train]
-    share = dev_share * len(train)
-    dev = np.zeros(len(train), bool)
-    for speaker in np.random.default_rng(SPLIT_RNG).permutation(np.unique(speakers)):
-        larger = dev | (speakers == speaker)
-        keeps_labels = set(labels[train[~larger]]) == set(labels[train])
-        if dev.sum() < share and larger.sum() <= max(share, len(train) / 3) and keeps_labels:
-            dev = larger
-    return (train[~dev], train[dev]) if dev.any() else _take_dev_clips(labels, train, dev_share)
-
-
-def _listed(corpus: Corpus, dev_share: float, lists: Mapping[str, Sequence[str]]) -> Parts:
-    named = {part: {str(speaker) for speaker in lists[part]} for part in ("train", "dev", "test")}
-    known = set(corpus.speakers)
-    if not named["test"]:
-        raise UserError("protocol lists: config.split.test_speakers is empty; name the test speakers")
-    if unknown := set().union(*named.values()) - known:
-        raise UserError(
-            f"protocol lists: corpus {corpus.name} has no speaker {', '.join(sorted(unknown))}; "
-            f"it has {', '.join(sorted(known))}"
-        )
-    for a, b in (("train", "test"), ("train", "dev"), ("dev", "test")):
-        if both := named[a] & named[b]:
-            raise UserError(f"protocol lists: speakers {', '.join(sorted(both))} are in both {a} and {b}")
-    train, dev, test = _by_speakers(corpus, named["test"], dev_share, named["dev"] or None)
-    if named["train"]:
-        train = np.array([i for i in train if corpus.clips[i].speaker in named["train"]], int)
-        dev = np.array([i for i in dev if not named["dev"] or corpus.clips[i].speaker in named["dev"]], int)
-    return train, dev, test
+    return kept

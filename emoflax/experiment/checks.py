@@ -26,8 +26,8 @@ OLD_FIELDS = {
 ONLY_OF_LOG_MELS = ("stretch", "vtlp", "shift_bands", "tilt_db", "gain_db", "noise", "band_masks")
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
 FIXED = (
-    "name", "seeds", "data.corpus", "data.dir", "data.labels", "data.emotions", "data.speakers", "data.cache_dir",
-    "split", "crossval", "sweep", "precompute",
+    "name", "seeds", "data.corpus", "data.dir", "data.root", "data.labels", "data.emotions", "data.speakers",
+    "data.cache_dir", "split", "crossval", "sweep", "precompute",
 )  # fmt: skip
 
 

@@ -58,13 +58,13 @@ def audio_of_speeds(config: ConfigDict) -> dict[float, dict]:
 def train_member(config: ConfigDict, features: Features, member: Member) -> None:
     """Fits a model to the training clips of a split and leaves its checkpoint on disk, if it is not there."""
     begin = time.perf_counter()
-    splits.check_leakage(member.split, features.corpus, features.digests)
+    split = splits.check_leakage(member.split, features.corpus, features.digests)
     description = identity.describe(config, features, member.split, member.seed, ())
     with Checkpoints(member.checkpoints) as checkpoints:
         if identity.check(checkpoints, description) is not None:
             logging.info("%s: fitted already", member.folder.name)
             return
-        clips = features.readable(member.split.train)
+        clips = features.readable(split.train)
         model = build_model(config, 0, len(features.corpus.labels), member.seed)
         solution = fit(config, model, features, clips)
         logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, solution.ridge, solution.uar)

@@ -9,6 +9,5 @@ from emoflax.data.clip import Corpus
 def corpus_of(config: ConfigDict) -> Corpus:
     """See `corpora.load_chosen`."""
     fields = config.data
-    return corpora.load_chosen(
-        fields.corpus, fields.dir, fields.cache_dir, dict(fields.labels), fields.emotions, fields.speakers
-    )
+    choice = dict(fields.labels), fields.emotions, fields.speakers
+    return corpora.load_chosen(fields.corpus, fields.dir, fields.cache_dir, *choice, root=fields.root)

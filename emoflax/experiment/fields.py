@@ -98,6 +98,7 @@ ALLOWED: dict[str, Kind] = {
     "profile_steps": Each(COUNT, (0, 2), order="rising", example="(10, 20)"),
     "data.corpus": Several(OneOf(_corpora)),
     "data.dir": TEXT,
+    "data.root": TEXT,
     "data.labels": Renaming(),
     "data.emotions": Each(Text(), least=0, order="distinct"),
     "data.speakers": SPEAKERS,

@@ -20,13 +20,17 @@ from emoflax.training.step import TrainState
 
 # Fields of config that may change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
-    "data.dir", "data.cache_dir", "data.resident", "precompute", "states.weights", "states.batch", "probe", "seeds",
-    "split.fold", "crossval.workers", "crossval.final", "train.population", "profile_steps", "evaluate",
+    "data.dir", "data.root", "data.cache_dir", "data.resident", "precompute", "states.weights", "states.batch",
+    "probe", "seeds", "split.fold", "crossval.workers", "crossval.final", "train.population", "profile_steps",
+    "evaluate",
 )  # fmt: skip
 _CODE = ("features", "precompute", "model", "training")
 PREDICTION_CODE = ("features", "model")  # of these, what predictions are made with
 # Of the modules that make rows of features, those whose code changes no number.
-_NOT_IN_ROWS = ("emoflax.data.clip", "emoflax.data.shards", "emoflax.data.splits", "emoflax.data.stream")
+_NOT_IN_ROWS = (
+    "emoflax.data.clip", "emoflax.data.joined_shards", "emoflax.data.shards", "emoflax.data.splits",
+    "emoflax.data.stream",
+)  # fmt: skip
 _MODEL_PACKAGES = ("emoflax.models", "emoflax.audio", "emoflax.masks")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")  # on which the last digits depend
 

@@ -65,9 +65,9 @@ class Training:
 
     def __init__(self, config: ConfigDict, features: Features, member: Member, mesh: Mesh | None = None):
         self._begin, self.config, self.member = time.perf_counter(), config, member
-        split, self._corpus = member.split, features.corpus
+        self._corpus = features.corpus
         labels = self._corpus.labels
-        splits.check_leakage(split, self._corpus, features.digests)
+        split = splits.check_leakage(member.split, self._corpus, features.digests)
         clips = features.readable(split.train)
         vocabulary = vocabulary_of(config, features, clips)
         self._description = identity.describe(config, features, split, member.seed, vocabulary)

@@ -76,7 +76,7 @@ def render(facts: Facts, labels: tuple[str, ...], total: np.ndarray, summary: di
     lines += [f"**{facts.notice}**", ""] if facts.notice else []
     lines += [
         f"- {facts.protocol_note}",
-        f"- folds {folds}; {_seeds(facts)}; {facts.clips} test clips of {facts.speakers} speakers; "
+        f"- folds {folds}; {_seeds(facts)}; {facts.clips} test clips of {facts.speakers or 'unknown'} speakers; "
         f"{facts.parameters:,} parameters; chance {100 / len(labels):.1f} % UAR",
         f"- `{facts.command}`",
         f"- {facts.seconds:.0f} s on {facts.machine}; {facts.date}; commit {facts.commit or 'unknown'}",
@@ -121,7 +121,7 @@ def _word_error_rate(word_errors: tuple[int, int] | None) -> str:
 
 
 def _bounds(low: float | None, high: float | None) -> str:
-    return "none: one speaker" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+    return "none: no two speakers" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def draw_confusion(

@@ -1,4 +1,4 @@
-"""Shards of joined corpora: every clip has the features that its own corpus's cache holds, and only new ones are made."""
+"""Shards of joined corpora: each clip has the features in its own corpus's cache, and only new ones are made."""
 
 import numpy as np
 import pytest

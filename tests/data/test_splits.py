@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emoflax.data import splits
+from emoflax.data import parts, splits
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
 
@@ -234,13 +234,12 @@ def joined(**sources):
 
 
 def test_one_corpus_out_shares_neither_corpus_nor_speaker_and_speakers_of_two_corpora_go_together():
-    corpus = joined(
-        talk=([f"p{i}" for i in range(8)], LABELS), song=(["p1", "p2"], LABELS[:2]), far=("xyz", LABELS[1:]), near=("uv", LABELS)
-    )  # fmt: skip
-    assert splits.speaker_groups(corpus) == [("far",), ("near",), ("song", "talk")]
+    people = [f"p{i}" for i in range(8)]
+    corpus = joined(talk=(people, LABELS), song=(people[1:3], LABELS[:2]), far=("xyz", LABELS[1:]), near=("uv", LABELS))
+    assert parts.speaker_groups(corpus) == [("far",), ("near",), ("song", "talk")]
     assert splits.resolve_protocol("auto", corpus) == "loco" and splits.count_folds("loco", corpus) == 3
     tested = np.zeros(len(corpus.clips), int)
-    for fold, own in enumerate(splits.speaker_groups(corpus), start=1):
+    for fold, own in enumerate(parts.speaker_groups(corpus), start=1):
         split = splits.make_split(corpus, "loco", fold, 0.3, NO_LISTS)
         splits.check_leakage(split, corpus, {})
         assert {corpus.clips[i].corpus for i in split.test} == set(own)
@@ -267,3 +266,71 @@ def test_folds_of_ravdess_hold_where_other_corpora_are_joined_to_it():
     assert {corpus.clips[i].speaker for i in split.test} == {f"ravdess:{n}" for n in ("01", "11", "20", "21")}
     assert {corpus.clips[i].corpus for i in split.train} == {"ravdess", "ravdess_song", "far"}
     assert splits.count_folds("loso24", corpus) == 24
+
+
+def doubled(corpus):
+    """Every clip a second time, under the same speaker, and digests that give them away."""
+    copies = [dataclasses.replace(clip, id=f"copy/{clip.id}") for clip in corpus.clips]
+    digests = {clip.id: clip.id.removeprefix("copy/") for clip in (*corpus.clips, *copies)}
+    return dataclasses.replace(corpus, clips=(*copies, *corpus.clips)), digests
+
+
+@pytest.mark.parametrize("protocol", ["random_split", "random5"])
+def test_copies_are_on_one_side_of_a_random_split_and_the_test_stays_as_it_is(protocol, caplog):
+    corpus, digests = doubled(corpus_of([f"s{i}" for i in range(5)]))
+    split = splits.make_split(corpus, protocol, 1, 0.2, NO_LISTS)
+    kept = splits.check_leakage(split, corpus, digests)
+    sides = [{digests[corpus.clips[i].id] for i in side} for side in (kept.train, kept.dev, kept.test)]
+    assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+    assert np.array_equal(kept.test, split.test) and len(kept.train) < len(split.train)
+    assert f"{len(split.train) - len(kept.train)} training and" in caplog.text and "left out" in caplog.text
+    assert splits.check_leakage(split, corpus, {}) is split
+
+
+def parts_of_a_file(*spans, sides=("train", "test"), speakers=("a", "a")):
+    clips = [Clip(f"{side}{i}", LABELS[i], speaker, f"{side}{i}.wav", split=side)
+             for side, speaker in zip(sides, speakers, strict=True) for i in range(3)]  # fmt: skip
+    for number, (side, speaker, start_s, end_s) in enumerate(spans):
+        clips.append(Clip(f"part{number}", LABELS[0], speaker, "long.wav", None, side, start_s, end_s))
+    return Corpus("voices", LABELS, tuple(clips))
+
+
+@pytest.mark.parametrize(
+    "one, other, alike",
+    [((0, 2), (1, 3), True), ((0, None), (7, 8), True), ((5, 6), (0, None), True), ((0, 2), (2, 3), False)],
+)
+def test_overlapping_parts_of_one_file_count_as_one_recording(one, other, alike):
+    corpus = parts_of_a_file(("train", "a", *one), ("test", "a", *other))
+    split = splits.make_split(corpus, "given", 1, 0.0, NO_LISTS)
+    assert len(splits.check_leakage(split, corpus, {}).train) == len(split.train) - alike
+    apart = parts_of_a_file(("train", "a", *one), ("test", "b", *other), speakers=("a", "b"))
+    split = splits.make_split(apart, "given", 1, 0.0, NO_LISTS)
+    if alike:
+        with pytest.raises(UserError, match="part1 = part0"):
+            splits.check_leakage(split, apart, {})
+    else:
+        assert splits.check_leakage(split, apart, {}) is split
+
+
+def test_a_label_of_which_nothing_is_left_to_train_on_is_refused():
+    clips = [Clip(f"{side}{i}", LABELS[i % 2], "a", split=side) for side in ("train", "test") for i in range(4)]
+    corpus = Corpus("voices", LABELS, tuple(clips))
+    split = splits.make_split(corpus, "given", 1, 0.0, NO_LISTS)
+    with pytest.raises(UserError, match="every training clip of angry is a test clip"):
+        splits.check_leakage(split, corpus, {clip.id: clip.id[-1] for clip in clips if clip.label == "angry"})
+
+
+@pytest.mark.parametrize("speaker, says", [("me", "ONE speaker"), ("", "speakers are UNKNOWN")])
+def test_without_two_known_speakers_random_and_given_splits_work_and_say_what_that_means(speaker, says):
+    clips = [Clip(str(i), LABELS[i % 3], speaker, split="test" if i % 5 == 0 else "train") for i in range(60)]
+    given = Corpus("voices", LABELS, tuple(clips))
+    free = dataclasses.replace(given, clips=tuple(dataclasses.replace(clip, split=None) for clip in clips))
+    for corpus, protocol in ((given, "auto"), (given, "given"), (free, "random_split"), (free, "random5")):
+        split = splits.make_split(corpus, splits.resolve_protocol(protocol, corpus), 1, 0.2, NO_LISTS)
+        assert says in split.note and "actor-disjoint:" not in split.note
+    for protocol in ("auto", "loso", "speakers5"):
+        with pytest.raises(UserError, match="random_split"):
+            splits.make_split(free, splits.resolve_protocol(protocol, free), 1, 0.2, NO_LISTS)
+    if not speaker:
+        with pytest.raises(UserError, match="does not say who speaks"):
+            splits.make_split(free, "random_split+speakernorm", 1, 0.2, NO_LISTS)

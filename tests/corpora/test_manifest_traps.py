@@ -1,0 +1,159 @@
+"""What goes wrong in people's lists of recordings: every kind is read as it is meant, or stops with a sentence."""
+
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_corpora_manifest import HEADER, ROWS, changed, load, refused, write_csv, write_jsonl
+
+from emoflax import corpora
+from emoflax.corpora import labels, manifest, table
+from emoflax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "names", [("1", "01"), ("1", "1.0"), ("Anna", "anna"), ("s_1", "S 01"), ("é", "É"), ("a b", "a  b")]
+)
+def test_speakers_that_differ_in_spelling_alone_stop_with_the_list(folder, names):
+    rows = [[*row[:2], name] for row, name in zip(ROWS, names * 2, strict=True)]
+    message = refused(write_csv(folder, rows))
+    assert "1 speakers under several spellings" in message and all(f"'{name}'" in message for name in names)
+
+
+@pytest.mark.parametrize("names", [("1", "10"), ("1.5", "15"), ("ann", "anne"), ("s1", "s11"), ("1-5", "15")])
+def test_other_speakers_are_other_people(folder, names):
+    rows = [[*row[:2], name] for row, name in zip(ROWS, names * 2, strict=True)]
+    assert len(load(write_csv(folder, rows)).speakers) == 2
+
+
+def test_composed_and_decomposed_accents_are_one_name_and_find_one_file(folder):
+    for form, stem in (("NFC", "é1"), ("NFD", "é2")):
+        soundfile.write(folder / f"{unicodedata.normalize(form, stem)}.wav", np.zeros(80), 8000)
+    rows = [[f"{stem}.wav", emotion, "André"] for stem, emotion in (("é1", "happy"), ("é2", "sad"))]
+    rows = [[unicodedata.normalize("NFC", cell) for cell in row] for row in rows]
+    other = [[unicodedata.normalize("NFD", cell) for cell in row] for row in rows]
+    composed, decomposed = load(write_csv(folder, [*rows, *ROWS])), load(write_csv(folder, [*other, *ROWS]))
+    assert composed.clips == decomposed.clips and composed.speakers == ("André", "ann", "bob")
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "None", "null", "NULL", "<NA>", " nan "])
+@pytest.mark.parametrize("column", HEADER)
+def test_what_programs_write_for_nothing_is_nothing(folder, column, value):
+    assert f"line 4 has no {column}" in refused(write_csv(folder, changed(4, HEADER.index(column), value)))
+    records = [dict(zip(HEADER, row, strict=True)) for row in ROWS]
+    records[2][column] = float("nan")
+    assert f"line 3 has no {column}" in refused(write_jsonl(folder, records))
+
+
+def test_empty_optional_cells_may_say_nan_and_a_text_may(folder):
+    rows = [[*row, "nan", "None", "None"] for row in ROWS]
+    corpus = load(write_csv(folder, rows, [*HEADER, "start_s", "end_s", "text"]))
+    assert {(clip.start_s, clip.end_s, clip.text) for clip in corpus.clips} == {(0.0, None, "None")}
+
+
+def test_numbers_are_labels_however_they_are_written(folder):
+    rows = [[row[0], label, row[2]] for row, label in zip(ROWS, ["0", "1", "0.0", "1.0"], strict=True)]
+    assert load(write_csv(folder, rows)).labels == ("0", "1")
+    assert labels.normalise("1.5") == "1.5" and labels.normalise("v1.0") == "v1.0"
+
+
+@pytest.mark.parametrize(
+    "start, end", [("0.5", "1.5"), ("0 days 00:00:00.5", "0 days 00:00:01.500000"), ("0:00:00.5", "00:00:01.5")]
+)
+def test_start_and_end_are_read_like_start_s_and_end_s(folder, start, end):
+    corpus = load(write_csv(folder, [[*row, start, end] for row in ROWS], [*HEADER, "start", "End"]))
+    assert {(clip.start_s, clip.end_s) for clip in corpus.clips} == {(0.5, 1.5)}
+    assert manifest._seconds("1 days 01:01:01") == 90_061
+
+
+def test_columns_that_are_not_used_are_named_in_one_line(folder, caplog):
+    caplog.set_level("INFO")
+    load(write_csv(folder, [["7", *row, "x"] for row in ROWS], ["onset", *HEADER, "Gender"]))
+    assert [r.message for r in caplog.records if "not used: gender, onset" in r.message]
+
+
+@pytest.mark.parametrize("header", [["filepath", "emotions", "speaker"], ["Path", "labels", "Speaker_ID"]])
+def test_other_usual_column_names_are_taken(folder, header):
+    assert load(write_csv(folder, header=header)).clips == load(write_csv(folder)).clips
+
+
+def test_labels_that_resemble_known_ones_are_taken_or_can_be_declared(folder):
+    rows = [
+        ["a/1.wav", "unhappy", "ann"],
+        ["a/2.wav", "happy", "ann"],
+        ["b/3.wav", "happy", "bob"],
+        ["b/4.wav", "happy", "bob"],
+    ]
+    path = write_csv(folder, rows)
+    assert """--config.data.labels="{'unhappy': 'happy'}\"""" in refused(path)
+    own = corpora.load_chosen("manifest", str(path), "", {"unhappy": "unhappy"}, (), ())
+    assert own.labels == ("happy", "unhappy") and own.name == "manifest-mine"
+    for number in (5, 6):
+        soundfile.write(folder / f"{number}.wav", np.zeros(80), 8000)
+    several = [*rows, ["5.wav", "unhappy", "bob"], ["6.wav", "unhappy", "bob"]]
+    assert load(write_csv(folder, several)).labels == ("happy", "unhappy")
+
+
+def test_bare_names_start_at_a_root_folder(folder, tmp_path_factory):
+    path = write_csv(tmp_path_factory.mktemp("lists"), [[row[0].partition("/")[2], *row[1:]] for row in ROWS[:2]])
+    assert "--config.data.root" in refused(path)
+    corpus = corpora.load("manifest", str(path), "", root=str(folder / "a"))
+    assert [clip.id for clip in corpus.clips] == ["1", "2"]
+    for root in (str(folder / "a" / "1.wav"), "~nosuchuser/x"):
+        with pytest.raises(UserError, match="--config.data.root="):
+            corpora.load("manifest", str(path), "", root=root)
+    assert "~nosuchuser/1.wav" in refused(write_csv(folder, changed(2, 0, "~nosuchuser/1.wav")))
+
+
+def test_a_list_without_speakers_is_read_with_a_warning_and_one_speaker_without(folder, caplog):
+    corpus = load(write_csv(folder, [row[:2] for row in ROWS], HEADER[:2]))
+    assert corpus.speakers == ("",) and "does not say who speaks" in caplog.text
+    assert load(write_csv(folder, [[*row[:2], "me"] for row in ROWS])).speakers == ("me",)
+
+
+CELLS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
+    ["a/1.wav", "b/4.wav", "happy", "sad", "ann", "nan", "0.0", "1e999", "-1", "../a/2.wav", '"', "\x00", "~x"]
+)
+TABLES = st.lists(st.lists(CELLS, min_size=0, max_size=6), max_size=6)
+NAMES = st.lists(st.sampled_from([*HEADER, "text", "split", "start", "end_s", "", "Path", "x"]), max_size=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(NAMES, TABLES, st.sampled_from(",;\t|"), st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]))
+def test_any_table_is_read_or_refused_in_one_sentence(tmp_path_factory, names, rows, delimiter, encoding):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes("\n".join(delimiter.join(row) for row in [names, *rows]).encode(encoding))
+    _read_or_refused(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from(["any.csv", "any.jsonl"]))
+def test_any_bytes_are_read_or_refused_in_one_sentence(tmp_path_factory, content, name):
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(content)
+    _read_or_refused(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=2)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from([*HEADER, "text", "start"]) | st.text(max_size=3), JSON), max_size=4))
+def test_any_records_are_read_or_refused_in_one_sentence(tmp_path_factory, records):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    _read_or_refused(path)
+
+
+def _read_or_refused(path):
+    for read in (table.read, lambda path: manifest.load(str(path), "")):
+        try:
+            read(path)
+        except UserError as error:
+            assert str(error).strip()

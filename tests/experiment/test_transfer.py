@@ -1,0 +1,106 @@
+"""Models on a corpus that they were not trained on: shared emotions alone, in a report that says so."""
+
+import csv
+import json
+
+import cli
+import numpy as np
+import pytest
+
+from emoflax.corpora import synthetic
+from emoflax.data.clip import Clip, Corpus
+from emoflax.data.splits import Split
+from emoflax.experiment import evaluate
+from emoflax.experiment.evaluate import Predictions
+
+
+def manifest(path, rows, names=None, speakers=None, but=()):
+    """Some of the rows of the synthetic corpus's index as a manifest, under other labels."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "emotion", "speaker"])
+        for row in rows:
+            if row["speaker"] in speakers and row["emotion"] not in but:
+                writer.writerow(
+                    [f"voices/{row['file']}", (names or {}).get(row["emotion"], row["emotion"]), row["speaker"]]
+                )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Manifests of three groups of synthetic speakers, and a tiny model trained on two of them in turn."""
+    folder = tmp_path_factory.mktemp("transfer")
+    synthetic.make(folder / "voices", speakers=9, clips_per_emotion=2)
+    with (folder / "voices" / "clips.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    speakers = sorted({row["speaker"] for row in rows})
+    emotions = sorted({row["emotion"] for row in rows})
+    manifest(folder / "one.csv", rows, speakers=speakers[:4])
+    manifest(folder / "two.csv", rows, speakers=speakers[4:6], but=emotions[:1])
+    manifest(folder / "far.csv", rows, {"happy": "joy", "calm": "odd"}, speakers[6:], but=emotions[-1:])
+    several = ["--config.data.corpus=manifest,manifest", "--config.data.dir=one.csv,two.csv"]
+    fields = ["--config.train.epochs=2", "--config.split.fold=all", "--config.train.balance_corpora=True"]
+    cli.run(cli.config("tiny"), *several, *fields, "--config.split.protocol=loco+corpusnorm", cwd=folder)
+    return folder
+
+
+RUN = "runs/tiny-manifest-one+manifest-two-loco+corpusnorm"
+
+
+def report(path):
+    return json.loads((path / "report.json").read_text())
+
+
+def test_each_corpus_left_out_has_a_report_over_the_emotions_that_both_have(place):
+    emotions = report(place / RUN)["labels"]
+    for one, two in (("manifest-one", "manifest-two"), ("manifest-two", "manifest-one")):
+        own = report(place / RUN / one)
+        assert own["corpus"] == f"{two} -> {one}" and own["protocol"] == "loco+corpusnorm"
+        assert sorted(own["labels"]) == sorted(emotions)[1:]  # one of the two lacks the first
+        assert own["metrics"]["uar"]["low"] is not None
+        with (place / RUN / one / "predictions.csv").open() as file:
+            for row in csv.DictReader(file):
+                assert row["clip"].startswith(f"{one}/")
+                assert sum(float(row[label]) for label in own["labels"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_run_is_scored_on_another_corpus_without_its_config(place):
+    other = ["--config.data.corpus=manifest", "--config.data.dir=far.csv"]
+    cli.run("--mode=eval", f"--checkpoint={RUN}", *other, cwd=place)
+    own = report(place / "runs" / f"{RUN.rpartition('/')[2]}-on-manifest-far")
+    assert own["corpus"] == "manifest-one+manifest-two -> manifest-far"
+    assert own["protocol"] == "transfer+corpusnorm" and own["seeds"] == [0, 1] and own["speakers"] == 3
+    assert "happy" in own["labels"] and not {"joy", "odd", "calm"} & set(own["labels"])
+    assert np.sum(own["confusion"]) == 2 * own["clips"]
+    assert any("left out" in note for note in own["notes"])
+
+
+def test_a_corpus_that_it_was_trained_on_is_refused(place):
+    other = ["--config.data.corpus=manifest", "--config.data.dir=two.csv"]
+    output = cli.run("--mode=eval", f"--checkpoint={RUN}/seed0-fold1", *other, cwd=place, status=2)
+    assert "was trained on manifest" in output
+    output = cli.run("--mode=eval", "--checkpoint=voices", *other, cwd=place, status=2)
+    assert "--checkpoint=voices holds no trained model" in output
+
+
+CLIPS = (Clip("0", "a", "s", corpus="x"), Clip("1", "b", "s", corpus="x"), Clip("2", "a", "t", corpus="y"),
+         Clip("3", "c", "t", corpus="y"))  # fmt: skip
+CORPUS = Corpus("x+y", ("a", "b", "c"), CLIPS)
+
+
+def test_probabilities_are_those_among_the_labels_of_the_clip_s_corpus_that_were_trained():
+    none = np.array([], int)
+    split = Split("loco", 1, np.array([0, 1]), none, np.array([2, 3]), shares_speakers=False)
+    kept = evaluate.shared_labels(CORPUS, split, np.array([1, 2]))
+    assert kept.tolist() == [[True, True, False], [True, False, False]]
+    log_p = np.log([[0.2, 0.3, 0.5], [0.2, 0.3, 0.5]])
+    np.testing.assert_allclose(np.exp(evaluate.among(log_p, kept)), [[0.4, 0.6, 0], [1, 0, 0]])
+
+
+def test_predictions_of_one_corpus_are_taken_from_the_folds_that_test_it():
+    log_p = np.log(np.array([[0.4, 0.6, 0.0], [1.0, 0.0, 0.0]]) + 1e-300)
+    log_p[log_p < -600] = -np.inf
+    places = (np.array([0, 1]), log_p), (np.array([3]), log_p[1:])
+    folds = [Predictions(0, fold, 1, *place, 9, 1.0) for fold, place in enumerate(places, start=1)]
+    kept, corpus = evaluate.of_source(folds, CORPUS, "x")
+    assert [p.fold for p in kept] == [1] and corpus.labels == ("a", "b") and kept[0].log_p.shape == (2, 2)
