@@ -76,10 +76,15 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
 def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray) -> ridge.Solution:
     """Fits a model to the clips at those positions."""
     known = [features.corpus.clips[i] for i in clips]
-    label = np.array([features.corpus.labels.index(clip.label) for clip in known])
-    speaker, text = np.array([clip.speaker for clip in known]), np.array([clip.text or "" for clip in known])
+    labels = features.corpus.labels
+    label = np.array([labels.index(clip.label) for clip in known])
+    speaker, text, corpus = (
+        np.array([getattr(clip, of) or "" for clip in known]) for of in ("speaker", "text", "corpus")
+    )
     rows, place = rows_of(config, features, clips)
-    return model.fit(rows, label[place], speaker[place], text[place])
+    balance = config.train.balance_corpora
+    labelled = ridge.Labelled.of(label[place], len(labels), speaker[place], corpus[place], balance_corpora=balance)
+    return model.fit(rows, labelled, text[place])
 
 
 def predict(config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray) -> np.ndarray:

@@ -114,9 +114,7 @@ class Aligned(nnx.Module):
                                  for i, tap in enumerate(taps)))  # fmt: skip
         return jnp.concatenate(responses, axis=-1)
 
-    def fit(
-        self, sequences: Sequence[np.ndarray], label_N: np.ndarray, speaker_N: np.ndarray, text_N: np.ndarray
-    ) -> ridge.Solution:
+    def fit(self, sequences: Sequence[np.ndarray], clips: ridge.Labelled, text_N: np.ndarray) -> ridge.Solution:
         """Takes templates and weights from training rows, [frames, channels] each; `text_N`: '' where unknown."""
         names, counts = np.unique(text_N, return_counts=True)
         most_frequent = names[np.argsort(-counts, kind="stable")][: self.template[...].shape[0]]
@@ -126,7 +124,7 @@ class Aligned(nnx.Module):
             rows = _padded(own, -(-len(own) // _ROW_MULTIPLE) * _ROW_MULTIPLE)
             template = _template(self.mels, self.states, *rows)
             self.template[...] = self.template[...].at[place].set(template)
-        return self.ridge.fit(self.describe_all(sequences), label_N, speaker_N)
+        return self.ridge.fit(self.describe_all(sequences), clips)
 
     def describe_all(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """`describe` of many rows, [rows, numbers], those of like length together."""

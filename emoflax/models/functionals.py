@@ -38,9 +38,7 @@ class Ridge(nnx.Module):
         kernel_DxC, bias_C = np.asarray(self.logits.kernel[...]), np.asarray(self.logits.bias[...])
         return np.clip(z_NxD, -_FAR, _FAR).astype(np.float32) @ kernel_DxC + bias_C
 
-    def fit(
-        self, functionals_NxD: np.ndarray, label_N: np.ndarray, speaker_N: np.ndarray, text_N: Sequence[str] = ()
-    ) -> ridge.Solution:
+    def fit(self, functionals_NxD: np.ndarray, clips: ridge.Labelled, text_N: Sequence[str] = ()) -> ridge.Solution:
         """Takes mean, deviation and weights from training rows; texts play no part.
 
         The scale depends on the labels of all of them, so the UAR of left-out speakers comes out a little high: on
@@ -49,8 +47,8 @@ class Ridge(nnx.Module):
         mean, std = functionals_NxD.mean(0), functionals_NxD.std(0)
         std = std + 1e-6 * np.abs(mean) + 1e-9  # a constant stays one
         z_NxD = np.clip((functionals_NxD - mean) / std, -_FAR, _FAR)
-        scale = np.sqrt(ridge.correlation_ratio(z_NxD, label_N) + _LEAST_SCALE)
-        solution = ridge.solve(z_NxD * scale, label_N, self.classes, speaker_N, self.ridges)
+        scale = np.sqrt(ridge.correlation_ratio(z_NxD, clips.label_N) + _LEAST_SCALE)
+        solution = ridge.solve(z_NxD * scale, clips, self.ridges)
         self.mean[...], self.std[...] = jnp.asarray(mean), jnp.asarray(std)
         self.logits.kernel[...] = jnp.asarray(scale[:, None] * solution.kernel)
         return solution

@@ -10,7 +10,7 @@ Shape letters: N clips, D features, C classes, G groups of clips that are left o
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -94,57 +94,158 @@ def left_out(m_GxSxS: np.ndarray, my_GxSxC: np.ndarray, target_GxSxC: np.ndarray
     return target_GxSxC - np.linalg.solve(m_GxSxS, my_GxSxC * there_GxS[..., None])
 
 
-def solve(
-    x_NxD: np.ndarray, label_N: np.ndarray, classes: int, speaker_N: np.ndarray, ridges: tuple[float, ...]
-) -> Solution:
-    """The fit whose ridge makes left-out speakers' labels most likely.
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """What is known of the training clips.
+
+    Attributes:
+      label_N: 0 to classes - 1.
+      speaker_N: name of each clip's speaker.
+      weight_N: mean 1.
+      known_NxC: bool, whether the clip's corpus has that class: it tells nothing about an emotion that it does not have.
+    """
+
+    label_N: np.ndarray
+    speaker_N: np.ndarray
+    weight_N: np.ndarray
+    known_NxC: np.ndarray
+
+    @classmethod
+    def of(
+        cls, label_N: np.ndarray, classes: int, speaker_N: np.ndarray, corpus_N: Sequence[str] = (),
+        *, balance_corpora: bool = False,
+    ) -> "Labelled":  # fmt: skip
+        """Every class weighs the same; with `balance_corpora` each class of each corpus, and each corpus, too.
+
+        Args:
+          corpus_N: name of each clip's corpus; empty: there is one.
+        """
+        _, place_N = np.unique(corpus_N if len(corpus_N) else np.zeros(len(label_N)), return_inverse=True)
+        count_KxC = np.zeros((place_N.max() + 1, classes), int)
+        np.add.at(count_KxC, (place_N, label_N), 1)
+        known_KxC = (count_KxC > 0) | ~count_KxC.any(0)  # a class that no corpus has is left out by none
+        weight_N = balance(label_N, classes)
+        if balance_corpora:
+            weight_N = 1 / (count_KxC[place_N, label_N] * np.count_nonzero(count_KxC, axis=1)[place_N])
+        return cls(label_N, speaker_N, weight_N / weight_N.mean(), known_KxC[place_N])
+
+
+def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Solution:
+    """The fit whose ridge makes left-out speakers' labels most likely, among the classes that their corpus has.
+
+    With fewer features than clips, the same numbers come from the features' own matrix: time and memory then grow
+    with the number of clips, not with its square or cube.
 
     Args:
       x_NxD: features of the training clips, each of mean 0.
-      label_N: 0 to classes - 1.
-      speaker_N: name of each clip's speaker.
       ridges: to choose from, as multiples of the mean squared length of a clip's features.
     """
-    weight_N, groups = balance(label_N, classes), groups_of(speaker_N)
-    target_NxC = np.eye(classes)[label_N] - 1 / classes
-    kernel_NxN = (x_NxD @ x_NxD.T).astype(np.float64)
-    size = kernel_NxN.trace() / len(label_N)
+    size = float(np.square(x_NxD, dtype=np.float64).sum(1).mean())
+    x_NxD = x_NxD / x_NxD.dtype.type(np.sqrt(size))
+    groups, classes = groups_of(clips.speaker_N), clips.known_NxC.shape[1]
+    columns = [(part, _system(x_NxD[part.rows], clips.weight_N[part.rows])) for part in _columns(clips, groups)]
     fits = []
     for ridge in ridges:
-        m_NxN = inverse(kernel_NxN / size, ridge / weight_N, intercept=False)
-        scores_NxC = scores_of_left_out(m_NxN, target_NxC, groups)
-        temperature, likelihood = _calibrate(scores_NxC, label_N, weight_N)
-        hits = scores_NxC.argmax(1) == label_N
-        uar = np.mean([hits[label_N == c].mean() for c in np.unique(label_N)])
-        fits.append((likelihood, ridge, temperature / size * (m_NxN @ target_NxC), uar))
-    _, ridge, dual_NxC, uar = max(fits, key=lambda each: each[0])
-    return Solution(x_NxD.T @ dual_NxC.astype(x_NxD.dtype), ridge, float(uar))
+        scores_NxC, kernel_DxC = np.zeros((len(x_NxD), classes)), np.zeros((x_NxD.shape[1], classes))
+        for part, system in columns:
+            fit = system(ridge, part.target_NxC)
+            kernel_DxC[:, part.classes] = x_NxD[part.rows].T @ fit.dual_NxC.astype(x_NxD.dtype)
+            scores = x_NxD @ kernel_DxC[:, part.classes]
+            scores[part.rows] = fit.scores_of_left_out(part.target_NxC, part.groups)
+            scores_NxC[:, part.classes] = scores
+        temperature, likelihood = _calibrate(scores_NxC, clips)
+        hits = np.where(clips.known_NxC, scores_NxC, -np.inf).argmax(1) == clips.label_N
+        uar = np.mean([hits[clips.label_N == c].mean() for c in np.unique(clips.label_N)])
+        fits.append((likelihood, ridge, temperature / np.sqrt(size) * kernel_DxC, uar))
+    _, ridge, kernel_DxC, uar = max(fits, key=lambda each: each[0])
+    return Solution(kernel_DxC.astype(x_NxD.dtype), ridge, float(uar))
 
 
-def groups_of(speaker_N: np.ndarray) -> Groups:
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """Classes about which the same clips tell something: these clips' rows, targets, and groups of places in `rows`."""
+
+    classes: np.ndarray
+    rows: np.ndarray
+    target_NxC: np.ndarray
+    groups: list[np.ndarray]
+
+
+def _columns(clips: Labelled, groups: Sequence[np.ndarray]) -> list[_Columns]:
+    patterns, of_class = np.unique(clips.known_NxC, axis=1, return_inverse=True)
+    made = []
+    for pattern in range(patterns.shape[1]):
+        classes, rows = np.flatnonzero(of_class == pattern), np.flatnonzero(patterns[:, pattern])
+        is_NxC = (clips.label_N[rows, None] == classes[None]).astype(float)
+        share_C = np.average(is_NxC, axis=0, weights=clips.weight_N[rows])
+        inside = [np.searchsorted(rows, np.intersect1d(rows, group)) for group in groups]
+        made.append(_Columns(classes, rows, is_NxC - share_C, [group for group in inside if len(group)]))
+    return made
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """`dual_NxC` is M y; `block`: places of clips -> their part of M."""
+
+    dual_NxC: np.ndarray
+    block: Callable[[np.ndarray], np.ndarray]
+
+    def scores_of_left_out(self, target_NxC: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
+        """Scores [clips, classes] of every clip by the fit without its group."""
+        scores = np.empty_like(target_NxC)
+        for group in groups:
+            scores[group] = target_NxC[group] - np.linalg.solve(self.block(group), self.dual_NxC[group])
+        return scores
+
+
+def _system(x_NxD: np.ndarray, weight_N: np.ndarray) -> Callable[[float, np.ndarray], _Fit]:
+    """(ridge, targets) -> the fit; what all ridges share is computed once."""
+    if len(x_NxD) <= x_NxD.shape[1]:
+        kernel_NxN = (x_NxD @ x_NxD.T).astype(np.float64)
+        return lambda ridge, target_NxC: _of_clips(kernel_NxN, ridge / weight_N, target_NxC)
+    x_NxD = x_NxD.astype(np.float64)
+    gram_DxD = (x_NxD * weight_N[:, None]).T @ x_NxD
+    return lambda ridge, target_NxC: _of_features(x_NxD, gram_DxD, weight_N, ridge, target_NxC)
+
+
+def _of_clips(kernel_NxN: np.ndarray, penalty_N: np.ndarray, target_NxC: np.ndarray) -> _Fit:
+    m_NxN = inverse(kernel_NxN, penalty_N, intercept=False)
+    return _Fit(m_NxN @ target_NxC, lambda group: m_NxN[np.ix_(group, group)])
+
+
+def _of_features(
+    x_NxD: np.ndarray, gram_DxD: np.ndarray, weight_N: np.ndarray, ridge: float, target_NxC: np.ndarray
+) -> _Fit:
+    """The same from inverse(X' W X + ridge), by the matrix inversion lemma: M = (W - W X inverse(...) X' W) / ridge."""
+    from scipy import linalg
+
+    factor = linalg.cho_factor(gram_DxD + ridge * np.eye(len(gram_DxD)), overwrite_a=True)
+    weighted_NxD = x_NxD * weight_N[:, None]
+    kernel_DxC = linalg.cho_solve(factor, weighted_NxD.T @ target_NxC)
+    residual_NxC = target_NxC - x_NxD @ kernel_DxC
+
+    def block(group: np.ndarray) -> np.ndarray:
+        own = weighted_NxD[group]
+        return (np.diag(weight_N[group]) - own @ linalg.cho_solve(factor, own.T)) / ridge
+
+    return _Fit(weight_N[:, None] * residual_NxC / ridge, block)
+
+
+def groups_of(speaker_N: np.ndarray) -> list[np.ndarray]:
     """The clips of each speaker, or every fifth clip where all are by one."""
     groups = [np.flatnonzero(speaker_N == speaker) for speaker in np.unique(speaker_N)]
     if len(groups) < 2:
         groups = [groups[0][start::_PARTS] for start in range(min(_PARTS, len(groups[0])))]
-    return Groups.of(groups)
+    return groups
 
 
-def scores_of_left_out(m_NxN: np.ndarray, target_NxC: np.ndarray, groups: Groups) -> np.ndarray:
-    """Scores [clips, classes] of every clip by the fit without its group."""
-    place, there = groups.place_GxS, groups.there_GxS
-    m_GxSxS = m_NxN[place[:, :, None], place[:, None]]
-    scores = np.empty_like(target_NxC)
-    scores[place[there]] = left_out(m_GxSxS, (m_NxN @ target_NxC)[place], target_NxC[place], there)[there]
-    return scores
-
-
-def _calibrate(scores_NxC: np.ndarray, label_N: np.ndarray, weight_N: np.ndarray) -> tuple[float, float]:
+def _calibrate(scores_NxC: np.ndarray, clips: Labelled) -> tuple[float, float]:
     """(factor of the scores, mean log-likelihood) under which the labels are most likely."""
     likelihoods = []
     for factor in _TEMPERATURES:
-        logits = factor * scores_NxC
+        logits = np.where(clips.known_NxC, factor * scores_NxC, -np.inf)
         logits -= logits.max(1, keepdims=True)
-        log_p = logits[np.arange(len(label_N)), label_N] - np.log(np.exp(logits).sum(1))
-        likelihoods.append(np.average(log_p, weights=weight_N))
+        log_p = logits[np.arange(len(logits)), clips.label_N] - np.log(np.exp(logits).sum(1))
+        likelihoods.append(np.average(log_p, weights=clips.weight_N))
     best = int(np.argmax(likelihoods))
     return float(_TEMPERATURES[best]), float(likelihoods[best])

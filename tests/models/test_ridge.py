@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from emoflax.models import ridge
+from emoflax.models.ridge import Labelled
 
 CLASSES, RIDGES = 3, (0.003, 0.03, 0.3, 3.0)
 
@@ -44,14 +45,51 @@ def plainly(x, label, speaker):
 def test_ridge_and_temperature_are_those_that_make_labels_of_left_out_speakers_likeliest(seed):
     x, label, speaker = clips_of(seed)
     penalty, uar, kernel = plainly(x, label, speaker)
-    ours = ridge.solve(x, label, CLASSES, speaker, RIDGES)
+    ours = ridge.solve(x, Labelled.of(label, CLASSES, speaker), RIDGES)
     assert ours.ridge == penalty and ours.uar == pytest.approx(uar)
     np.testing.assert_allclose(ours.kernel, kernel, rtol=1e-6, atol=1e-9)
 
 
 def test_clips_of_one_speaker_are_left_out_together_and_clips_of_an_only_speaker_in_five_parts():
     groups = ridge.groups_of(np.array(["b", "a", "b", "c", "b", "a"]))
-    members = [place[there].tolist() for place, there in zip(groups.place_GxS, groups.there_GxS, strict=True)]
-    assert members == [[1, 5], [0, 2, 4], [3]]
+    assert [group.tolist() for group in groups] == [[1, 5], [0, 2, 4], [3]]
     alone = ridge.groups_of(np.array(["a"] * 12))
-    assert sorted(alone.place_GxS[alone.there_GxS]) == list(range(12)) and len(alone.place_GxS) == 5
+    assert sorted(np.concatenate(alone)) == list(range(12)) and len(alone) == 5
+
+
+@pytest.mark.parametrize("width", [40, 90])
+def test_fewer_features_than_clips_give_what_the_clips_own_matrix_gives(width, monkeypatch):
+    x, label, speaker = clips_of(1, width=width)
+    corpus = np.where(speaker < "s3", "one", "two")
+    clips = Labelled.of(label, CLASSES, speaker, corpus, balance_corpora=True)
+    narrow = ridge.solve(x, clips, RIDGES)
+    wide = ridge.solve(np.concatenate([x, np.zeros_like(x)], axis=1), clips, RIDGES)  # more features than clips
+    assert wide.ridge == narrow.ridge and wide.uar == narrow.uar
+    np.testing.assert_allclose(wide.kernel[:width], narrow.kernel, rtol=1e-6, atol=1e-9)
+    assert not np.any(wide.kernel[width:])
+
+
+def test_a_corpus_has_no_say_in_an_emotion_that_it_does_not_have():
+    x, label, speaker = clips_of(2)
+    other = np.flatnonzero(speaker >= "s3")
+    lacks = other[label[other] == 2]  # the second corpus loses a class: its other clips are no examples against it
+    kept = np.setdiff1d(np.arange(len(label)), lacks)
+    corpus = np.where(speaker < "s3", "one", "two")
+    clips = Labelled.of(label[kept], CLASSES, speaker[kept], corpus[kept])
+    first = corpus[kept] == "one"
+    assert clips.known_NxC[first].all() and clips.known_NxC[~first].tolist() == [[True, True, False]] * int(
+        (~first).sum()
+    )
+    ours = ridge.solve(x[kept], clips, (0.3,))
+    changed = x[kept].copy()
+    changed[~first] += 1.0  # whatever the second corpus sounds like
+    moved = ridge.solve(changed, clips, (0.3,))
+    size = [np.square(z).sum(1).mean() for z in (x[kept], changed)]
+    columns = [fit.kernel[:, 2] / np.linalg.norm(fit.kernel[:, 2]) for fit in (ours, moved)]
+    own = x[kept][first]
+    for column, scale in zip(columns, size, strict=True):
+        weight = clips.weight_N[first]
+        is_it = (label[kept][first] == 2).astype(float)
+        target = is_it - np.average(is_it, weights=weight)
+        dual = np.linalg.solve(own @ own.T / scale + np.diag(0.3 / weight), target)
+        np.testing.assert_allclose(column, own.T @ dual / np.linalg.norm(own.T @ dual), atol=1e-8)
