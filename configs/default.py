@@ -192,6 +192,8 @@ def get_config() -> ConfigDict:
     # Test-time augmentation: dev, test and new clips are judged at every speed with every shift of the mel axis (in
     # bands); log-probabilities are averaged. May change after training.
     config.evaluate = ConfigDict({"speeds": (1.0,), "band_shifts": (0.0,)})
+    # A prediction is called unsure below the confidence from which on this share of the dev clips was right; 0: never.
+    config.evaluate.unsure = 0.0
 
     # --mode=crossval: each fold's choices are made on its training speakers alone, then its test clips are scored once.
     config.crossval = ConfigDict(convert_dict=False)

@@ -19,7 +19,7 @@ from emoflax.experiment.features import dataset_of
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model
 from emoflax.parallel import mesh as devices
-from emoflax.reporting import metrics
+from emoflax.reporting import calibration, metrics
 from emoflax.training import scoring
 from emoflax.training.checkpoint import open_existing
 from emoflax.training.step import Weights
@@ -80,9 +80,19 @@ def restore(
 
 
 def predict_member(
-    config: ConfigDict, features: Features, member: Member, part: str = "test", *, last: bool = False
+    config: ConfigDict,
+    features: Features,
+    member: Member,
+    part: str = "test",
+    *,
+    last: bool = False,
+    calibrated: bool = True,
 ) -> Predictions:
-    """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
+    """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last.
+
+    Args:
+      calibrated: whether the checkpoint's temperature is applied; dev clips are what it was fitted on.
+    """
     mesh = devices.all_devices()
     trained = restore(member.checkpoints, last=last, test_time=config.evaluate, mesh=mesh)
     here = identity.describe(config, features, member.split, member.seed, trained.description["vocabulary"])
@@ -98,6 +108,8 @@ def predict_member(
     else:
         dataset = dataset_of(config, features, clips, trained.description["vocabulary"], mesh=mesh)
         log_p = scoring.score(trained.model, trained.state, dataset)
+    if calibrated:
+        log_p = calibration.tempered(log_p, calibration.temperature_of(trained.description))
     epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
     return Predictions(member.seed, member.split.fold, epoch, clips, log_p, trained.parameters, seconds)
 
@@ -112,6 +124,17 @@ def confusions(predictions: list[Predictions], corpus: Corpus) -> np.ndarray:
         speaker = np.array([corpus.clips[i].speaker for i in clips])
         per_seed.append(metrics.speaker_confusions(label, predicted, speaker, len(corpus.labels)))
     return np.stack(per_seed)
+
+
+def calibrations(predictions: list[Predictions], corpus: Corpus) -> dict:
+    """How well the probabilities fit, see `calibration.summarise`."""
+    log_p, label = [], []
+    for seed in sorted({p.seed for p in predictions}):
+        own = [p for p in predictions if p.seed == seed]
+        log_p.append(np.concatenate([p.log_p for p in own]))
+        clips = np.concatenate([p.clips for p in own])
+        label.append(np.array([corpus.labels.index(corpus.clips[i].label) for i in clips]))
+    return calibration.summarise(log_p, label)
 
 
 def write_predictions(path: pathlib.Path, predictions: list[Predictions], corpus: Corpus) -> None:

@@ -233,6 +233,7 @@ ALLOWED: dict[str, Kind] = {
     "train.population": COUNT,
     "train.save_epochs": SIZE,
     "evaluate.speeds": SPEEDS,
+    "evaluate.unsure": SHARE,
     "evaluate.band_shifts": Each(Number(-10, 10), example="(-1.0, 0.0, 1.0)"),
     "crossval.candidates": Table(),
     "crossval.inner_share": Number(0.001, 0.9, or_zero=True),

@@ -22,11 +22,15 @@ _PARTS = 5  # that clips are left out in, where fewer than two speakers are know
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """`kernel` [features, classes]: features @ kernel are logits. `uar`: of left-out speakers, 0 to 1."""
+    """`kernel` [features, classes]: features @ kernel are logits. `uar`: of left-out speakers, 0 to 1.
+
+    `left_out` [clips, classes]: logits of every training clip by the fit without its speaker.
+    """
 
     kernel: np.ndarray
     ridge: float
     uar: float
+    left_out: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +120,10 @@ def solve(
         temperature, likelihood = _calibrate(scores_NxC, label_N, weight_N)
         hits = scores_NxC.argmax(1) == label_N
         uar = np.mean([hits[label_N == c].mean() for c in np.unique(label_N)])
-        fits.append((likelihood, ridge, temperature / size * (m_NxN @ target_NxC), uar))
-    _, ridge, dual_NxC, uar = max(fits, key=lambda each: each[0])
-    return Solution(x_NxD.T @ dual_NxC.astype(x_NxD.dtype), ridge, float(uar))
+        dual_NxC = temperature / size * (m_NxN @ target_NxC)
+        fits.append((likelihood, ridge, dual_NxC, uar, temperature * scores_NxC))
+    _, ridge, dual_NxC, uar, left_out_NxC = max(fits, key=lambda each: each[0])
+    return Solution(x_NxD.T @ dual_NxC.astype(x_NxD.dtype), ridge, float(uar), left_out_NxC)
 
 
 def groups_of(speaker_N: np.ndarray) -> Groups:
