@@ -75,6 +75,14 @@ def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.nda
     return features_of(config, recording.read(str(path), **{name: config.audio[name] for name in recording.FIELDS}))
 
 
+def utterance_of(config: ConfigDict, samples: np.ndarray, rate_hz: int) -> Utterance:
+    """Decoded float32 [samples] as `read_input` gives a recording, for a model of sound."""
+    from emoflax.features import recording
+
+    one = recording.of_samples(samples, rate_hz, **{name: config.audio[name] for name in recording.FIELDS})
+    return Utterance(pathlib.Path(), features_of(config, one), [])
+
+
 def features_of(config: ConfigDict, recording: "Recording") -> np.ndarray | list[np.ndarray]:
     """Log-mel [frames, mels]; for closed-form models one per speed, or functionals [speeds, functionals]."""
     from emoflax.features import functionals
