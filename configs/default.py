@@ -67,6 +67,8 @@ def get_config() -> ConfigDict:
     config.augment.gain_db = 0.0  # up to this louder or softer
     config.augment.noise = 0.0  # share of the clips that get white noise
     config.augment.noise_snr_db = (5.0, 40.0)  # signal-to-noise ratio, drawn from this range
+    config.augment.band_limit = 0.0  # share of the clips that lose the bands above a frequency, as through a codec ...
+    config.augment.band_limit_hz = (3_400.0, 8_000.0)  # ... drawn from this range; contours stay as they are
     config.augment.mixup = 0.0  # a of Beta(a, a); audio models only
     config.augment.contour_shift = 0.0  # each contour moves by a normal draw of this many training deviations
     config.augment.contour_drop = 0.0  # share of a clip's contours set to the training mean
@@ -85,6 +87,10 @@ def get_config() -> ConfigDict:
     config.augment.wave.room_direct_db = (0.0, 15.0)  # direct sound over reverberation, drawn from this range
     config.augment.wave.noise = 0.0  # share of the clips that get noise between white and pink
     config.augment.wave.noise_snr_db = (5.0, 40.0)
+    config.augment.wave.babble = 0.0  # share of the clips that get three others of the batch as babble
+    config.augment.wave.babble_snr_db = (0.0, 20.0)
+    config.augment.wave.band = 0.0  # share of the clips that lose what is above a frequency, every other 0 to 300 Hz
+    config.augment.wave.band_top_hz = (3_400.0, 8_000.0)  # that frequency, drawn from this range
     config.augment.wave.gain_db = 0.0
     config.augment.wave.polarity = 0.0  # share of the clips turned upside down; a log-mel does not show it
 

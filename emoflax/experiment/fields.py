@@ -68,6 +68,7 @@ DB = Number(0, 100)
 SPEEDS = Each(Number(0.5, 2), example="(0.9, 1.0, 1.1); (1.0,) is what was recorded")
 RIDGES = Each(Number(0, above=True), order="distinct", example="(0.1, 1.0)")
 SNR_DB = Each(Number(-100, 200), (2,), order="not falling", example="(5.0, 40.0)")
+HZ = Each(Number(1, 400_000), (2,), order="not falling", example="(3400.0, 8000.0)")
 SIZES = Each(SIZE, example="(32, 64)")
 
 # Fields that came later, and whose default is not what was done before: what checkpoints without them were made with.
@@ -112,6 +113,8 @@ ALLOWED: dict[str, Kind] = {
     "augment.gain_db": DB,
     "augment.noise": SHARE,
     "augment.noise_snr_db": SNR_DB,
+    "augment.band_limit": SHARE,
+    "augment.band_limit_hz": HZ,
     "augment.mixup": Number(0, 100),
     "augment.contour_shift": Number(0, 100),
     "augment.contour_drop": SHARE,
@@ -127,6 +130,10 @@ ALLOWED: dict[str, Kind] = {
     "augment.wave.room_direct_db": Each(Number(-100, 100), (2,), order="not falling", example="(0.0, 15.0)"),
     "augment.wave.noise": SHARE,
     "augment.wave.noise_snr_db": SNR_DB,
+    "augment.wave.babble": SHARE,
+    "augment.wave.babble_snr_db": SNR_DB,
+    "augment.wave.band": SHARE,
+    "augment.wave.band_top_hz": HZ,
     "augment.wave.gain_db": DB,
     "augment.wave.polarity": SHARE,
     "text.source": OneOf(_text_sources),
