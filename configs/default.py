@@ -79,6 +79,8 @@ def get_config() -> ConfigDict:
     config.augment.gain_db = 0.0  # up to this louder or softer
     config.augment.noise = 0.0  # share of the clips that get white noise
     config.augment.noise_snr_db = (5.0, 40.0)  # signal-to-noise ratio, drawn from this range
+    config.augment.band_limit = 0.0  # share of the clips that lose the bands above a frequency, as through a codec ...
+    config.augment.band_limit_hz = (3_400.0, 8_000.0)  # ... drawn from this range; contours stay as they are
     config.augment.mixup = 0.0  # a of Beta(a, a); audio models only
     config.augment.contour_shift = 0.0  # each contour moves by a normal draw of this many training deviations
     config.augment.contour_drop = 0.0  # share of a clip's contours set to the training mean
@@ -97,6 +99,10 @@ def get_config() -> ConfigDict:
     config.augment.wave.room_direct_db = (0.0, 15.0)  # direct sound over reverberation, drawn from this range
     config.augment.wave.noise = 0.0  # share of the clips that get noise between white and pink
     config.augment.wave.noise_snr_db = (5.0, 40.0)
+    config.augment.wave.babble = 0.0  # share of the clips that get three others of the batch as babble
+    config.augment.wave.babble_snr_db = (0.0, 20.0)
+    config.augment.wave.band = 0.0  # share of the clips that lose what is above a frequency, every other 0 to 300 Hz
+    config.augment.wave.band_top_hz = (3_400.0, 8_000.0)  # that frequency, drawn from this range
     config.augment.wave.gain_db = 0.0
     config.augment.wave.polarity = 0.0  # share of the clips turned upside down; a log-mel does not show it
 
@@ -230,6 +236,8 @@ def get_config() -> ConfigDict:
     # Test-time augmentation: dev, test and new clips are judged at every speed with every shift of the mel axis (in
     # bands); log-probabilities are averaged. May change after training.
     config.evaluate = ConfigDict({"speeds": (1.0,), "band_shifts": (0.0,)})
+    # A prediction is called unsure below the confidence from which on this share of the dev clips was right; 0: never.
+    config.evaluate.unsure = 0.0
 
     # --mode=crossval: each fold's choices are made on its training speakers alone, then its test clips are scored once.
     config.crossval = ConfigDict(convert_dict=False)

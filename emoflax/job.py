@@ -207,7 +207,7 @@ def report_on(
     confusions = evaluate.confusions(predictions, corpus)
     summary = metrics.summarise(confusions)
     evaluate.write_predictions(folder / "predictions.csv", predictions, corpus)
-    print(report.write(folder, facts, corpus.labels, confusions, summary))
+    print(report.write(folder, facts, corpus.labels, confusions, summary, evaluate.calibrations(predictions, corpus)))
     if record:
         ledger.append(ledger.entries_of(summary, ledger_facts(facts)))
 

@@ -21,14 +21,16 @@ from emoflax.masks import valid
 _KNEE = 0.6  # of the highest frequency: above it, vocal-tract warping bends back, so that both ends stay in place
 _CELL_DB = 2.5  # standard deviation of a cell of noise, a mean over the few Fourier bins of a mel band
 _QUANTILES = 1024
+_RANGE_DB = 80.0  # from a clip's loudest cell down to its floor, as in `frontend`
 _MOST = {
     "crop": 0.9, "stretch": 4, "vtlp": 1, "shift_bands": 1000, "gain_db": 100, "tilt_db": 100, "noise": 1, "mixup": 100,
+    "band_limit": 1,
     "contour_shift": 10, "contour_drop": 1,
     "time_masks": 100, "time_mask_share": 1, "band_masks": 100, "band_mask_share": 1,
 }  # fmt: skip
 # Fields that a compiled program can take as arguments; the others shape it.
 STRENGTHS = (
-    "crop", "stretch", "vtlp", "shift_bands", "gain_db", "tilt_db", "noise", "noise_snr_db", "mixup",
+    "crop", "stretch", "vtlp", "shift_bands", "gain_db", "tilt_db", "noise", "noise_snr_db", "mixup", "band_limit",
     "time_mask_share", "band_mask_share", "contour_shift", "contour_drop",
 )  # fmt: skip
 
@@ -39,7 +41,7 @@ class Augmentation:
 
     Attributes:
       bands: mel bands at the front of each frame, before the contours. None: every channel is a mel band.
-      band_hz: centre of each mel band, rising; only vtlp needs it.
+      band_hz: centre of each mel band, rising; only vtlp and band_limit need it.
       unit_db: how many dB one unit of the log-mels is.
     """
 
@@ -51,6 +53,8 @@ class Augmentation:
     tilt_db: float = 0.0
     noise: float = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 40.0)
+    band_limit: float = 0.0
+    band_limit_hz: tuple[float, float] = (3_400.0, 8_000.0)
     mixup: float = 0.0
     time_masks: int = 0
     time_mask_share: float = 0.15
@@ -93,6 +97,11 @@ class Augmentation:
         if on(self.noise):
             cells_db = _CELL_DB * jax.random.normal(cell_key, x.shape)
             x = add_noise(noise, cells_db, x * self.unit_db, frames, self.noise, self.noise_snr_db) / self.unit_db
+        if on(self.band_limit):
+            draws = jax.random.uniform(jax.random.fold_in(key, 0xBA4D), (len(frames), 2))
+            x = limit_bands(
+                draws, x, frames, self.band_hz, self.band_limit, self.band_limit_hz, _RANGE_DB / self.unit_db
+            )
         if contours.shape[-1] and (on(self.contour_shift) or on(self.contour_drop)):
             contours = self._disturb(jax.random.fold_in(key, 0xC0), contours, mean_F, std_F)
         logmel = inside(jnp.concatenate([x, contours], axis=-1), frames)
@@ -151,7 +160,7 @@ def check_strengths(augmentation: Any, where: str, most: Mapping[str, float]) ->
             raise UserError(f"{where}.{name}={value} must be from 0 (off) to {most[name]}")
         if not isinstance(value, tuple) or not all(isinstance(number, (int, float)) for number in value):
             continue
-        if name.endswith(("_db", "_s")) and not (len(value) == 2 and value[0] <= value[1]):
+        if name.endswith(("_db", "_s", "limit_hz", "top_hz")) and not (len(value) == 2 and value[0] <= value[1]):
             raise UserError(f"{where}.{name}={value} must be two numbers, the lower one first")
 
 
@@ -266,6 +275,23 @@ def add_noise(
     noise_BxTxF = (mean_B * _power(-snr_B))[:, None, None] * _power(cells_db_BxTxF)
     noisy_BxTxF = 10 * jnp.log10(jnp.maximum(power_BxTxF + noise_BxTxF, 1e-30))
     return jnp.where(mask_BxTx1 & (u_Bx2[:, 0] < share)[:, None, None], noisy_BxTxF, db_BxTxF)
+
+
+def limit_bands(
+    u_Bx2: jax.Array, x_BxTxF: jax.Array, frames_B: jax.Array, band_hz: tuple[float, ...], share: float,
+    top_hz: tuple[float, float], below: float,
+) -> jax.Array:  # fmt: skip
+    """A share of the clips as a codec or a telephone leaves them: bands above a drawn frequency hold their floor.
+
+    Args:
+      top_hz: the frequency's range, drawn evenly on a logarithmic scale.
+      below: how far the floor is under the clip's highest cell.
+    """
+    cut_hz_B = top_hz[0] * (top_hz[1] / top_hz[0]) ** u_Bx2[:, 1]
+    lost_BxF = (jnp.asarray([band_hz]) > cut_hz_B[:, None]) & (u_Bx2[:, :1] < share)
+    mask_BxTx1 = valid(frames_B, x_BxTxF.shape[1])[..., None]
+    floor_Bx1x1 = jnp.where(mask_BxTx1, x_BxTxF, -jnp.inf).max((1, 2), keepdims=True) - below
+    return jnp.where(lost_BxF[:, None], jnp.minimum(x_BxTxF, floor_Bx1x1), x_BxTxF)
 
 
 def mixup(u_Bx2: jax.Array, batch: Batch, mean_F: jax.Array, concentration: float | jax.Array) -> Batch:

@@ -16,13 +16,17 @@ from emoflax.masks import valid
 from emoflax.parallel.mesh import by_device
 
 _NOISE_SAMPLES = 1 << 14  # noise repeats after so many (1 s at 16 kHz): drawing numbers is what noise costs
+_VOICES = 3  # of other clips of the batch, in babble
+_BAND_LOW_HZ, _BAND_EDGE_HZ = 300.0, 200.0  # where telephones begin; width of a band's edges
 _DECAY = np.log(1e6)  # reverberation has lost 60 dB of its power after its RT60
 _MOST = {
-    "crop": 0.9, "speed": 1, "pitch_semitones": 12, "gain_db": 100, "polarity": 1, "noise": 1, "room": 1
+    "crop": 0.9, "speed": 1, "pitch_semitones": 12, "gain_db": 100, "polarity": 1, "noise": 1, "room": 1, "babble": 1,
+    "band": 1,
 }  # fmt: skip
 # Fields that a compiled program can take as arguments; the length of a room's response shapes it.
 STRENGTHS = (
-    "crop", "speed", "pitch_semitones", "room", "room_direct_db", "noise", "noise_snr_db", "gain_db", "polarity"
+    "crop", "speed", "pitch_semitones", "room", "room_direct_db", "noise", "noise_snr_db", "gain_db", "polarity",
+    "babble", "babble_snr_db", "band",
 )  # fmt: skip
 
 
@@ -38,6 +42,10 @@ class WaveAugmentation:
     room_direct_db: tuple[float, float] = (0.0, 15.0)
     noise: float = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 40.0)
+    babble: float = 0.0
+    babble_snr_db: tuple[float, float] = (0.0, 20.0)
+    band: float = 0.0
+    band_top_hz: tuple[float, float] = (3_400.0, 8_000.0)
     gain_db: float = 0.0
     polarity: float = 0.0
     sample_rate_hz: int = 16_000
@@ -77,6 +85,14 @@ class WaveAugmentation:
             snr_db = _between(noise[:, 2], self.noise_snr_db)
             noisy = add(x, coloured(white, noise[:, 1], x.shape[1]), samples, snr_db)
             x = jnp.where(noise[:, :1] < self.noise, noisy, x)
+        more = jax.random.uniform(jax.random.fold_in(key, 0xBAB), (len(samples), 5))
+        if on(self.babble):
+            noisy = add(x, voices(x), samples, _between(more[:, 1], self.babble_snr_db))
+            x = jnp.where(more[:, :1] < self.babble, noisy, x)
+        if on(self.band):
+            top_hz = jnp.exp(_between(more[:, 3], tuple(np.log(self.band_top_hz).tolist())))
+            limited = inside(limit_band(x, _BAND_LOW_HZ * jnp.round(more[:, 4]), top_hz, self.sample_rate_hz), samples)
+            x = jnp.where(more[:, 2:3] < self.band, limited, x)
         gain = 10 ** (self.gain_db / 20 * (2 * level[:, 0] - 1))
         x = x * jnp.where(level[:, 1] < self.polarity, -gain, gain)[:, None]
         return batch.replace(wave=x, samples=samples, scale=jnp.ones_like(batch.scale))
@@ -146,6 +162,29 @@ def add(x_BxS: jax.Array, noise_BxS: jax.Array, samples_B: jax.Array, snr_db_B: 
     signal_Bx1, added_Bx1 = (jnp.square(part).sum(1, keepdims=True) for part in (x_BxS, noise_BxS))
     ratio_Bx1 = 10 ** (-snr_db_B / 10)[:, None]
     return x_BxS + noise_BxS * jnp.sqrt(ratio_Bx1 * signal_Bx1 / jnp.maximum(added_Bx1, 1e-12))
+
+
+def voices(x_BxS: jax.Array) -> jax.Array:
+    """The next three clips of the batch at once, at equal powers: babble. The batch is in random order already."""
+    power_Bx1 = jnp.square(x_BxS).mean(1, keepdims=True)
+    even_BxS = x_BxS / jnp.sqrt(jnp.maximum(power_Bx1, 1e-12))
+    return sum(jnp.roll(even_BxS, 1 + place, axis=0) for place in range(_VOICES))
+
+
+def limit_band(x_BxS: jax.Array, low_hz_B: jax.Array, top_hz_B: jax.Array, sample_rate_hz: int) -> jax.Array:
+    """What a telephone or a codec lets through: nothing above `top_hz`, and nothing under `low_hz` (0: all)."""
+    width = x_BxS.shape[1]
+    size = scipy.fft.next_fast_len(width, real=True)
+    hz_1xK = jnp.linspace(0, sample_rate_hz / 2, size // 2 + 1)[None]
+    below_BxK = jnp.clip((top_hz_B[:, None] - hz_1xK) / _BAND_EDGE_HZ + 0.5, 0, 1)
+    above_BxK = jnp.clip((hz_1xK - low_hz_B[:, None]) / _BAND_EDGE_HZ + 0.5, 0, 1)
+    above_BxK = jnp.where(low_hz_B[:, None] > 0, above_BxK, 1)
+
+    @by_device
+    def filtered(x_BxS: jax.Array, share_BxK: jax.Array) -> jax.Array:
+        return jnp.fft.irfft(jnp.fft.rfft(x_BxS, size) * share_BxK, size)[:, :width]
+
+    return filtered(x_BxS, below_BxK * above_BxK)
 
 
 def inside(x_BxS: jax.Array, samples_B: jax.Array) -> jax.Array:

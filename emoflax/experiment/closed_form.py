@@ -19,6 +19,7 @@ from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model
 from emoflax.models import ridge
 from emoflax.parallel import mesh as devices
+from emoflax.reporting import calibration
 from emoflax.training import scoring
 from emoflax.training.checkpoint import Checkpoints
 from emoflax.training.step import Weights
@@ -68,6 +69,7 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
         model = build_model(config, 0, len(features.corpus.labels), member.seed)
         solution = fit(config, model, features, clips)
         logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, solution.ridge, solution.uar)
+        description |= {"calibration": calibration_of(solution, features, clips)}
         description |= {"epoch": EPOCH, "clock_s": time.perf_counter() - begin}
         weights = devices.replicate(Weights.of(model), devices.all_devices())
         checkpoints.save(EPOCH, description, score=solution.uar, model=weights)
@@ -75,16 +77,28 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
 
 def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray) -> ridge.Solution:
     """Fits a model to the clips at those positions."""
-    known = [features.corpus.clips[i] for i in clips]
-    labels = features.corpus.labels
-    label = np.array([labels.index(clip.label) for clip in known])
-    speaker, text, corpus = (
-        np.array([getattr(clip, of) or "" for clip in known]) for of in ("speaker", "text", "corpus")
-    )
+    known, label = [features.corpus.clips[i] for i in clips], labels_of(features, clips)
+    fields = ("speaker", "text", "corpus")
+    speaker, text, corpus = (np.array([getattr(clip, field) or "" for clip in known]) for field in fields)
     rows, place = rows_of(config, features, clips)
     balance = config.train.balance_corpora
-    labelled = ridge.Labelled.of(label[place], len(labels), speaker[place], corpus[place], balance_corpora=balance)
+    classes = len(features.corpus.labels)
+    labelled = ridge.Labelled.of(label[place], classes, speaker[place], corpus[place], balance_corpora=balance)
     return model.fit(rows, labelled, text[place])
+
+
+def labels_of(features: Features, clips: np.ndarray) -> np.ndarray:
+    return np.array([features.corpus.labels.index(features.corpus.clips[i].label) for i in clips])
+
+
+def calibration_of(solution: ridge.Solution, features: Features, clips: np.ndarray) -> dict:
+    """`calibration.fitted` of the training clips, each predicted by the fit without its speaker.
+
+    The ridge's own temperature is that of single rows; the mean over a clip's speeds wants another.
+    """
+    rows = solution.left_out - np.logaddexp.reduce(solution.left_out, axis=1, keepdims=True)
+    log_p = scoring.mean_over_rows(rows, np.repeat(np.arange(len(clips)), len(rows) // len(clips)))
+    return calibration.fitted(log_p, labels_of(features, clips))
 
 
 def predict(config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray) -> np.ndarray:

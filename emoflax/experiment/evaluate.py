@@ -21,7 +21,7 @@ from emoflax.experiment.features import dataset_of
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model
 from emoflax.parallel import mesh as devices
-from emoflax.reporting import metrics
+from emoflax.reporting import calibration, metrics
 from emoflax.training import scoring
 from emoflax.training.checkpoint import open_existing
 from emoflax.training.step import Weights
@@ -82,9 +82,19 @@ def restore(
 
 
 def predict_member(
-    config: ConfigDict, features: Features, member: Member, part: str = "test", *, last: bool = False
+    config: ConfigDict,
+    features: Features,
+    member: Member,
+    part: str = "test",
+    *,
+    last: bool = False,
+    calibrated: bool = True,
 ) -> Predictions:
-    """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last."""
+    """Scores the 'test' or the 'dev' clips of one fold with its best checkpoint, or with the last.
+
+    Args:
+      calibrated: whether the checkpoint's temperature is applied; dev clips are what it was fitted on.
+    """
     mesh = devices.all_devices()
     trained = restore(member.checkpoints, last=last, test_time=config.evaluate, mesh=mesh)
     here = identity.describe(config, features, member.split, member.seed, trained.description["vocabulary"])
@@ -96,6 +106,8 @@ def predict_member(
         )
     clips = features.readable(getattr(member.split, part))
     log_p = log_probabilities(config, trained, features, clips, mesh)
+    if calibrated:
+        log_p = calibration.tempered(log_p, calibration.temperature_of(trained.description))
     if part == "test" and splits.base_of(member.split.protocol) == "loco":
         log_p = among(log_p, shared_labels(features.corpus, member.split, clips))
     epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
@@ -151,6 +163,17 @@ def of_source(predictions: list[Predictions], corpus: Corpus, name: str) -> tupl
             kept.append(dataclasses.replace(p, clips=p.clips[there], log_p=p.log_p[there][:, possible]))
     labels = tuple(label for label, can in zip(corpus.labels, possible, strict=True) if can)
     return kept, dataclasses.replace(corpus, labels=labels)
+
+
+def calibrations(predictions: list[Predictions], corpus: Corpus) -> dict:
+    """How well the probabilities fit, see `calibration.summarise`."""
+    log_p, label = [], []
+    for seed in sorted({p.seed for p in predictions}):
+        own = [p for p in predictions if p.seed == seed]
+        log_p.append(np.concatenate([p.log_p for p in own]))
+        clips = np.concatenate([p.clips for p in own])
+        label.append(np.array([corpus.labels.index(corpus.clips[i].label) for i in clips]))
+    return calibration.summarise(log_p, label)
 
 
 def write_predictions(path: pathlib.Path, predictions: list[Predictions], corpus: Corpus) -> None:

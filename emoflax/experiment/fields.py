@@ -80,6 +80,7 @@ DB = Number(0, 100)
 SPEEDS = Each(Number(0.5, 2), example="(0.9, 1.0, 1.1); (1.0,) is what was recorded")
 RIDGES = Each(Number(0, above=True), order="distinct", example="(0.1, 1.0)")
 SNR_DB = Each(Number(-100, 200), (2,), order="not falling", example="(5.0, 40.0)")
+HZ = Each(Number(1, 400_000), (2,), order="not falling", example="(3400.0, 8000.0)")
 SIZES = Each(SIZE, example="(32, 64)")
 WAVE_ENCODER = {
     "width": SIZE, "layers": SIZE, "heads": SIZE, "hidden": SIZE, "dropout": DROPOUT, "norm_first": FLAG,
@@ -134,6 +135,8 @@ ALLOWED: dict[str, Kind] = {
     "augment.gain_db": DB,
     "augment.noise": SHARE,
     "augment.noise_snr_db": SNR_DB,
+    "augment.band_limit": SHARE,
+    "augment.band_limit_hz": HZ,
     "augment.mixup": Number(0, 100),
     "augment.contour_shift": Number(0, 100),
     "augment.contour_drop": SHARE,
@@ -149,6 +152,10 @@ ALLOWED: dict[str, Kind] = {
     "augment.wave.room_direct_db": Each(Number(-100, 100), (2,), order="not falling", example="(0.0, 15.0)"),
     "augment.wave.noise": SHARE,
     "augment.wave.noise_snr_db": SNR_DB,
+    "augment.wave.babble": SHARE,
+    "augment.wave.babble_snr_db": SNR_DB,
+    "augment.wave.band": SHARE,
+    "augment.wave.band_top_hz": HZ,
     "augment.wave.gain_db": DB,
     "augment.wave.polarity": SHARE,
     "text.source": OneOf(_text_sources),
@@ -270,6 +277,7 @@ ALLOWED: dict[str, Kind] = {
     "train.population": COUNT,
     "train.save_epochs": SIZE,
     "evaluate.speeds": SPEEDS,
+    "evaluate.unsure": SHARE,
     "evaluate.band_shifts": Each(Number(-10, 10), example="(-1.0, 0.0, 1.0)"),
     "crossval.candidates": Table(),
     "crossval.inner_share": Number(0.001, 0.9, or_zero=True),

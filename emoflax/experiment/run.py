@@ -11,8 +11,6 @@ from ml_collections import ConfigDict
 
 from emoflax.data import dataset as data
 from emoflax.data import splits
-from emoflax.data.clip import Corpus
-from emoflax.data.dataset import Dataset
 from emoflax.data.features import Features
 from emoflax.experiment import closed_form, identity
 from emoflax.experiment.features import TRAINED_ROW_MULTIPLE, dataset_of, vocabulary_of
@@ -22,11 +20,11 @@ from emoflax.experiment.train_config import train_config_of
 from emoflax.files import make_folder
 from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
-from emoflax.reporting import metrics
+from emoflax.reporting import calibration, metrics
 from emoflax.training import loop, scoring
 from emoflax.training.checkpoint import Checkpoints, parts_of
 from emoflax.training.monitor import Monitor, Profile
-from emoflax.training.step import TrainConfig, TrainState
+from emoflax.training.step import TrainState
 
 
 def train_member(
@@ -73,7 +71,7 @@ class Training:
         self._description = identity.describe(config, features, split, member.seed, vocabulary)
         self._checkpoints = Checkpoints(member.checkpoints)
         self.done = identity.check(self._checkpoints, self._description) or 0  # before anything is computed
-        label = np.array([labels.index(self._corpus.clips[i].label) for i in clips])
+        label = np.array([self._label(i) for i in clips])
         corpora = [self._corpus.clips[i].corpus for i in clips] if config.train.balance_corpora else None
         weights = data.clip_weights(label, len(labels), config.train.class_weighting, corpora)
         self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, TRAINED_ROW_MULTIPLE)
@@ -102,13 +100,19 @@ class Training:
                 stack.callback(self._monitor.close)
             stack.callback(self.profile.close)
 
+    def _label(self, position: int) -> int:
+        return self._corpus.labels.index(self._corpus.clips[position].label)
+
     def keep(self, epoch: int, state: TrainState, numbers: dict) -> None:
         """Evaluates, saves and logs an epoch; its dev scores are added to `numbers`."""
         config, last = self.config, epoch == self.epochs
         numbers |= dict.fromkeys(("dev_loss", *(f"dev_{name}" for name in metrics.METRICS)))
         if epoch % config.train.save_epochs == 0 or last:
             if self.dev_set:
-                numbers |= dev_scores(self.train_config, state, self.dev_set, self._corpus)
+                log_p = scoring.score(self.train_config.model, state, self.dev_set)
+                label = np.array([self._label(i) for i in self.dev_set.clips])
+                numbers |= dev_scores(log_p, label)
+                self._description |= {"calibration": calibration.fitted(log_p, label)}
             clock = self._clock_s + time.perf_counter() - self._begin
             # Without dev clips the last epoch is the best one.
             chosen_by = numbers[f"dev_{config.train.select}"] if self.dev_set else epoch / config.train.epochs
@@ -118,9 +122,8 @@ class Training:
             self._monitor.epoch(numbers)
 
 
-def dev_scores(train_config: TrainConfig, state: TrainState, dev_set: Dataset, corpus: Corpus) -> dict[str, float]:
-    log_p = scoring.score(train_config.model, state, dev_set)
-    label = np.array([corpus.labels.index(corpus.clips[i].label) for i in dev_set.clips])
-    matrix = metrics.confusion(label, log_p.argmax(1), len(corpus.labels))
+def dev_scores(log_p: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Of log-probabilities [clips, classes]."""
+    matrix = metrics.confusion(label, log_p.argmax(1), log_p.shape[1])
     found = {f"dev_{name}": float(value) for name, value in metrics.scores(matrix).items()}
     return found | {"dev_loss": float(-log_p[np.arange(len(label)), label].mean())}

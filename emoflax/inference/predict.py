@@ -22,6 +22,7 @@ from emoflax.experiment import closed_form, evaluate
 from emoflax.experiment.features import max_frames
 from emoflax.experiment.model import frontend_of
 from emoflax.inference import explain as explanation
+from emoflax.reporting import calibration
 from emoflax.training import scoring
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.nda
     if not (config.model.audio or config.model.functionals) or path.suffix.lower() in TEXT_SUFFIXES:
         return np.zeros((0, channels(config.audio)), np.float32)
     return features_of(config, recording.read(str(path), **{name: config.audio[name] for name in recording.FIELDS}))
+
+
+def utterance_of(config: ConfigDict, samples: np.ndarray, rate_hz: int) -> Utterance:
+    """Decoded float32 [samples] as `read_input` gives a recording, for a model of sound."""
+    from emoflax.features import recording
+
+    one = recording.of_samples(samples, rate_hz, **{name: config.audio[name] for name in recording.FIELDS})
+    return Utterance(pathlib.Path(), features_of(config, one), [])
 
 
 def features_of(config: ConfigDict, recording: "Recording") -> np.ndarray | list[np.ndarray]:
@@ -213,13 +222,15 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
 
 
 def probabilities(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> np.ndarray:
-    """[utterances, classes]."""
+    """[utterances, classes], at the temperature that the checkpoint keeps."""
     if trained.config.model.functionals:
         rows = [row for utterance in utterances for row in utterance.logmel]
         place = np.repeat(np.arange(len(utterances)), [len(utterance.logmel) for utterance in utterances])
         rows = rows if trained.config.model.functionals in models.FRAME_LEVEL_MODELS else np.stack(rows)
-        return np.exp(closed_form.log_probabilities(trained.module(), rows, place))
-    return np.exp(scoring.score(trained.model, trained.state, dataset_of(trained, utterances)))
+        log_p = closed_form.log_probabilities(trained.module(), rows, place)
+    else:
+        log_p = scoring.score(trained.model, trained.state, dataset_of(trained, utterances))
+    return np.exp(calibration.tempered(log_p, calibration.temperature_of(trained.description)))
 
 
 def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> data.Dataset:
@@ -237,10 +248,12 @@ def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> da
 
 def _show(trained: evaluate.Trained, paths: list[pathlib.Path], p: np.ndarray, output: pathlib.Path | None) -> None:
     labels = trained.description["labels"]
+    least = calibration.threshold(trained.description.get("calibration"), trained.config.evaluate.unsure)
     width = max(len(str(path)) for path in paths)
     print(f"{'file':{width}}  {'emotion':10}  " + "  ".join(f"{label[:9]:>9}" for label in labels))
     for path, row in zip(paths, p, strict=True):
-        print(f"{path!s:{width}}  {labels[int(row.argmax())]:10}  " + "  ".join(f"{value:9.3f}" for value in row))
+        shown = labels[int(row.argmax())] if row.max() >= least else "unsure"
+        print(f"{path!s:{width}}  {shown:10}  " + "  ".join(f"{value:9.3f}" for value in row))
     lines = [
         json.dumps(
             {
@@ -249,6 +262,7 @@ def _show(trained: evaluate.Trained, paths: list[pathlib.Path], p: np.ndarray, o
                 "probabilities": {label: round(float(value), 6) for label, value in zip(labels, row, strict=True)},
                 "trained_on": trained.description["corpus"],
             }
+            | ({"unsure": bool(row.max() < least)} if least else {})
         )
         for path, row in zip(paths, p, strict=True)
     ]

@@ -22,11 +22,15 @@ _PARTS = 5  # that clips are left out in, where fewer than two speakers are know
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """`kernel` [features, classes]: features @ kernel are logits. `uar`: of left-out speakers, 0 to 1."""
+    """`kernel` [features, classes]: features @ kernel are logits. `uar`: of left-out speakers, 0 to 1.
+
+    `left_out` [clips, classes]: logits of every training clip by the fit without its speaker.
+    """
 
     kernel: np.ndarray
     ridge: float
     uar: float
+    left_out: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Labelled:
       label_N: 0 to classes - 1.
       speaker_N: name of each clip's speaker.
       weight_N: mean 1.
-      known_NxC: bool, whether the clip's corpus has that class: it tells nothing about an emotion that it does not have.
+      known_NxC: bool, whether the clip's corpus has that class. It tells nothing about one that it does not have.
     """
 
     label_N: np.ndarray
@@ -146,19 +150,17 @@ def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Soluti
     columns = [(part, _system(x_NxD[part.rows], clips.weight_N[part.rows])) for part in _columns(clips, groups)]
     fits = []
     for ridge in ridges:
-        scores_NxC, kernel_DxC = np.zeros((len(x_NxD), classes)), np.zeros((x_NxD.shape[1], classes))
+        scores_NxC, kernel_DxC = np.full((len(x_NxD), classes), -np.inf), np.zeros((x_NxD.shape[1], classes))
         for part, system in columns:
             fit = system(ridge, part.target_NxC)
             kernel_DxC[:, part.classes] = x_NxD[part.rows].T @ fit.dual_NxC.astype(x_NxD.dtype)
-            scores = x_NxD @ kernel_DxC[:, part.classes]
-            scores[part.rows] = fit.scores_of_left_out(part.target_NxC, part.groups)
-            scores_NxC[:, part.classes] = scores
+            scores_NxC[np.ix_(part.rows, part.classes)] = fit.scores_of_left_out(part.target_NxC, part.groups)
         temperature, likelihood = _calibrate(scores_NxC, clips)
-        hits = np.where(clips.known_NxC, scores_NxC, -np.inf).argmax(1) == clips.label_N
+        hits = scores_NxC.argmax(1) == clips.label_N
         uar = np.mean([hits[clips.label_N == c].mean() for c in np.unique(clips.label_N)])
-        fits.append((likelihood, ridge, temperature / np.sqrt(size) * kernel_DxC, uar))
-    _, ridge, kernel_DxC, uar = max(fits, key=lambda each: each[0])
-    return Solution(kernel_DxC.astype(x_NxD.dtype), ridge, float(uar))
+        fits.append((likelihood, ridge, temperature / np.sqrt(size) * kernel_DxC, uar, temperature * scores_NxC))
+    _, ridge, kernel_DxC, uar, left_out_NxC = max(fits, key=lambda each: each[0])
+    return Solution(kernel_DxC.astype(x_NxD.dtype), ridge, float(uar), left_out_NxC)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +245,7 @@ def _calibrate(scores_NxC: np.ndarray, clips: Labelled) -> tuple[float, float]:
     """(factor of the scores, mean log-likelihood) under which the labels are most likely."""
     likelihoods = []
     for factor in _TEMPERATURES:
-        logits = np.where(clips.known_NxC, factor * scores_NxC, -np.inf)
+        logits = factor * scores_NxC
         logits -= logits.max(1, keepdims=True)
         log_p = logits[np.arange(len(logits)), clips.label_N] - np.log(np.exp(logits).sum(1))
         likelihoods.append(np.average(log_p, weights=clips.weight_N))

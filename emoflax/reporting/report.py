@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from emoflax.reporting import calibration
 from emoflax.reporting.metrics import count_seeds
+from emoflax.reporting.pictures import pyplot
 from emoflax.training import monitor
 
 NAMES = {"uar": "UAR", "accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
@@ -53,19 +55,24 @@ class Facts:
 
 
 def write(
-    folder: pathlib.Path, facts: Facts, labels: tuple[str, ...], confusions: np.ndarray, summary: dict[str, dict]
-) -> str:
-    """Writes report.json, report.md and confusion.png; returns the report's text.
+    folder: pathlib.Path, facts: Facts, labels: tuple[str, ...], confusions: np.ndarray, summary: dict[str, dict],
+    calibrated: dict[str, Any],
+) -> str:  # fmt: skip
+    """Writes report.json, report.md, confusion.png and reliability.png; returns the report's text.
 
     Args:
       confusions: [seeds, speakers, classes, classes].
+      calibrated: the result of `calibration.summarise`.
     """
     total = confusions.sum((0, 1))
     everything = {**dataclasses.asdict(facts), "labels": labels, "confusion": total.tolist(), "metrics": summary}
+    everything["calibration"] = calibrated
     (folder / "report.json").write_text(json.dumps(everything, indent=2) + "\n")
+    facts = dataclasses.replace(facts, notes=(*facts.notes, calibration.sentence(calibrated)))
     text = render(facts, labels, total, summary)
     (folder / "report.md").write_text(text)
     draw_confusion(folder / "confusion.png", facts, labels, total, summary["confusion"])
+    calibration.draw(folder / "reliability.png", facts.title, calibrated)
     return text
 
 
@@ -178,12 +185,3 @@ def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> 
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def pyplot():
-    import matplotlib  # a second of import time, paid once at the end
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt

@@ -264,7 +264,7 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
         return known
     train_member(config, features, member, watch)
     last = not config.crossval.choose_epoch
-    predictions = evaluate.predict_member(config, features, member, task.part, last=last)
+    predictions = evaluate.predict_member(config, features, member, task.part, last=last, calibrated=False)
     _write(task.kept, key, predictions)
     return predictions
 

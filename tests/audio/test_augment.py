@@ -23,7 +23,7 @@ MEAN = np.linspace(-40, -20, BANDS, dtype=np.float32)
 BAND_HZ = tuple(band_edges_hz(BANDS, 50, 8000)[1:-1].tolist())
 STRENGTHS = {
     "crop": 0.3, "stretch": 0.3, "vtlp": 0.2, "shift_bands": 2.0, "tilt_db": 9.0, "gain_db": 9.0, "noise": 1.0,
-    "mixup": 0.8, "time_masks": 2, "band_masks": 2,
+    "mixup": 0.8, "time_masks": 2, "band_masks": 2, "band_limit": 1.0,
 }  # fmt: skip
 
 
@@ -253,3 +253,14 @@ def test_training_with_everything_on_is_finite_and_stopped_and_continued_equals_
     _, state, _, _ = setup()
     parts = jax.tree.leaves(run(run(state, 1), 3).params)
     assert all(np.array_equal(a, b) and np.isfinite(a).all() for a, b in zip(whole, parts, strict=True))
+
+
+def test_a_codec_takes_the_bands_above_its_frequency_to_the_floor_and_leaves_the_others():
+    x = jnp.asarray(np.random.default_rng(0).uniform(-60, -10, (2, 5, 4)), jnp.float32)
+    frames, hz = jnp.array([5, 3]), (500.0, 2_000.0, 5_000.0, 7_000.0)
+    limited = np.asarray(augment.limit_bands(jnp.zeros((2, 2)), x, frames, hz, 1.0, (4_000.0, 8_000.0), 80.0))
+    np.testing.assert_array_equal(limited[..., :2], x[..., :2])
+    for row, length in enumerate((5, 3)):
+        np.testing.assert_allclose(limited[row, :length, 2:], np.asarray(x)[row, :length].max() - 80, rtol=1e-6)
+    untouched = augment.limit_bands(jnp.full((2, 2), 0.6), x, frames, hz, 0.5, (4_000.0, 8_000.0), 80.0)
+    np.testing.assert_array_equal(untouched, x)

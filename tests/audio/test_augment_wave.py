@@ -20,7 +20,8 @@ from emoflax.training import loop as train
 RATE_HZ, WIDTH = 16_000, 12_288
 SAMPLES = np.array([9_000, 12_000, 4_001, 0], np.int32)
 STRENGTHS = {
-    "crop": 0.3, "speed": 0.2, "pitch_semitones": 3.0, "room": 1.0, "noise": 1.0, "gain_db": 6.0, "polarity": 0.5
+    "crop": 0.3, "speed": 0.2, "pitch_semitones": 3.0, "room": 1.0, "noise": 1.0, "gain_db": 6.0, "polarity": 0.5,
+    "babble": 1.0, "band": 1.0,
 }  # fmt: skip
 
 
@@ -178,3 +179,27 @@ def test_training_on_waveforms_with_everything_on_is_finite_and_resumes_exactly(
 
     whole, halves = run(2), run(1, 2)
     assert all(np.array_equal(a, b) and np.isfinite(a).all() for a, b in zip(whole, halves, strict=True))
+
+
+def test_babble_is_other_clips_as_far_under_the_clip_as_asked_for(batch):
+    found = augmented(batch, 0, babble=1.0, babble_snr_db=(10.0, 10.0))
+    clean = np.asarray(batch.wave) / 32768
+    added = found.wave[0] - clean
+    for row in range(3):
+        assert 10 * np.log10(np.square(clean[row]).sum() / np.square(added[row]).sum()) == pytest.approx(10, abs=0.01)
+    others = np.asarray(augment_wave.voices(jnp.asarray(clean, jnp.float32)))[0, : SAMPLES[0]]
+    assert np.corrcoef(others, added[0, : SAMPLES[0]])[0, 1] > 0.999
+    assert not found.wave[0][3].any()
+
+
+def test_a_limited_band_loses_what_is_above_its_top_and_nothing_under_it(batch):
+    found = augmented(batch, 0, 1, 2, 3, band=1.0, band_top_hz=(4_000.0, 4_000.0)).wave
+    hz, telephones = np.fft.rfftfreq(SAMPLES[1], 1 / RATE_HZ), 0
+    for wave in found[:, 1, : SAMPLES[1]]:
+        power = np.abs(np.fft.rfft(wave)) ** 2
+        before = np.abs(np.fft.rfft(np.asarray(batch.wave[1, : SAMPLES[1]]) / 32768)) ** 2
+        assert power[hz > 4_200].sum() < 0.01 * before[hz > 4_200].sum()
+        kept = (hz > 500) & (hz < 3_800)
+        assert power[kept].sum() == pytest.approx(before[kept].sum(), rel=0.02)
+        telephones += power[hz < 150].sum() < 0.1 * before[hz < 150].sum()
+    assert 0 < telephones < 4

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from emoflax.reporting import metrics, report
+from emoflax.reporting import calibration, metrics, report
 
 LABELS = ("calm", "happy")
+CALIBRATED = calibration.summarise([np.log([[0.8, 0.2], [0.4, 0.6]])], [np.array([0, 0])])
 FACTS = report.Facts(
     config="c", corpus="toy", notice="", protocol="loso", protocol_note="no speaker is in two parts", folds=(1,),
     seeds=(0,), clips=8, speakers=2, parameters=1234, seconds=2.0, command="python main.py", commit="abc+",
@@ -19,7 +20,7 @@ def written(folder, seeds, **changes):
     """report.md of models that differ by seed, each on the same two speakers."""
     confusions = np.array([[[[3 - s, 1 + s], [1, 3]], [[2, 2], [0, 4 - s]]] for s in range(seeds)])
     facts = report.dataclasses.replace(FACTS, seeds=tuple(range(seeds)), **changes)
-    return report.write(folder, facts, LABELS, confusions, metrics.summarise(confusions))
+    return report.write(folder, facts, LABELS, confusions, metrics.summarise(confusions), CALIBRATED)
 
 
 def columns(text):
@@ -48,6 +49,12 @@ def test_several_seeds_are_reported_with_their_mean_and_each_of_them(tmp_path):
 )  # fmt: skip
 def test_what_qualifies_a_result_stands_in_its_report_and_only_there(changes, shown, tmp_path):
     assert shown in written(tmp_path, 1, **changes) and shown not in written(tmp_path, 1)
+
+
+def test_the_calibration_stands_in_the_report_and_is_drawn(tmp_path):
+    assert "expected calibration error 0.400" in written(tmp_path, 1)
+    assert json.loads((tmp_path / "report.json").read_text())["calibration"]["ece"] == pytest.approx(0.4)
+    assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_curves_are_drawn_of_models_that_have_epochs_and_of_no_others(tmp_path):

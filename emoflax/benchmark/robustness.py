@@ -1,0 +1,148 @@
+"""What a trained model makes of the same test clips after other equipment, rooms, codecs and noise.
+
+    python -m emoflax.benchmark.robustness --checkpoint=runs/cnn2-ravdess-emobox6/seed0-fold1 --dir=data/ravdess
+
+Every test clip of the model's fold goes through each condition of `distortions.py` in memory, and through the functions
+that --mode=predict uses. UAR, share of changed predictions and expected calibration error of each condition: a table
+(robustness.md), a picture and a JSON file in the workdir. About 45 conditions; of 240 clips, minutes to an hour on two
+cores, by what the features cost; --clips takes so many of them, evenly spread.
+"""
+
+import argparse
+import functools
+import pathlib
+import time
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from emoflax import corpora
+from emoflax.benchmark import script
+from emoflax.benchmark.distortions import CONDITIONS, Clip
+from emoflax.data import splits
+from emoflax.data.clip import Corpus
+from emoflax.data.splits import Split
+from emoflax.errors import UserError
+from emoflax.experiment import evaluate
+from emoflax.experiment.members import folds
+from emoflax.inference import predict
+from emoflax.reporting import calibration, metrics
+from emoflax.reporting.pictures import pyplot
+
+CLEAN = "as recorded"
+
+
+def measure(trained: evaluate.Trained, corpus: Corpus, split: Split, clips: np.ndarray, names: Sequence[str]) -> dict:
+    """Condition -> {'uar', 'changed', 'ece', 'confidence'}, that of the clips as they are first."""
+    label = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
+    others = [functools.partial(_decoded, corpus, i) for i in split.train]
+    read = [_decoded(corpus, i) for i in clips]
+    found: dict[str, dict[str, float]] = {}
+    clean: np.ndarray | None = None
+    for name in tqdm([CLEAN, *names], unit="condition"):
+        utterances = []
+        for position, (samples, rate_hz) in zip(clips, read, strict=True):
+            random = np.random.default_rng([zlib.crc32(name.encode()), int(position)])
+            if name != CLEAN:
+                samples, rate_hz = CONDITIONS[name](Clip(samples, rate_hz, others), random)
+            utterances.append(predict.utterance_of(trained.config, samples, rate_hz))
+        p = predict.probabilities(trained, utterances)
+        clean = p if clean is None else clean
+        found[name] = numbers(p, clean, label)
+    return found
+
+
+def numbers(p: np.ndarray, clean: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Scores of probabilities [clips, classes] beside those of the clips as they are."""
+    matrix = metrics.confusion(label, p.argmax(1), p.shape[1])
+    calibrated = calibration.scores(np.log(np.maximum(p, 1e-12)), label)
+    return {
+        "uar": float(metrics.scores(matrix)["uar"]),
+        "changed": float((p.argmax(1) != clean.argmax(1)).mean()),
+        "ece": calibrated["ece"],
+        "confidence": calibrated["confidence"],
+    }
+
+
+def _decoded(corpus: Corpus, position: int) -> tuple[np.ndarray, int]:
+    from emoflax.features.decode import decode
+
+    clip = corpus.clips[position]
+    return decode(clip.path, clip.start_s, clip.end_s)
+
+
+def split_of(trained: evaluate.Trained, folder: str) -> tuple[Corpus, Split]:
+    """The corpus and the fold that the model was trained on.
+
+    Args:
+      folder: where the recordings are; '': where they were.
+    """
+    config, description = trained.config, trained.description
+    if config.model.text or splits.by_speaker(description["protocol"]):
+        raise UserError("robustness is measured for models of single sounds: without words, and without speakernorm")
+    if config.data.corpus == "synthetic":
+        folder = ""
+    corpus = corpora.load(config.data.corpus, folder or config.data.dir, config.data.cache_dir)
+    if list(corpus.labels) != list(description["labels"]):
+        raise UserError(f"the model knows {description['labels']}, and corpus {corpus.name} has {list(corpus.labels)}")
+    config.split.fold = str(description["fold"])
+    (split,) = folds(config, corpus, config.split.dev_share)
+    return corpus, split
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """Markdown."""
+    lines = ["| condition | UAR | lost | changed predictions | ECE | mean confidence |", "|---|---|---|---|---|---|"]
+    for name, one in found.items():
+        lost = found[CLEAN]["uar"] - one["uar"]
+        lines.append(
+            f"| {name} | {100 * one['uar']:.1f} | {100 * lost:.1f} | {100 * one['changed']:.1f} % | {one['ece']:.3f} | "
+            f"{one['confidence']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(path: pathlib.Path, title: str, found: dict[str, dict[str, float]], classes: int) -> None:
+    plt, places = pyplot(), np.arange(len(found))
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.2 * len(found)), layout="constrained")
+    axes.barh(places, [100 * one["uar"] for one in found.values()], color="C0", label="UAR, %")
+    axes.plot([100 * one["changed"] for one in found.values()], places, "k.", label="changed predictions, %")
+    axes.axvline(100 * found[CLEAN]["uar"], color="C0", linewidth=1, linestyle="--")
+    axes.axvline(100 / classes, color="0.5", linewidth=1, linestyle=":", label="chance")
+    axes.set_yticks(places, list(found), size=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 100), title=title)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    names = [name for name in CONDITIONS if not options.only or any(part in name for part in options.only.split(","))]
+    if not names:
+        raise UserError(f"--only={options.only} names none of: {', '.join(CONDITIONS)}")
+    folder = options.checkpoint / "checkpoints" if (options.checkpoint / "checkpoints").is_dir() else options.checkpoint
+    trained = evaluate.restore(folder)
+    corpus, split = split_of(trained, options.dir)
+    count = min(options.clips or len(split.test), len(split.test))
+    clips = split.test[np.linspace(0, len(split.test) - 1, count).round().astype(int)]
+    found = measure(trained, corpus, split, clips, names)
+    title = f"{trained.config.name} on {corpus.name}, {split.protocol} fold {split.fold}, {count} test clips"
+    draw(options.workdir / "robustness.png", title, found, len(corpus.labels))
+    text = f"{title}\n\n{table(found)}"
+    (options.workdir / "robustness.md").write_text(f"# Robustness of {text}\n")
+    seconds = round(time.perf_counter() - begin, 1)
+    facts = {"checkpoint": str(options.checkpoint), "title": title, "clips": count, "seconds": seconds}
+    script.write(options.workdir / "robustness.json", facts | {"conditions": found}, text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="a run's model, RUN/seed0-fold1")
+    parser.add_argument("--dir", default="", help="the corpus's folder, if it is not where the model was trained")
+    parser.add_argument("--clips", type=int, default=0, help="so many test clips, evenly spread; 0: all")
+    parser.add_argument("--only", default="", help="conditions whose names contain one of these, a,b,...; '': all")
+    script.run(main, parser)
