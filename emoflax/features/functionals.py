@@ -11,9 +11,10 @@ import numpy as np
 import scipy.fft
 
 from emoflax.errors import UserError
-from emoflax.features.decode import change_speed, decode, digest, resample, trim
+from emoflax.features.decode import change_speed, digest, resample, trim
 from emoflax.features.descriptors import HOP_S, MELS, Contours, describe
 from emoflax.features.kernels import MEL, kernel_statistics
+from emoflax.features.untrusted import decode
 
 _LOWEST_RATE_HZ = 8_000
 _PERCENTILES = (1, 10, 25, 50, 75, 90, 99)

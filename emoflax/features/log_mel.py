@@ -10,7 +10,8 @@ import numpy as np
 from emoflax.errors import UserError
 from emoflax.features import contours as voice_contours
 from emoflax.features import kaldi, whisper_mel
-from emoflax.features.decode import change_speed, decode, digest, resample, trim
+from emoflax.features.decode import change_speed, digest, resample, trim
+from emoflax.features.untrusted import decode
 
 
 def check_settings(
