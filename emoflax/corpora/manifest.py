@@ -117,7 +117,7 @@ def _files(rows: Sequence[table.Row], path: Path) -> list[str] | None:
     if not any("file" in row.cells for row in rows):
         return None
     folder = path.resolve().parent
-    files = [os.path.normpath(folder / Path(_required(row, "file", path)).expanduser()) for row in rows]
+    files = [os.path.normpath(folder / scan.expanded(_required(row, "file", path))) for row in rows]
     missing = [number for number, file in enumerate(files) if not os.path.isfile(file)]
     if missing:
         first = ", ".join(f"{rows[number].cells['file']} (line {rows[number].line})" for number in missing[:3])

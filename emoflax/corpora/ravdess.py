@@ -58,12 +58,12 @@ def load(folder: str, cache_dir: str, response_s: float = 30.0) -> Corpus:
 
     Raises UserError when the corpus is incomplete, and its subclass UnreachableError when it cannot be downloaded.
     """
-    cache = Path(cache_dir).expanduser()
+    cache = scan.expanded(cache_dir)
     place = _given(folder, cache) if folder else _own_copy(cache, response_s)
     paths = scan.files(place)
     clips = _clips(paths)
     if not clips:
-        other = _instead(scan.files(place, (*RECORDING_SUFFIXES, ".mp4")))
+        other = _instead(paths)
         raise UserError(f"No RAVDESS speech clip is in {place}{other}. Set --config.data.dir to {_WANTED}.")
     by_id = scan.one_of_each(clips)
     own = place == cache / _OWN_FOLDER
@@ -120,12 +120,12 @@ def _refuse_incomplete(ids: Iterable[str], remedy: str, where: Path) -> None:
 
 def _given(folder: str, cache_dir: Path) -> Path:
     """The folder of clips for `config.data.dir`: itself, or the folder that its zip is unpacked to."""
-    place = Path(folder).expanduser()
+    place = scan.expanded(folder)
     if not place.exists():
         raise UserError(f"--config.data.dir={folder} does not exist: set it to {_WANTED}.")
     if place.is_file():
         return _unzipped(place, cache_dir)
-    if _clips(scan.files(place)):
+    if _clips(scan.files(place, quiet=True)):
         return place
     for path in sorted(place.glob("*.zip")):  # Kaggle calls it archive.zip
         if zipfile.is_zipfile(path) and _clips(zipfile.ZipFile(path).namelist()):

@@ -69,6 +69,8 @@ def check_regular(path: str) -> int:
         raise UserError(f"There is no file {path}. Correct the corpus's folder or table.") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', error)}. {REMEDY}") from error
+    if stat.S_ISDIR(state.st_mode) and not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"Cannot read the folder {path}: Permission denied.")
     for is_kind, what in _KINDS:
         if is_kind(state.st_mode):
             raise UserError(f"{path} is {what}, not a file. {REMEDY}")
