@@ -15,9 +15,9 @@ from emoflax.errors import UserError
 REMEDY = "Replace the file, or leave it out of the corpus."
 _LFS = b"version https://git-lfs"  # begins the text file that stands for one that Git LFS has not fetched
 _MOST_CHUNKS = 10_000  # real files have tens
-# A program that writes a WAV file into a pipe does not know its length and writes the largest number.
-_STREAMED_BYTES = 0x7F000000
-_LEFT_BYTES = 4096  # that may follow the sound without being a chunk: 20 to 100 ms, tags of other programs
+LEFT_BYTES = 4096  # that may follow the sound without being a chunk: tags of other programs, at most 0.1 s of sound
+_UNCOMPRESSED = (1, 3, 6, 7, 0xFFFE)  # of WAV: integers, floats, A-law, mu-law, and what is described elsewhere
+_IMA_ADPCM = 17
 _KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
@@ -97,7 +97,9 @@ def check_length(path: str, file: BinaryIO, size: int, head: bytes) -> None:
     if head[:4] in (b".snd", b"dns."):
         order = "big" if head[:4] == b".snd" else "little"
         start, length = (int.from_bytes(head[at : at + 4], order) for at in (4, 8))
-        _judge(path, file, size, start, size - start if length >= _STREAMED_BYTES else length, None)
+        if start < 24:
+            raise UserError(f"{path} is damaged: its sound would begin at byte {start}, inside its header. {REMEDY}")
+        _judge(path, file, size, start, size - start if _is_unknown(length, 4) else length, None)
     elif head[:4] in _LISTS and (head[:4] in (b"riff", b"caff") or head[8:12] in (b"WAVE", b"AIFF", b"AIFC")):
         _check_list(path, file, size, _LISTS[head[:4]], is_aiff=head[8:12] == b"AIFF")
 
@@ -107,7 +109,7 @@ def truncated(path: str) -> UserError:
 
 
 def _check_list(path: str, file: BinaryIO, size: int, kind: _Chunks, is_aiff: bool) -> None:
-    at, real_length, declared = kind.first, None, None
+    at, real_length, declared, tolerated, tag = kind.first, None, None, LEFT_BYTES, 0
     for _ in range(_MOST_CHUNKS):
         chunk = _chunk(file, at, kind)
         if chunk is None:
@@ -115,20 +117,39 @@ def _check_list(path: str, file: BinaryIO, size: int, kind: _Chunks, is_aiff: bo
         name, start, length = chunk
         if name == b"ds64":  # of RF64, whose other lengths have too few bits
             real_length = int.from_bytes(file.read(16)[8:], "little")
+        elif name == b"fmt ":
+            tag, channels, _, _, _, _, block = (int.from_bytes(file.read(2), kind.order) for _ in range(7))
+            if tag not in _UNCOMPRESSED:
+                tolerated = kind.align  # bytes that came in between shift all blocks that follow
         elif name == b"COMM" and is_aiff:
             declared = _aiff_bytes(file.read(8))
         elif name == kind.data:
             if declared is not None and declared > length:
                 raise truncated(path)
-            _judge(path, file, size, start, _data_length(kind, start, length, size, real_length), kind)
+            length = _data_length(kind, start, length, size, real_length)
+            _judge(path, file, size, start, length, kind, tolerated)
+            if tag == _IMA_ADPCM and not _are_ima_blocks(file, start, length, channels, block):
+                raise UserError(f"{path} is damaged: a block of it cannot be. Copy or download it again.")
             return
         at = start + length + -length % kind.align
     raise UserError(f"{path} is damaged: its header lists over {_MOST_CHUNKS} parts before the sound. {REMEDY}")
 
 
+def _are_ima_blocks(file: BinaryIO, start: int, length: int, channels: int, block: int) -> bool:
+    """Whether every block begins with a possible state of the decoder: its step is one of 89, its last byte is 0."""
+    if not 4 * channels <= block:
+        return False
+    for at in range(start, start + length, block):
+        file.seek(at)
+        head = file.read(4 * channels)
+        if max(head[2::4], default=0) > 88 or any(head[3::4]):
+            return False
+    return True
+
+
 def _chunk(file: BinaryIO, at: int, kind: _Chunks) -> tuple[bytes, int, int] | None:
     """(Name, byte at which the content starts, its length) of the chunk at a byte; None at the file's end."""
-    file.seek(at)
+    file.seek(min(at, 1 << 62))
     head = file.read(kind.name_bytes + kind.length_bytes)
     if len(head) < kind.name_bytes + kind.length_bytes:
         return None
@@ -138,10 +159,15 @@ def _chunk(file: BinaryIO, at: int, kind: _Chunks) -> tuple[bytes, int, int] | N
 
 def _data_length(kind: _Chunks, start: int, length: int, size: int, real_length: int | None) -> int:
     """Bytes of samples; to the file's end where the program that wrote it did not know."""
-    if real_length is not None and length >= _STREAMED_BYTES:
+    if real_length is not None and length == 0xFFFF_FFFF:
         return real_length
-    unknown = 1 << 63 if kind.length_bytes > 4 else _STREAMED_BYTES
-    return length if 0 < length < unknown else size - start
+    return size - start if not length or _is_unknown(length, kind.length_bytes) else length
+
+
+def _is_unknown(length: int, length_bytes: int) -> bool:
+    """A program that writes a file into a pipe does not know its length and writes the largest number, or about it."""
+    largest = 1 << (8 * length_bytes)
+    return any(0 <= most - length < 1 << 16 for most in (largest - 1, largest // 2))
 
 
 def _aiff_bytes(common: bytes) -> int:
@@ -150,11 +176,15 @@ def _aiff_bytes(common: bytes) -> int:
     return channels * frames * -(-bits // 8)
 
 
-def _judge(path: str, file: BinaryIO, size: int, start: int, length: int, kind: _Chunks | None) -> None:
+def _judge(
+    path: str, file: BinaryIO, size: int, start: int, length: int, kind: _Chunks | None, tolerated: int = LEFT_BYTES
+) -> None:
     if start + length > size:
         raise truncated(path)
     left = _bytes_left(file, start + length, size, kind)
-    if left > _LEFT_BYTES:
+    file.seek(size - left)
+    more = kind is _W64 or tolerated < LEFT_BYTES or bool(file.read(1 << 20).strip(b"\0"))
+    if left > (0 if kind is _W64 else tolerated) and more:
         raise UserError(
             f"{path} has a wrong header: it says {length} bytes of sound, and {left} more bytes follow. Write the file "
             "anew with a program that repairs headers (such as sox --ignore-length), or leave it out of the corpus."
@@ -162,7 +192,9 @@ def _judge(path: str, file: BinaryIO, size: int, start: int, length: int, kind: 
 
 
 def _bytes_left(file: BinaryIO, at: int, size: int, kind: _Chunks | None) -> int:
-    """Bytes from the first one on that is in no chunk; 0 where nothing but zeros follows."""
+    """Bytes from the first one on that is in no chunk."""
+    if kind is _W64:  # whatever follows, libsndfile reads it as sound
+        return size - at if size - at >= kind.align else 0
     for _ in range(_MOST_CHUNKS if kind else 0):
         padded = at + -(at - kind.first) % kind.align
         chunk = _chunk(file, padded, kind)
@@ -171,5 +203,4 @@ def _bytes_left(file: BinaryIO, at: int, size: int, kind: _Chunks | None) -> int
         if chunk[1] + chunk[2] > size:
             break
         at = chunk[1] + chunk[2]
-    file.seek(at)
-    return size - at if file.read(1 << 20).strip(b"\0") else 0
+    return size - at

@@ -1,9 +1,28 @@
-"""FLAC files whose header does not name their length: a stream was written to a pipe."""
+"""FLAC files whose header does not name their length, or names another sample rate than their frames do."""
 
 import mmap
 
+from emoflax.errors import UserError
+
 _MARK = b"fLaC"
 _SEARCHED_BYTES = 1 << 24  # the longest frame: 65,535 samples of 8 channels
+_RATES_HZ = dict(
+    enumerate((88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000), start=1)
+)  # by the number in a frame's header
+
+
+def check_rate(path: str, data: mmap.mmap) -> None:
+    """Raises UserError if the first frame has another sample rate than the file's header."""
+    if data[:4] != _MARK:
+        return
+    at, is_last = 4, False
+    while not is_last and at + 4 < len(data):
+        is_last = bool(data[at] & 0x80)
+        at += 4 + int.from_bytes(data[at + 1 : at + 4], "big")
+    frame = data[at : at + 4]
+    declared_hz = int.from_bytes(data[18:21], "big") >> 4
+    if len(frame) == 4 and _RATES_HZ.get(frame[2] & 15, declared_hz) != declared_hz:
+        raise UserError(f"{path} is damaged: its header and its frames have different sample rates. Copy it again.")
 
 
 def with_length(data: mmap.mmap) -> bytes | None:

@@ -10,6 +10,7 @@ import mmap
 import struct
 
 from emoflax.errors import UserError
+from emoflax.features.containers import LEFT_BYTES
 
 _RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # by version
 _KBITS = {
@@ -18,6 +19,7 @@ _KBITS = {
 }  # by whether it is MPEG 1, of layer III
 _LAYER_3 = 1
 _SEARCHED_BYTES = 1 << 16  # for a frame, where there is none
+_MOST_TRIMMED = 4 * 1152  # samples of an encoder's delay and of its last frame, which a decoder leaves out
 _TAGS = (b"TAG", b"APET", b"LYRI", b"3DI\x10")  # of other programs, at the end
 
 
@@ -44,6 +46,10 @@ class Part:
         """Whether libsndfile would not read it to its end."""
         return self.declared != self.frames
 
+    def is_cut_short(self, samples: int) -> bool:
+        """Whether a decoder that announces so many samples would leave out more than an encoder has added."""
+        return self.frames * (1152 if (self.head[1] >> 3) & 3 == 3 else 576) - samples > _MOST_TRIMMED
+
     def header(self) -> bytes:
         """A frame without sound that holds the true number of frames, to stand before those with sound."""
         version, rate_hz, mono = (self.head[1] >> 3) & 3, _rate_hz(self.head), self.head[3] >> 6 == 3
@@ -53,10 +59,6 @@ class Part:
         size = length + self.end - self.begin - self.tag_bytes
         tag = b"Xing" + struct.pack(">III", 3, self.frames, size)
         return (head + bytes(_side_bytes(version, mono)) + tag).ljust(length, b"\0")
-
-
-def is_mp3(head: bytes) -> bool:
-    return head[:3] == b"ID3" or _length(head) > 0
 
 
 def parts(path: str, data: mmap.mmap) -> list[Part]:
@@ -83,6 +85,8 @@ def parts(path: str, data: mmap.mmap) -> list[Part]:
             tag = length if declared is not None else 0
             made.append(last := Part(at, at, head, 0, declared or None, tag))
         if declared is None:
+            if at + length <= size and not _is_possible(data[at : at + 40], length):
+                raise _damaged(path, at)
             last.frames += 1
         at = last.end = at + length
     _check(path, made, size)
@@ -114,10 +118,16 @@ def _next_frame(path: str, data: mmap.mmap, at: int, last: Part | None, made: li
             break
     else:
         found = -1
+        if last is not None and len(data) - at > LEFT_BYTES and not data[at:].startswith(_TAGS):
+            raise _damaged(path, at)
     if last is not None and found >= 0 and not data[at:found].startswith(_TAGS):
-        raise UserError(f"{path} is damaged at byte {at}: frames are missing or changed. Copy or download it again.")
+        raise _damaged(path, at)
     tag = data.find(b"ID3", at, at + _SEARCHED_BYTES)
     return tag if tag >= 0 and (found < 0 or tag < found) else found
+
+
+def _damaged(path: str, at: int) -> UserError:
+    return UserError(f"{path} is damaged at byte {at}: frames are missing or changed. Copy or download it again.")
 
 
 def _after_id3(data: mmap.mmap, at: int) -> int:
@@ -150,6 +160,32 @@ def _alike(a: bytes, b: bytes) -> bool:
 
 def _side_bytes(version: int, mono: bool) -> int:
     return (17 if mono else 32) if version == 3 else (9 if mono else 17)
+
+
+def _is_possible(frame: bytes, length: int) -> bool:
+    """Whether the lengths in a frame's side information can be (ISO 11172-3, 2.4.1.7; 13818-3, 2.4.1.7).
+
+    mpg123 leaves out frames whose lengths cannot be, and says so on the standard error stream alone.
+    """
+    mpeg_1, mono, head_bytes = (frame[1] >> 3) & 3 == 3, frame[3] >> 6 == 3, 4 if frame[1] & 1 else 6
+    side_bytes = _side_bytes(3 if mpeg_1 else 2, mono)
+    bits, left = int.from_bytes(frame[head_bytes : head_bytes + side_bytes], "big"), 8 * side_bytes
+
+    def take(count: int, skip: int) -> int:
+        nonlocal left
+        left -= count
+        value = (bits >> left) & ((1 << count) - 1)
+        left -= skip
+        return value
+
+    channels = 1 if mono else 2
+    before = take(9, 5 + 4 if mono else 3 + 8) if mpeg_1 else take(8, channels)
+    total = 0
+    for _ in range(channels * (2 if mpeg_1 else 1)):
+        total += take(12, 0)
+        if take(9, 38 if mpeg_1 else 42) > 288:
+            return False
+    return total <= 8 * (before + length - head_bytes - side_bytes)
 
 
 def _declared(frame: bytes) -> int | None:

@@ -66,27 +66,40 @@ def _open(path: str, head: bytes, data: mmap.mmap) -> Sound:
     if head[:4] == b"OggS" and len(starts := ogg.streams(path, data)) > 1:
         ends = [*starts[1:], len(data)]
         return _joined(path, [io.BytesIO(data[begin:end]) for begin, end in zip(starts, ends, strict=True)])
-    if mpeg.is_mp3(head) and (made := mpeg.parts(path, data)) and (len(made) > 1 or made[0].needs_header):
-        return _joined(path, [_with_header(part, data) for part in made])
+    flac.check_rate(path, data)
     if (start := flac.with_length(data)) is not None:
         return _by_libsndfile(path, io.BytesIO(start + data[len(start) :]))
     try:
-        return _by_libsndfile(path, path)
+        sound = _by_libsndfile(path, path)
+        return _mp3(path, sound, mpeg.parts(path, data), data) if sound.format == "MP3" else sound
     except UserError:
         if path.lower().endswith(CONTAINER_SUFFIXES):
             return _by_pyav(path)
         raise
 
 
-def _with_header(part: mpeg.Part, data: mmap.mmap) -> io.BytesIO:
-    if not part.needs_header:
+def _mp3(path: str, sound: soundfile.SoundFile, parts: list[mpeg.Part], data: mmap.mmap) -> Sound:
+    """The file as it is where its header fits; else its parts, each with a header that does."""
+    if not parts or (len(parts) == 1 and not parts[0].needs_header and not parts[0].is_cut_short(sound.frames)):
+        return sound
+    sound.close()
+    alone = len(parts) == 1
+    return _joined(path, [_with_header(part, data, anew=alone or part.needs_header) for part in parts])
+
+
+def _with_header(part: mpeg.Part, data: mmap.mmap, anew: bool) -> io.BytesIO:
+    if not anew:
         return io.BytesIO(data[part.begin : part.end])
     return io.BytesIO(part.header() + data[part.begin + part.tag_bytes : part.end])
 
 
 def _by_libsndfile(path: str, source: str | io.BytesIO) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(source)
+        sound = soundfile.SoundFile(source)
+        if sound.format == "RAW":  # libsndfile takes whatever is named .au, .snd, .gsm or .vox
+            sound.close()
+            raise UserError(f"{path} is not sound that can be decoded: its header is missing or damaged. {REMEDY}")
+        return sound
     except soundfile.LibsndfileError as error:
         raise UserError(
             f"{path} is not sound that can be decoded ({error.error_string.rstrip('.')}); WAV, FLAC, MP3, OGG, Opus "

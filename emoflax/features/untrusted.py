@@ -144,6 +144,8 @@ def serve() -> None:
             _send(back, {"error": str(error)})
         except MemoryError:
             _send(back, {"error": f"{path} needs more memory to be decoded than there is. {REMEDY}"})
+        except Exception as error:  # of a library, over bytes that nobody thought of
+            _send(back, {"error": f"{path} is damaged ({type(error).__name__}: {error}). {REMEDY}"})
         else:
             _send(back, {"samples": len(samples), "rate_hz": rate_hz}, memoryview(samples).cast("B"))
 
