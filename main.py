@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{argv[1]!r} is not a flag; --help lists them")
     signal.signal(signal.SIGINT, command_line.interrupt)
     signal.signal(signal.SIGTERM, command_line.interrupt)  # a cluster's notice to leave is a Ctrl-C
+    sys.unraisablehook = command_line.unraisable
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(command_line.is_shown)

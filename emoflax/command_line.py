@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import textwrap
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -104,6 +105,16 @@ def interrupt(signum: int, frame: object) -> None:
     """
     signal.signal(signum, _end_at_once)
     raise KeyboardInterrupt
+
+
+def unraisable(unraisable: Any) -> None:
+    """A `sys.unraisablehook`: the interpreter's, but for what tensorstore prints at a full disk.
+
+    After one array could not be written, which is reported in a sentence, each of the others finds the event loop
+    closed, and has nobody to raise that to.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _end_at_once(signum: int, frame: object) -> None:

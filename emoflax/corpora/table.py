@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from emoflax.errors import UserError
+from emoflax.files import parse_json
 
 SUFFIXES = (".csv", ".jsonl")
 
@@ -73,9 +74,9 @@ def _jsonl_rows(text: str, path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {number} is not valid JSON: {error.msg}.") from error
+            record = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path} line {number} is not valid JSON: {getattr(error, 'msg', error)}.") from error
         if not isinstance(record, dict):
             raise UserError(f'{path} line {number} is not a JSON object, such as {{"file": ..., "emotion": ...}}.')
         cells = {key.strip().lower(): _cell(value) for key, value in record.items() if value is not None}

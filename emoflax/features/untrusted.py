@@ -27,7 +27,7 @@ from emoflax.features.containers import REMEDY, check_regular
 try:
     import resource
 except ImportError:  # Windows: without limits
-    resource = None  # type: ignore[assignment]
+    resource = None
 
 _CPU_S, _CPU_S_PER_MB = 10.0, 1.0  # that decoding may take; it takes 0.01 s and 0.1 s per MB
 _MEMORY_BYTES = 6 << 30  # a recording of `sound_file.MOST_SAMPLES` needs 4 GB while it is put together
@@ -84,7 +84,7 @@ class _Decoder:
             if "error" in reply:
                 raise UserError(reply["error"])
             samples = np.empty(reply["samples"], "<f4")
-            if back.readinto(memoryview(samples).cast("B")) != samples.nbytes:  # type: ignore[attr-defined]
+            if back.readinto(memoryview(samples).cast("B")) != samples.nbytes:
                 raise EOFError
         except (OSError, EOFError, ValueError):
             raise _Ended(self._process.wait()) from None

@@ -11,6 +11,7 @@ import jax
 import tqdm
 
 from emoflax.errors import UserError
+from emoflax.files import naming, parse_json, write_whole
 
 
 class Monitor:
@@ -23,15 +24,18 @@ class Monitor:
     def __init__(self, folder: pathlib.Path, title: str, epoch: int, epochs: int):
         self._path = folder / "metrics.jsonl"
         kept = [line for line in read(folder) if line["epoch"] <= epoch]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self._path.open("a")
+        with naming(self._path):
+            with write_whole(self._path) as file:
+                file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+            self._file = self._path.open("a")
         self._board = _board(folder / "tensorboard", epoch + 1)
         self._bar = tqdm.tqdm(total=epochs, initial=epoch, desc=title, unit="epoch", dynamic_ncols=True)
 
     def epoch(self, numbers: dict[str, Any]) -> None:
         """Logs numbers that include 'epoch'; None marks what was not measured."""
-        self._file.write(json.dumps(numbers) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(numbers) + "\n")
+            self._file.flush()
         for name, value in numbers.items():
             if value is not None and name != "epoch":
                 self._board.add_scalar(name, value, numbers["epoch"])
@@ -40,7 +44,8 @@ class Monitor:
         self._bar.update()
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # reported when the epoch was written
+            self._file.close()
         self._board.close()
         self._bar.close()
 
@@ -98,13 +103,27 @@ class Profile:
             jax.profiler.stop_trace()
 
 
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
+
+
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a line torn by a kill ends the list."""
-    lines: list[dict[str, Any]] = []
-    path = folder / "metrics.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else []:
+    """The lines of a run's metrics.jsonl, but for a last line that a kill has torn.
+
+    Raises:
+      UserError: another line is damaged.
+    """
+    path, lines = folder / "metrics.jsonl", []
+    *whole, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, text in enumerate(whole, start=1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            line = parse_json(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or type(line.get("epoch")) is not int or not all(map(_is_number, line.values())):
+            raise UserError(
+                f"{path} line {number} is damaged; move the file elsewhere, and the same command goes on without the "
+                "numbers of earlier epochs; the checkpoints do not depend on it"
+            )
+        lines.append(line)
     return lines

@@ -130,8 +130,9 @@ def test_a_cut_file_of_any_format_is_noticed(whole, tmp_path, name, share):
 
 @pytest.mark.parametrize(
     ("name", "mark", "at", "form"),
-    [("a.wav", b"data", 4, "<I"), ("big.wav", b"data", 4, ">I"), ("a.aiff", b"SSND", 4, ">I"), ("a.au", b".snd", 8, ">I"),
-     ("rf64.wav", b"ds64", 16, "<Q"), ("a.w64", b"data", 16, "<Q"), ("a.caf", b"data", 4, ">Q")],
+    [("a.wav", b"data", 4, "<I"), ("big.wav", b"data", 4, ">I"), ("a.aiff", b"SSND", 4, ">I"),
+     ("a.au", b".snd", 8, ">I"), ("rf64.wav", b"ds64", 16, "<Q"), ("a.w64", b"data", 16, "<Q"),
+     ("a.caf", b"data", 4, ">Q")],
 )  # fmt: skip
 def test_a_header_that_names_fewer_bytes_than_there_are_is_refused_by_name(whole, tmp_path, name, mark, at, form):
     content = bytearray(whole[name].read_bytes())
