@@ -76,14 +76,15 @@ def search(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = RECORDING
     of theirs.
     """
     result, seen = Search(), set()
-    todo: list[tuple[str, tuple[str, ...], bool]] = [(os.fspath(folder), (), False)]
-    while todo:  # folder, the real paths of those above it, whether a link leads to it
+    todo: list[tuple[str, tuple[tuple[int, int], ...], bool]] = [(os.fspath(folder), (), False)]
+    while todo:  # folder, device and number of those above it, whether a link leads to it
         place, above, linked = todo.pop()
-        real = os.path.realpath(place)
-        if real in above or (real, linked) in seen:
-            continue
-        seen.add((real, linked))
         try:
+            state = os.stat(place)
+            real = state.st_dev, state.st_ino
+            if real in above or (real, linked) in seen:
+                continue
+            seen.add((real, linked))
             with os.scandir(place) as entries:
                 folders = _sort(list(entries), suffixes, result)
         except OSError as error:

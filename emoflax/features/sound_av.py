@@ -41,7 +41,7 @@ def open_sound(path: str, most_samples: int) -> Decoded:
     with optional(path, "av"):
         import av
     try:
-        with av.open(path, options={"err_detect": "explode"}) as file:
+        with open(path, "rb") as source, av.open(source, options={"err_detect": "explode"}) as file:
             if not file.streams.audio:
                 raise UserError(f"{path} holds no sound. {REMEDY}")
             stream = file.streams.audio[0]

@@ -6,6 +6,7 @@ What is returned behaves like `soundfile.SoundFile` in the few methods that read
 import contextlib
 import io
 import mmap
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -95,7 +96,8 @@ def _with_header(part: mpeg.Part, data: mmap.mmap, anew: bool) -> io.BytesIO:
 
 def _by_libsndfile(path: str, source: str | io.BytesIO) -> soundfile.SoundFile:
     try:
-        sound = soundfile.SoundFile(source)
+        is_name = isinstance(source, str) and os.name == "posix"  # where a name may hold bytes that are no text
+        sound = soundfile.SoundFile(os.fsencode(source) if is_name else source)
         if sound.format == "RAW":  # libsndfile takes whatever is named .au, .snd, .gsm or .vox
             sound.close()
             raise UserError(f"{path} is not sound that can be decoded: its header is missing or damaged. {REMEDY}")

@@ -117,8 +117,8 @@ def read(path: pathlib.Path = PATH) -> list[dict[str, Any]]:
     entries = []
     for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1):
         try:
-            entry = parse_json(line) if line.strip() else None
-            problem = "" if entry is None or _is_result(entry) else "it is no result of a run"
+            entry = parse_json(line) if line.strip() else {}
+            problem = "" if entry == {} or _is_result(entry) else "it is no result of a run"
         except ValueError as error:
             problem = getattr(error, "msg", str(error))
         if problem:
