@@ -7,6 +7,7 @@ configs/default.py lists every FIELD with its unit.
 """
 
 import errno
+import os
 import pathlib
 import signal
 import sys
@@ -54,7 +55,10 @@ def main(argv: list[str]) -> None:
     mode, config, workdir, record = MODE.value, CONFIG.value, pathlib.Path(WORKDIR.value), RECORD.value
     if argv[1:] and not RUNNER.value:
         raise UserError(f"{argv[1]!r} is not a flag; --help lists them")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
+    signal.signal(signal.SIGINT, command_line.interrupt)
+    signal.signal(signal.SIGTERM, command_line.interrupt)  # a cluster's notice to leave is a Ctrl-C
+    sys.unraisablehook = command_line.unraisable
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(command_line.is_shown)
     from emoflax import job
@@ -93,12 +97,15 @@ def main(argv: list[str]) -> None:
 
 
 def run() -> int:
-    """Exit status: 0, 2 after a mistake that one sentence explains, 130 after an interruption."""
+    """Exit status: 0, 2 after a mistake that one sentence explains, 3 if some files failed, 130 if interrupted."""
     try:
         command_line.run(main, HELP)
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
-        return 2
+        return error.status
+    except BrokenPipeError:  # of `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
@@ -109,7 +116,7 @@ def run() -> int:
         )
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print(f"\n{command_line.INTERRUPTED}", file=sys.stderr)
         return 130
     return 0
 

@@ -2,10 +2,13 @@
 
 import ast
 import logging
+import os
 import pathlib
 import re
+import signal
 import sys
 import textwrap
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -14,6 +17,7 @@ import emoflax
 from emoflax.errors import UserError
 from emoflax.experiment import config_files
 
+INTERRUPTED = "interrupted; the same command goes on where this one stopped"
 _HELP = {"--help", "-help", "-h", "-?", "--helpshort", "-helpshort"}
 _FIELD = re.compile(r"--?(?:no)?config\.([\w.]+)")
 
@@ -111,6 +115,30 @@ def _folders() -> set[pathlib.Path]:
     """This package's: in a checkout, precompute/ and configs/ are beside emoflax/, installed they are in it."""
     inside = {pathlib.Path(__file__).parent}
     return inside | {pathlib.Path(place) / name for place in emoflax.__path__ for name in ("precompute", "configs")}
+
+
+def interrupt(signum: int, frame: object) -> None:
+    """A signal's handler: the first Ctrl-C ends the command in order, a second one at once and as quietly.
+
+    Every file is written whole or in lines, so neither loses what was finished.
+    """
+    signal.signal(signum, _end_at_once)
+    raise KeyboardInterrupt
+
+
+def unraisable(unraisable: Any) -> None:
+    """A `sys.unraisablehook`: the interpreter's, but for what tensorstore prints at a full disk.
+
+    After one array could not be written, which is reported in a sentence, each of the others finds the event loop
+    closed, and has nobody to raise that to.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def _end_at_once(signum: int, frame: object) -> None:
+    os.write(2, f"\n{INTERRUPTED}\n".encode())
+    os._exit(130)
 
 
 def run(main, help_text: str) -> None:

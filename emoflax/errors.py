@@ -10,6 +10,14 @@ class UserError(Exception):
     The message states what is wrong, where, what is allowed, and what to do.
     """
 
+    status = 2
+
+
+class SomeFailed(UserError):
+    """Some of the given files could not be used; the others' results are written."""
+
+    status = 3
+
 
 class WeightsUnavailable(UserError):
     """Published weights are neither on disk nor can they be downloaded; the message says which file to put where."""

@@ -2,11 +2,12 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from emoflax.errors import UserError
 
@@ -24,6 +25,22 @@ def make_folder(folder: Path, flag: str = "--workdir") -> None:
 
 
 @contextlib.contextmanager
+def naming(path: Path, flag: str = "--workdir") -> Iterator[None]:
+    """Around the writing of a file: the system's error at a full disk names none. `flag`: as of `make_folder`.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; make room there or choose another {flag}; what was "
+            "finished is kept, and the same command goes on from it"
+        ) from error
+
+
+@contextlib.contextmanager
 def write_whole(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that appears under its name whole or not at all, even if another process writes it as well."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
@@ -36,6 +53,14 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """As `json.loads`, with ValueError for all that it cannot read, such as what is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

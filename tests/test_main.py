@@ -133,9 +133,10 @@ def test_unreadable_inputs_are_named_and_the_others_are_still_predicted(place, t
     (tmp_path / "text.wav").write_text("this is no sound")
     model = place / "runs" / RUN / "seed0-fold1"
     flags = ["--mode=predict", f"--checkpoint={model}", "--inputs=*.wav", "--output=out.jsonl"]
-    output = cli.run(*flags, cwd=tmp_path, status=2)
+    output = cli.run(*flags, cwd=tmp_path, status=3)
     assert "1 of 2 files" in output and "text.wav" in output
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    good, bad = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())
+    assert good["file"] == "good.wav" and good["emotion"] and bad["file"] == "text.wav" and "not sound" in bad["error"]
 
 
 def test_precompute_alone_fills_the_cache_and_a_changed_setting_gets_a_folder_of_its_own(place):

@@ -177,7 +177,7 @@ def _files(rows: Sequence[table.Row], path: Path, folder: Path) -> list[str] | N
     """Absolute paths, all of which exist, or None for a text-only corpus."""
     if not any("file" in row.cells for row in rows):
         return None
-    files = [_on_disk(os.path.normpath(folder / _expanded(_required(row, "file", path)))) for row in rows]
+    files = [_on_disk(os.path.normpath(folder / scan.expanded(_required(row, "file", path)))) for row in rows]
     missing = [number for number, file in enumerate(files) if not os.path.isfile(file)]
     if missing:
         first = ", ".join(f"{rows[number].cells['file']} (line {rows[number].line})" for number in missing[:3])
@@ -187,13 +187,6 @@ def _files(rows: Sequence[table.Row], path: Path, folder: Path) -> list[str] | N
             "folder."
         )
     return files
-
-
-def _expanded(file: str) -> Path:
-    try:
-        return Path(file).expanduser()
-    except RuntimeError:  # '~nobody': a file of that name
-        return Path(file)
 
 
 def _on_disk(file: str) -> str:

@@ -5,8 +5,10 @@ the publisher's zip, or downloaded. A file's name describes the clip, in whateve
 modality-channel-emotion-intensity-statement-repetition-actor, e.g. 03-01-05-02-01-01-12.wav.
 """
 
+import lzma
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -30,6 +32,12 @@ ZIP_MD5 = "bc696df654c87fed845eb13823edef8a"
 LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")  # codes 01 to 08
 STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
 _NAME = re.compile(r"\d\d(-\d\d){6}")
+# All of zipfile's own: a broken directory or member, an unknown method, a password, a name that is no text.
+_BROKEN_ZIP = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError, IndexError,
+    struct.error,
+)  # fmt: skip
+_MOST_BYTES = 1 << 22  # of a clip, which has at most 1 MB; what is unpacked is bounded by it, whatever it expands to
 _OWN_FOLDER = "ravdess_wav"
 _MARK = "source.sha256"  # file in that folder: fingerprint of the zip that it was unpacked from
 _AGAIN = "Unpack or download it again."
@@ -58,12 +66,12 @@ def load(folder: str, cache_dir: str, response_s: float = 30.0) -> Corpus:
 
     Raises UserError when the corpus is incomplete, and its subclass UnreachableError when it cannot be downloaded.
     """
-    cache = Path(cache_dir).expanduser()
+    cache = scan.expanded(cache_dir)
     place = _given(folder, cache) if folder else _own_copy(cache, response_s)
     paths = scan.files(place)
     clips = _clips(paths)
     if not clips:
-        other = _instead(scan.files(place, (*RECORDING_SUFFIXES, ".mp4")))
+        other = _instead(paths)
         raise UserError(f"No RAVDESS speech clip is in {place}{other}. Set --config.data.dir to {_WANTED}.")
     by_id = scan.one_of_each(clips)
     own = place == cache / _OWN_FOLDER
@@ -120,17 +128,27 @@ def _refuse_incomplete(ids: Iterable[str], remedy: str, where: Path) -> None:
 
 def _given(folder: str, cache_dir: Path) -> Path:
     """The folder of clips for `config.data.dir`: itself, or the folder that its zip is unpacked to."""
-    place = Path(folder).expanduser()
+    place = scan.expanded(folder)
     if not place.exists():
         raise UserError(f"--config.data.dir={folder} does not exist: set it to {_WANTED}.")
     if place.is_file():
         return _unzipped(place, cache_dir)
-    if _clips(scan.files(place)):
+    if _clips(scan.files(place, quiet=True)):
         return place
     for path in sorted(place.glob("*.zip")):  # Kaggle calls it archive.zip
-        if zipfile.is_zipfile(path) and _clips(zipfile.ZipFile(path).namelist()):
+        if _clips(_names_in(path)):
             return _unzipped(path, cache_dir)
     return place
+
+
+def _names_in(path: Path) -> list[str]:
+    """Of the members of a zip file; none, with a warning, where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (*_BROKEN_ZIP, OSError) as error:
+        logging.warning("%s cannot be read as a zip file (%s) and is passed over.", path, error)
+        return []
 
 
 def _own_copy(cache_dir: Path, response_s: float) -> Path:
@@ -164,7 +182,7 @@ def _unzipped(archive_path: Path, cache_dir: Path) -> Path:
             mark = sha256(content.encode()).hexdigest()
             if not ((folder / _MARK).is_file() and (folder / _MARK).read_text() == mark):
                 _unpack(archive, members, mark, folder)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:  # all zipfile's own
+    except _BROKEN_ZIP as error:
         raise UserError(
             f"{archive_path} cannot be read as a zip file ({error}). If it is {ZIP_NAME}, delete it and download it "
             f"again; else set --config.data.dir to {_WANTED}."
@@ -194,6 +212,11 @@ def _members(archive: zipfile.ZipFile, archive_path: Path) -> dict[str, zipfile.
     members: dict[str, zipfile.ZipInfo] = {}
     for clip_id, name in _clips(name for name in names if name.lower().endswith(RECORDING_SUFFIXES)):
         info = archive.getinfo(name)
+        if info.file_size > _MOST_BYTES:
+            raise UserError(
+                f"{archive_path} is not RAVDESS: {name} would unpack to {info.file_size} bytes, and no clip has more "
+                f"than {_MOST_BYTES}. {_AGAIN}"
+            )
         first = members.setdefault(clip_id, info)
         if (first.CRC, first.file_size) != (info.CRC, info.file_size):
             raise UserError(f"{archive_path} holds two different files for {clip_id}: {first.filename} and {name}.")

@@ -1,7 +1,9 @@
-"""Finding recordings in a folder, and keeping one of each where a copy of the corpus contains them twice."""
+"""Recordings in a folder, for training and for prediction; and one of each where a corpus contains them twice."""
 
+import dataclasses
 import filecmp
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -24,33 +26,109 @@ def existing_file(file: str, what: str) -> Path:
 def _existing(name: str, what: str, of_kind: Callable[[Path], bool]) -> Path:
     if not name:
         raise UserError(f"--config.data.dir is empty: set it to {what}.")
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not of_kind(path):
         state = "is a folder" if path.is_dir() else "is a file" if path.exists() else "does not exist"
         raise UserError(f"--config.data.dir={name} {state}: set it to {what}.")
     return path
 
 
-def files(folder: Path, suffixes: tuple[str, ...] = RECORDING_SUFFIXES) -> list[str]:
-    """Paths under the folder with one of these endings (in any case), sorted; symbolic links are followed.
+def expanded(name: str) -> Path:
+    """The path with `~` and `~user` replaced.
 
-    Hidden files are left out: macOS puts a `._name.wav` that holds no sound beside every `name.wav`.
+    Raises:
+      UserError: there is no such user.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name}: there is no user of that name; write the path in full.") from error
+
+
+@dataclasses.dataclass
+class Search:
+    """What is in a folder and the folders in it.
+
+    Attributes:
+      files: paths with one of the endings that were looked for, sorted.
+      passed_over: how many other files there are, by ending; 'hidden' for those whose name begins with a dot.
+      unreadable: folders that cannot be listed, and why.
     """
 
-    def refuse(error: OSError) -> None:
-        raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}.") from error
+    files: list[str] = dataclasses.field(default_factory=list)
+    passed_over: Counter[str] = dataclasses.field(default_factory=Counter)
+    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    paths, seen = [], set()
-    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:  # a link back up the tree would be followed for ever
-            folders.clear()
+    def sentence(self, folder: str | os.PathLike[str]) -> str:
+        """What was passed over, in one line; '' if nothing was."""
+        if not self.passed_over:
+            return ""
+        parts = ", ".join(f"{count} {kind}" for kind, count in self.passed_over.most_common(8))
+        more = ", ..." if len(self.passed_over) > 8 else ""
+        return f"{folder}: {len(self.files)} recordings; passed over: {parts}{more}"
+
+
+def search(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = RECORDING_SUFFIXES) -> Search:
+    """Looks for files with one of these endings (in any case); symbolic links are followed, but not in circles.
+
+    Hidden files are left out: macOS puts a `._name.wav` that holds no sound beside every `name.wav`. So are hidden
+    folders, such as `.git`. A folder that several links lead to is searched once under its own name and once under one
+    of theirs.
+    """
+    result, seen = Search(), set()
+    todo: list[tuple[str, tuple[tuple[int, int], ...], bool]] = [(os.fspath(folder), (), False)]
+    while todo:  # folder, device and number of those above it, whether a link leads to it
+        place, above, linked = todo.pop()
+        try:
+            state = os.stat(place)
+            real = state.st_dev, state.st_ino
+            if real in above or (real, linked) in seen:
+                continue
+            seen.add((real, linked))
+            with os.scandir(place) as entries:
+                folders = _sort(list(entries), suffixes, result)
+        except OSError as error:
+            result.unreadable[place] = error.strerror or str(error)
             continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        kept = (name for name in names if name.lower().endswith(suffixes) and not name.startswith("."))
-        paths.extend(os.path.join(root, name) for name in kept)
-    return sorted(paths)
+        todo += [(entry.path, (*above, real), linked or entry.is_symlink()) for entry in folders]
+    result.files.sort()
+    return result
+
+
+def _sort(entries: list[os.DirEntry[str]], suffixes: tuple[str, ...], result: Search) -> list[os.DirEntry[str]]:
+    """Puts the files where they belong and returns the folders to be searched."""
+    folders = []
+    for entry in entries:
+        if _is_folder(entry):
+            folders += [] if entry.name.startswith(".") or entry.name == "__MACOSX" else [entry]
+        elif entry.name.startswith("."):
+            result.passed_over["hidden"] += 1
+        elif entry.name.lower().endswith(suffixes):
+            result.files.append(entry.path)
+        else:
+            result.passed_over[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
+    return folders
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def files(folder: Path, suffixes: tuple[str, ...] = RECORDING_SUFFIXES, *, quiet: bool = False) -> list[str]:
+    """The paths of `search`; what it passed over is logged in one line, unless `quiet`.
+
+    Raises:
+      UserError: a folder cannot be read.
+    """
+    result = search(folder, suffixes)
+    for place, reason in result.unreadable.items():
+        raise UserError(f"Cannot read the folder {place}: {reason}.")
+    if not quiet and (sentence := result.sentence(folder)):
+        logging.info("%s", sentence)
+    return result.files
 
 
 def one_of_each(clips: Iterable[tuple[str, str]]) -> dict[str, str]:

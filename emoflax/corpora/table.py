@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 from emoflax.errors import UserError
+from emoflax.files import parse_json
 
 SUFFIXES = (".csv", ".jsonl")
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -87,10 +88,9 @@ def _jsonl_rows(text: str, path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # nested too deep, or a number of thousands of digits
-            reason = getattr(error, "msg", type(error).__name__)
-            raise UserError(f"{path} line {number} is not valid JSON: {reason}.") from error
+            record = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path} line {number} is not valid JSON: {getattr(error, 'msg', error)}.") from error
         if not isinstance(record, dict):
             raise UserError(f'{path} line {number} is not a JSON object, such as {{"file": ..., "emotion": ...}}.')
         cells = {key.strip().lower(): _cell(value) for key, value in record.items() if _is_there(value)}

@@ -3,7 +3,11 @@
 import dataclasses
 import functools
 
-RECORDING_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")  # of the files that a folder is searched for
+# Endings of the files that a folder is searched for.
+CONTAINER_SUFFIXES = (".m4a", ".mp4", ".webm", ".aac")  # decoded by PyAV, which the extra `av` brings
+RECORDING_SUFFIXES = (
+    ".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aiff", ".aif", ".au", ".w64", ".caf", *CONTAINER_SUFFIXES,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

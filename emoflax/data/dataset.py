@@ -156,6 +156,7 @@ def from_arrays(
     mesh: Mesh | None = None,
     resident: str = "yes",
     row_multiple: int = 1,
+    width_multiple: int = WIDTH_MULTIPLE,
 ) -> Dataset:
     """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here.
 
@@ -168,6 +169,8 @@ def from_arrays(
       mesh: the devices over which rows and batches are sharded; None: one.
       resident: whether all rows are placed on the devices, 'yes' or 'no'; 'auto': if they fit (`stream.fits`).
       row_multiple: of `Rows.placed`.
+      width_multiple: frames that bucket widths of log-mels are rounded up to; a larger one, for several datasets that
+        are to share compiled programs, computes more padding.
 
     Raises:
       UserError: there is no clip, or `resident` is none of the three.
@@ -182,7 +185,7 @@ def from_arrays(
     columns = columns_of(clip, labels, weights)
     padded: dict[str, _Padding] = {}
     if sounds is not None:
-        sound = _sound(sounds, clip, start, longest, frontend)
+        sound = _sound(sounds, clip, start, longest, frontend, width_multiple)
         padded[sound.name] = sound
         if frontend:
             columns["scale"] = scales[clip]
@@ -244,14 +247,16 @@ class _Padding:
         return Padded(lambda place: self.read(group[place]), (width, *one.shape[1:]), one.dtype)
 
 
-def _sound(sounds: Sequences, clip: np.ndarray, start: np.ndarray, longest: int, frontend: Frontend | None) -> _Padding:
+def _sound(
+    sounds: Sequences, clip: np.ndarray, start: np.ndarray, longest: int, frontend: Frontend | None, multiple: int
+) -> _Padding:
     def read(row: int) -> np.ndarray:
         return sounds[clip[row]][start[row] : start[row] + longest]
 
     lengths = np.minimum(sounds.lengths[clip] - start, longest).astype(np.int32)
     if frontend:
-        return _Padding("wave", "samples", read, lengths, lambda most: frontend.width(most, WIDTH_MULTIPLE))
-    return _Padding("logmel", "frames", read, lengths, lambda most: round_up(most, WIDTH_MULTIPLE))
+        return _Padding("wave", "samples", read, lengths, lambda most: frontend.width(most, multiple))
+    return _Padding("logmel", "frames", read, lengths, lambda most: round_up(most, multiple))
 
 
 def _text(tokens: Sequences, clip: np.ndarray, max_tokens: int, alone: bool) -> _Padding:

@@ -33,7 +33,7 @@ import numpy as np
 
 from emoflax.errors import UserError
 from emoflax.files import make_folder as make_plain_folder
-from emoflax.files import sha256, write_whole
+from emoflax.files import parse_json, sha256, write_whole
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -104,6 +104,7 @@ class ShardSet:
         manifest = _parse(folder / MANIFEST, text)
         if manifest.get("format") != FORMAT:
             raise _damaged(folder / MANIFEST, f"it is not of format {FORMAT}")
+        _check_manifest(folder / MANIFEST, manifest)
         indexes = [_open_index(folder, shard) for shard in manifest["shards"]]
         if verify:
             _verify(folder, manifest, hashlib.sha256(text).hexdigest())
@@ -168,11 +169,11 @@ def write_shard(
 def clips_done(folder: Path, number: int) -> int:
     """Clips of a shard that an earlier run has finished; 0 where it has to be written (again)."""
     try:
-        index = json.loads((folder / _index_name(number)).read_bytes())
+        index = parse_json((folder / _index_name(number)).read_bytes())
         if (folder / _rows_name(number)).stat().st_size != index["bytes"]:
             return 0
         return len(index["ids"]) + len(index["failures"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 
@@ -247,6 +248,19 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """Nothing else holds the manifest's checksum: a changed one must not be read as something else."""
+    kinds = {"file": str, "clips": int, "bytes": int, "sha256": str, "index_sha256": str}
+    entries = manifest.get("shards")
+    if not isinstance(entries, list) or not isinstance(manifest.get("settings"), dict):
+        raise _damaged(path, "its list of shards or its settings are missing")
+    for entry in entries:
+        if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in kinds.items()):
+            raise _damaged(path, "its list of shards is not one")
+        if Path(entry["file"]).name != entry["file"] or "\0" in entry["file"]:
+            raise _damaged(path, "its list of shards names a file elsewhere")
+
+
 def _open_index(folder: Path, shard: dict[str, Any]) -> dict[str, Any]:
     path = (folder / shard["file"]).with_suffix(".json")
     text = _read(path)
@@ -271,7 +285,7 @@ def _verify(folder: Path, manifest: dict[str, Any], manifest_sha256: str) -> Non
     files = {shard["file"]: _state(folder / shard["file"]) for shard in manifest["shards"]}
     now = {"manifest_sha256": manifest_sha256, "files": files}
     with contextlib.suppress(OSError, ValueError):  # not there, or damaged: as if nothing was compared
-        if json.loads((folder / VERIFIED).read_bytes()) == now:
+        if parse_json((folder / VERIFIED).read_bytes()) == now:
             return
     for shard in manifest["shards"]:
         path = folder / shard["file"]
@@ -306,9 +320,12 @@ def _read(path: Path) -> bytes:
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        return json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise _damaged(path, "it is not JSON") from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "it is no JSON object")
+    return content
 
 
 def _damaged(path: Path, problem: str) -> UserError:

@@ -20,6 +20,7 @@ from emoflax.experiment import checks, closed_form, identity
 from emoflax.experiment.features import dataset_of
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model
+from emoflax.files import naming
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import calibration, metrics
 from emoflax.training import scoring
@@ -178,7 +179,7 @@ def calibrations(predictions: list[Predictions], corpus: Corpus) -> dict:
 
 def write_predictions(path: pathlib.Path, predictions: list[Predictions], corpus: Corpus) -> None:
     """One CSV line per clip and seed, with the probability of every class."""
-    with path.open("w", newline="") as file:
+    with naming(path), path.open("w", newline="", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["corpus", "seed", "fold", "clip", "speaker", "label", "predicted", *corpus.labels])
         for p in predictions:

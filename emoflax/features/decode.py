@@ -1,21 +1,21 @@
 """Sound files: opened, checked, decoded to one channel, resampled and trimmed, alike in training and prediction.
 
-Formats: whatever libsndfile decodes (WAV, FLAC, MP3, OGG, AIFF ...), any sample rate, any number of channels. A
-recording that cannot be used raises `UserError` naming the file, what is wrong with it and what to do.
+Formats: see `sound_file.py`; any sample rate and number of channels. A recording that cannot be used raises
+`UserError` naming the file, what is wrong with it and what to do. A damaged file can end the process inside a decoder's
+library: `untrusted.decode` reads in a process of its own.
 """
 
 import hashlib
-import os
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
 from emoflax.errors import UserError
+from emoflax.features.containers import REMEDY, truncated
+from emoflax.features.sound_file import MOST_SAMPLES, Sound, open_sound
 
-_REMEDY = "Replace the file, or leave it out of the corpus."
-_BLOCK_S = 30.0  # decoded at once, so that an hour in eight channels is never in memory as a whole
+_BLOCK_VALUES = 1 << 22  # decoded at once, of all channels: an hour in eight channels is never in memory as a whole
 _SHORTEST_S = 0.01
 _LATE_S = 0.05  # a segment may end this far beyond its file, because tables of segments are rounded
 _SILENT_PEAK = 1e-4  # 80 dB below full scale, three steps of 16 bits
@@ -23,9 +23,6 @@ _SILENT_FINE_PEAK = 1e-6  # 120 dB below, of files whose steps are finer
 _FINE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _DEAD_POWER = 1e-4  # of the strongest channel's: an unused microphone input, 40 dB below
 _LOUDEST_PEAK = 1e6  # far beyond 16-bit integers stored as floats; above it, powers overflow
-# A program that writes a WAV file into a pipe does not know its length and writes the largest number.
-_STREAMED_BYTES = 0x7F000000
-_OGG_TAIL_BYTES = 1 << 17  # an OGG page holds at most 65,307 bytes
 
 
 def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple[np.ndarray, int]:
@@ -38,19 +35,17 @@ def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple
     Raises:
       UserError: a file that is missing, empty, truncated, silent, no sound, or holds NaN; a part beyond its end.
     """
-    _check_file(path)
-    with _open(path) as file:
+    with open_sound(path) as file:
         rate_hz = file.samplerate
         first, last = _span(path, start_s, end_s, file.frames, rate_hz)
         try:
-            file.seek(first)
+            _skip(file, first)
             samples = _read_mono(file, last - first)
             silent_peak = _SILENT_FINE_PEAK if getattr(file, "subtype", "") in _FINE else _SILENT_PEAK
         except soundfile.LibsndfileError as error:
-            raise UserError(f"{path} is damaged or truncated ({error.error_string.rstrip('.')}). {_REMEDY}") from error
-    # Only a cut MP3, whose length is an estimate, is noticed here; other formats fail above or in the decoder.
+            raise UserError(f"{path} is damaged or truncated ({error.error_string.rstrip('.')}). {REMEDY}") from error
     if len(samples) < 0.99 * (last - first):
-        raise _truncated(path)
+        raise truncated(path)
     _check_samples(path, samples, rate_hz, silent_peak)
     return samples, rate_hz
 
@@ -79,83 +74,38 @@ def trim(wave: np.ndarray, trim_db: float) -> np.ndarray:
     return librosa.effects.trim(wave, top_db=trim_db)[0]
 
 
-def _check_file(path: str) -> None:
-    """Checks for what libsndfile reports vaguely (missing, a folder, empty) or not at all (cut short)."""
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if not size:
-                raise UserError(f"{path} is empty (0 bytes). {_REMEDY}")
-            head = file.read(12)
-            if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-                cut = _wav_end(file, size) > size
-            else:
-                cut = head[:4] == b"OggS" and not _ogg_is_whole(file, size)
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}. Correct the corpus's folder or table.") from error
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}. {_REMEDY}") from error
-    if cut:
-        raise _truncated(path)
-
-
-def _open(path: str) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        raise UserError(
-            f"{path} is not sound that can be decoded ({error.error_string.rstrip('.')}); "
-            f"WAV, FLAC, MP3 and OGG can. {_REMEDY}"
-        ) from error
-
-
-def _truncated(path: str) -> UserError:
-    return UserError(f"{path} is truncated: it is shorter than its own header says. Copy or download it again.")
-
-
-def _wav_end(file: BinaryIO, size: int) -> int:
-    """Byte at which the samples end according to the header; libsndfile reads a shorter file without an error."""
-    at = 12
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(8)
-        length = int.from_bytes(head[4:], "little")
-        if head[:4] == b"data":
-            return size if length >= _STREAMED_BYTES else at + 8 + length
-        at += 8 + length + length % 2
-    return at + 8  # the file ends before its samples begin
-
-
-def _ogg_is_whole(file: BinaryIO, size: int) -> bool:
-    """Whether the last OGG page carries the end-of-stream flag and all of its bytes."""
-    start = max(0, size - _OGG_TAIL_BYTES)
-    file.seek(start)
-    tail = file.read()
-    page = tail.rfind(b"OggS")
-    if page < 0 or len(tail) < page + 27:
-        return False
-    body = page + 27 + tail[page + 26]
-    return bool(tail[page + 5] & 4) and len(tail) >= body + sum(tail[page + 27 : body])
-
-
 def _span(path: str, start_s: float, end_s: float | None, frames: int, rate_hz: int) -> tuple[int, int]:
     """First sample and the one after the last."""
     length_s = frames / rate_hz
     if not frames:
-        raise UserError(f"{path} holds no samples. {_REMEDY}")
+        raise UserError(f"{path} holds no samples. {REMEDY}")
     if start_s < 0 or start_s >= length_s or (end_s is not None and not start_s < end_s <= length_s + _LATE_S):
         raise UserError(
             f"{path} lasts {length_s:.3f} s, so it has no part from {start_s:g} s to "
             f"{'its end' if end_s is None else f'{end_s:g} s'}. Correct start_s and end_s in the corpus's table."
         )
-    return round(start_s * rate_hz), frames if end_s is None else min(frames, round(end_s * rate_hz))
+    first, last = round(start_s * rate_hz), frames if end_s is None else min(frames, round(end_s * rate_hz))
+    if last - first > MOST_SAMPLES:
+        raise UserError(
+            f"{path} says that it lasts {length_s / 3600:,.0f} h; up to {MOST_SAMPLES / rate_hz / 3600:.1f} h at its "
+            f"{rate_hz} Hz can be read at once. {REMEDY}"
+        )
+    return first, last
 
 
-def _read_mono(file: soundfile.SoundFile, frames: int) -> np.ndarray:
+def _skip(file: Sound, frames: int) -> None:
+    if frames and file.seekable():
+        file.seek(frames)
+        return
+    while frames > 0 and len(block := file.read(min(frames, _BLOCK_VALUES), dtype="float32", always_2d=True)):
+        frames -= len(block)  # of GSM 6.10, which libsndfile only reads from its beginning
+
+
+def _read_mono(file: Sound, frames: int) -> np.ndarray:
     """float32 [samples], the mean of the channels that carry sound."""
-    blocks, power = [], []
+    blocks, power, most = [], [], max(1, _BLOCK_VALUES // file.channels)
     while frames > 0:
-        block = file.read(min(frames, round(_BLOCK_S * file.samplerate)), dtype="float32", always_2d=True)
+        block = file.read(min(frames, most), dtype="float32", always_2d=True)
         if not len(block):
             break
         blocks.append(block[:, 0] if block.shape[1] == 1 else block.sum(axis=1))
@@ -172,14 +122,14 @@ def _live(power_C: np.ndarray) -> int:
 
 def _check_samples(path: str, samples: np.ndarray, rate_hz: int, silent_peak: float) -> None:
     if len(samples) < _SHORTEST_S * rate_hz:
-        raise UserError(f"{path} has {len(samples)} samples, less than {_SHORTEST_S * 1000:g} ms of sound. {_REMEDY}")
+        raise UserError(f"{path} has {len(samples)} samples, less than {_SHORTEST_S * 1000:g} ms of sound. {REMEDY}")
     low, high = float(samples.min()), float(samples.max())  # both are NaN if any sample is
     if not np.isfinite(high - low):
-        raise UserError(f"{path} holds samples that are not numbers (NaN or infinite). {_REMEDY}")
+        raise UserError(f"{path} holds samples that are not numbers (NaN or infinite). {REMEDY}")
     if high - low > 2 * _LOUDEST_PEAK:
-        raise UserError(f"{path} holds samples up to {max(high, -low):.1e} where full scale is 1.0. {_REMEDY}")
+        raise UserError(f"{path} holds samples up to {max(high, -low):.1e} where full scale is 1.0. {REMEDY}")
     if high - low < 2 * silent_peak:
         raise UserError(
             f"{path} is silent: the mean of its channels stays below {20 * np.log10(silent_peak):.0f} dB of full "
-            f"scale. {_REMEDY}"
+            f"scale. {REMEDY}"
         )

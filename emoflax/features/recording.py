@@ -7,8 +7,9 @@ import dataclasses
 
 import numpy as np
 
-from emoflax.features.decode import decode, digest, resample, trim
+from emoflax.features.decode import digest, resample, trim
 from emoflax.features.level import to_speech_level
+from emoflax.features.untrusted import decode
 
 LEVELS = ("normalised", "absolute")
 FIELDS = ("sample_rate_hz", "trim_db", "level")  # of config.audio, that shape a waveform

@@ -120,9 +120,9 @@ def _decoded(clips: Sequence[Clip], failures: dict[str, str]) -> list[tuple[Clip
 
 def _waveform(clip: Clip) -> tuple[str, np.ndarray]:
     """Digest of the decoded samples, and these at Whisper's sample rate."""
-    from emoflax.features import decode  # libsndfile and soxr, which a text-only run does not need
+    from emoflax.features import decode, untrusted  # libsndfile and soxr, which a text-only run does not need
 
-    samples, rate_hz = decode.decode(clip.path, clip.start_s, clip.end_s)
+    samples, rate_hz = untrusted.decode(clip.path, clip.start_s, clip.end_s)
     return decode.digest(samples), decode.resample(samples, rate_hz, stt_openai.SAMPLE_RATE_HZ)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -14,14 +15,17 @@ from ml_collections import ConfigDict
 
 from emoflax import models
 from emoflax.audio.channels import channels
+from emoflax.corpora import scan
 from emoflax.data import dataset as data
 from emoflax.data import speakernorm
 from emoflax.data.clip import RECORDING_SUFFIXES
-from emoflax.errors import UserError, WeightsUnavailable
+from emoflax.errors import SomeFailed, UserError, WeightsUnavailable
 from emoflax.experiment import closed_form, evaluate
 from emoflax.experiment.features import max_frames
 from emoflax.experiment.model import frontend_of
+from emoflax.features import containers, untrusted
 from emoflax.inference import explain as explanation
+from emoflax.inference import records
 from emoflax.reporting import calibration
 from emoflax.training import scoring
 
@@ -29,10 +33,16 @@ if TYPE_CHECKING:
     from emoflax.features.recording import Recording
 
 TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
+# Files between two writes to disk: an interruption costs the work on as many. Bucket widths of all parts are rounded up
+# to the same multiple of frames, so that parts share compiled programs.
+PART_FILES, PART_WIDTH_MULTIPLE = 64, 64
 
 
 def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[pathlib.Path]:
     """Files named by paths, folders (with all folders in them) and glob patterns, each once, sorted within a folder.
+
+    Folders are searched as in training (`scan.search`); one that cannot be listed is returned in the place of its
+    files, so that it is reported like a file that cannot be read.
 
     Raises:
       UserError: a pattern without a file.
@@ -40,16 +50,19 @@ def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[path
     paths: dict[pathlib.Path, None] = {}
     for pattern in patterns:
         path = pathlib.Path(pattern)
-        if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes]
-        elif path.is_file():
-            files = [path]
-        else:
-            files = [pathlib.Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+        named = [path] if os.path.lexists(path) else map(pathlib.Path, sorted(glob.glob(pattern, recursive=True)))
+        files = [file for one in named for file in (_inside(one, suffixes) if one.is_dir() else [one])]
         if not files:
             raise UserError(f"--inputs={pattern}: no {'/'.join(suffixes)} file there; name a file, a folder or a glob")
         paths |= dict.fromkeys(files)
     return list(paths)
+
+
+def _inside(folder: pathlib.Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
+    result = scan.search(folder, suffixes)
+    if sentence := result.sentence(folder):
+        logging.info("%s", sentence)
+    return [pathlib.Path(name) for name in (*result.files, *result.unreadable)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +121,7 @@ def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
 
     if not config.model.text:
         return []
+    containers.check_regular(str(path))
     cut = text.cutter(config.text.to_dict())
     if path.suffix.lower() not in TEXT_SUFFIXES:
         return cut(text.transcribe_file(str(path), config.text.to_dict(), config.data.cache_dir))
@@ -117,17 +131,25 @@ def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
         raise UserError(f"{path} is no UTF-8 text file: {error}") from error
 
 
-def read_inputs(config: ConfigDict, paths: Sequence[pathlib.Path]) -> tuple[list[Utterance], list[str]]:
-    """Every file that can be read, and why the others cannot."""
-    utterances, failures, wordless = [], [], {}
+def read_inputs(
+    config: ConfigDict, paths: Sequence[pathlib.Path], wordless: dict[pathlib.Path, UserError] | None = None
+) -> tuple[list[Utterance], list[str]]:
+    """Every file that can be read, and why the others cannot, both in the order of the paths.
+
+    Args:
+      wordless: of `read_input`, for a caller that reads in several parts and warns by itself; None: warned here.
+    """
+    utterances, failures = [], []
+    missing = {} if wordless is None else wordless
     for path in paths:
         try:
-            utterances.append(read_input(config, path, wordless))
+            utterances.append(read_input(config, path, missing))
         except WeightsUnavailable:  # every other file would fail in the same way
             raise
         except UserError as error:
             failures.append(str(error))
-    _warn_of_missing(config, utterances, {path: str(error) for path, error in wordless.items()})
+    if wordless is None:
+        warn_of_missing(config, utterances, missing)
     return utterances, failures
 
 
@@ -175,8 +197,9 @@ def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
     return [dataclasses.replace(one, logmel=level(one.logmel) if len(one.logmel) else one.logmel) for one in utterances]
 
 
-def _warn_of_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
-    """One warning for every reason why files are predicted from one modality of two."""
+def warn_of_missing(config: ConfigDict, utterances: Sequence[Utterance], errors: dict[pathlib.Path, UserError]) -> None:
+    """One warning for every reason why files are predicted from one modality of two; errors: of `read_input`."""
+    wordless = {path: str(error) for path, error in errors.items()}
     untrained = {name: "" if share else ", for which the model was not trained (config.model.modality_dropout)"
                  for name, share in config.model.modality_dropout.items()}  # fmt: skip
     for reason in dict.fromkeys(wordless.values()):
@@ -193,11 +216,16 @@ def _few(names: list[str]) -> str:
 def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path | None, *, explain: bool) -> None:
     """Prints a table and writes one JSON line per file; `explain` adds a picture of the model's attention.
 
-    Files that cannot be read are listed at the end, after the others are predicted.
+    Both are written as it goes, see `records.py`. Files that cannot be read are among the records with the reason, and
+    named at the end.
 
     Raises:
-      UserError: no checkpoint, no input, files that cannot be read, or nothing to explain.
+      UserError: no checkpoint, no input, no place for the output, nothing that can be read, or nothing to explain.
+      SomeFailed: some files could not be read.
     """
+    if output:
+        records.check_place(output)
+    untrusted.start()  # while the model is restored
     trained = evaluate.restore(folder)
     config = trained.config
     if explain:
@@ -206,34 +234,70 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
         logging.warning("%s", trained.description["notice"])
     suffixes = RECORDING_SUFFIXES + TEXT_SUFFIXES if config.model.text else RECORDING_SUFFIXES
     paths = find_inputs(patterns, suffixes)
-    utterances, failures = read_inputs(config, paths)
-    if utterances and speakernorm.suffix_of(trained.description["protocol"]):
-        utterances = of_one_speaker(utterances)
-    if utterances:
-        p = probabilities(trained, utterances)
-        _show(trained, [utterance.path for utterance in utterances], p, output)
-        if explain:
-            pictures = explanation.draw(
-                trained, utterances, dataset_of(trained, utterances), p, output.parent if output else pathlib.Path()
-            )
-            print("\n".join(f"attention drawn: {picture}" for picture in pictures))
-    if failures:
-        raise UserError(f"{len(failures)} of {len(paths)} files could not be read: " + "; ".join(failures[:5]))
+    if output:
+        records.refuse_inputs(output, paths)
+    by_speaker = bool(speakernorm.suffix_of(trained.description["protocol"]))
+    with records.Records(output, trained.description, () if by_speaker else paths) as kept:
+        pictures = _predict_all(
+            trained, paths, kept, (output.parent if output else pathlib.Path()) if explain else None
+        )
+    if output is None:
+        print("\n".join(json.dumps(record) for record in kept.lines))
+    print("\n".join(f"attention drawn: {picture}" for picture in pictures), end="\n" if pictures else "")
+    if output:
+        print(f"as JSON lines: {output}", file=sys.stderr)
+    if failures := kept.failures:
+        more = f"; and {len(failures) - 5} more" + (f", see {output}" if output else "") if len(failures) > 5 else ""
+        kind = UserError if len(failures) == len(paths) else SomeFailed
+        raise kind(f"{len(failures)} of {len(paths)} files could not be read: " + "; ".join(failures[:5]) + more)
 
 
-def probabilities(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> np.ndarray:
-    """[utterances, classes], at the temperature that the checkpoint keeps."""
+def _predict_all(
+    trained: evaluate.Trained, paths: Sequence[pathlib.Path], kept: records.Records, drawn: pathlib.Path | None
+) -> list[pathlib.Path]:
+    """Predicts what has no record yet, part by part; returns pictures, drawn into the folder `drawn` if it is named."""
+    by_speaker = bool(speakernorm.suffix_of(trained.description["protocol"]))
+    todo = list(paths) if by_speaker else [path for path in paths if str(path) not in kept.earlier]
+    size = len(todo) if by_speaker else PART_FILES  # statistics of a speaker are those of all recordings
+    width_multiple = data.WIDTH_MULTIPLE if len(todo) <= size else PART_WIDTH_MULTIPLE
+    wordless: dict[pathlib.Path, UserError] = {}
+    said, pictures = [], []
+    _show_head(trained, paths)
+    for part in (todo[begin : begin + size] for begin in range(0, len(todo), max(1, size))):
+        utterances, failures = read_inputs(trained.config, part, wordless)
+        read = {utterance.path for utterance in utterances}
+        reasons = iter(failures)
+        made = {path: {"file": str(path), "error": next(reasons)} for path in part if path not in read}
+        if utterances:
+            utterances = of_one_speaker(utterances) if by_speaker else utterances
+            p = probabilities(trained, utterances, width_multiple)
+            made |= {x.path: record(trained, x.path, row) for x, row in zip(utterances, p, strict=True)}
+            _show(trained, paths, utterances, p)
+            said += [dataclasses.replace(x, logmel=x.logmel[:1]) for x in utterances]
+            if drawn is not None:
+                pictures += explanation.draw(trained, utterances, dataset_of(trained, utterances), p, drawn)
+        kept.add([made[path] for path in part])
+    warn_of_missing(trained.config, said, wordless)
+    return pictures
+
+
+def probabilities(
+    trained: evaluate.Trained, utterances: Sequence[Utterance], width_multiple: int = data.WIDTH_MULTIPLE
+) -> np.ndarray:
+    """[utterances, classes]; width_multiple: of `data.from_arrays`."""
     if trained.config.model.functionals:
         rows = [row for utterance in utterances for row in utterance.logmel]
         place = np.repeat(np.arange(len(utterances)), [len(utterance.logmel) for utterance in utterances])
         rows = rows if trained.config.model.functionals in models.FRAME_LEVEL_MODELS else np.stack(rows)
         log_p = closed_form.log_probabilities(trained.module(), rows, place)
     else:
-        log_p = scoring.score(trained.model, trained.state, dataset_of(trained, utterances))
+        log_p = scoring.score(trained.model, trained.state, dataset_of(trained, utterances, width_multiple))
     return np.exp(calibration.tempered(log_p, calibration.temperature_of(trained.description)))
 
 
-def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> data.Dataset:
+def dataset_of(
+    trained: evaluate.Trained, utterances: Sequence[Utterance], width_multiple: int = data.WIDTH_MULTIPLE
+) -> data.Dataset:
     config, vocabulary = trained.config, trained.description["vocabulary"]
     return data.from_arrays(
         [x.logmel for x in utterances] if config.model.audio else None,
@@ -243,31 +307,42 @@ def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> da
         max_tokens=config.text.max_tokens,
         batch_size=config.train.batch_size,
         buckets=config.data.buckets,
+        width_multiple=width_multiple,
     )
 
 
-def _show(trained: evaluate.Trained, paths: list[pathlib.Path], p: np.ndarray, output: pathlib.Path | None) -> None:
+def record(trained: evaluate.Trained, path: pathlib.Path, p: np.ndarray) -> dict:
+    """What the JSON line of a file holds; p: probabilities [classes]."""
     labels = trained.description["labels"]
-    least = calibration.threshold(trained.description.get("calibration"), trained.config.evaluate.unsure)
-    width = max(len(str(path)) for path in paths)
-    print(f"{'file':{width}}  {'emotion':10}  " + "  ".join(f"{label[:9]:>9}" for label in labels))
-    for path, row in zip(paths, p, strict=True):
-        shown = labels[int(row.argmax())] if row.max() >= least else "unsure"
-        print(f"{path!s:{width}}  {shown:10}  " + "  ".join(f"{value:9.3f}" for value in row))
-    lines = [
-        json.dumps(
-            {
-                "file": str(path),
-                "emotion": labels[int(row.argmax())],
-                "probabilities": {label: round(float(value), 6) for label, value in zip(labels, row, strict=True)},
-                "trained_on": trained.description["corpus"],
-            }
-            | ({"unsure": bool(row.max() < least)} if least else {})
-        )
-        for path, row in zip(paths, p, strict=True)
-    ]
-    if output is None:
-        print("\n".join(lines))
-        return
-    output.write_text("\n".join(lines) + "\n")
-    print(f"as JSON lines: {output}", file=sys.stderr)
+    least = _least(trained)
+    made = {
+        "file": str(path),
+        "emotion": labels[int(p.argmax())],
+        "probabilities": {label: round(float(value), 6) for label, value in zip(labels, p, strict=True)},
+        "trained_on": trained.description["corpus"],
+    }
+    return made | ({"unsure": bool(p.max() < least)} if least else {})
+
+
+def _least(trained: evaluate.Trained) -> float:
+    """The least confidence that is not called unsure."""
+    return calibration.threshold(trained.description.get("calibration"), trained.config.evaluate.unsure)
+
+
+def _width(paths: Sequence[pathlib.Path]) -> int:
+    return max(len(records.printable(path)) for path in paths)
+
+
+def _show_head(trained: evaluate.Trained, paths: Sequence[pathlib.Path]) -> None:
+    labels = trained.description["labels"]
+    print(f"{'file':{_width(paths)}}  {'emotion':10}  " + "  ".join(f"{label[:9]:>9}" for label in labels))
+
+
+def _show(
+    trained: evaluate.Trained, paths: Sequence[pathlib.Path], utterances: Sequence[Utterance], p: np.ndarray
+) -> None:
+    labels, width, least = trained.description["labels"], _width(paths), _least(trained)
+    for utterance, row in zip(utterances, p, strict=True):
+        name = records.printable(utterance.path)
+        emotion = labels[int(row.argmax())] if row.max() >= least else "unsure"
+        print(f"{name:{width}}  {emotion:10}  " + "  ".join(f"{value:9.3f}" for value in row), flush=True)

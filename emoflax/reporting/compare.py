@@ -17,7 +17,7 @@ import numpy as np
 import scipy.stats
 
 from emoflax.errors import UserError
-from emoflax.files import make_folder
+from emoflax.files import make_folder, naming, parse_json
 from emoflax.reporting import metrics
 
 
@@ -70,9 +70,11 @@ def read(folder: pathlib.Path) -> Run:
     try:
         with (folder / "predictions.csv").open(newline="") as file:
             lines = list(csv.DictReader(file))
-        facts = json.loads((folder / "report.json").read_text())
+        facts = parse_json((folder / "report.json").read_bytes())
         labels = tuple(facts["labels"])
         clips = {line["clip"]: (line["speaker"], line["label"]) for line in lines}
+        if facts.get("clips", len(clips)) != len(clips):
+            raise ValueError(f"predictions.csv has {len(clips)} of {facts['clips']} clips")
         per_seed = []
         for seed in sorted({line["seed"] for line in lines}):
             of_seed = [line for line in lines if line["seed"] == seed]
@@ -83,10 +85,10 @@ def read(folder: pathlib.Path) -> Run:
             per_seed.append(metrics.speaker_confusions(label, predicted, speaker, len(labels)))
         known = (str(folder), facts["corpus"], facts["protocol"], labels, clips)
         return Run(*known, np.stack(per_seed), facts.get("pretrained", False))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(
-            f"{folder} holds no finished run ({error}); --runs takes folders with predictions.csv and report.json: "
-            "a run of --mode=train, or one/ and ensemble/ of --mode=crossval"
+            f"{folder} holds no finished run ({str(error) or type(error).__name__}); --runs takes folders with "
+            "predictions.csv and report.json: a run of --mode=train, or one/ and ensemble/ of --mode=crossval"
         ) from error
 
 
@@ -169,7 +171,9 @@ def run(folders: Sequence[pathlib.Path], workdir: pathlib.Path) -> str:
     text = render(runs, pairs)
     facts = {"corpus": runs[0].corpus, "protocol": runs[0].protocol, "uar": {run.name: run.uar for run in runs}}
     make_folder(workdir)
-    (workdir / "compare.md").write_text(text)
+    with naming(workdir / "compare.md"):
+        (workdir / "compare.md").write_text(text)
     content = facts | {"differences": [dataclasses.asdict(d) for d in pairs]}
-    (workdir / "compare.json").write_text(json.dumps(content, indent=2) + "\n")
+    with naming(workdir / "compare.json"):
+        (workdir / "compare.json").write_text(json.dumps(content, indent=2) + "\n")
     return text

@@ -15,6 +15,7 @@ from typing import Any
 
 from emoflax.data import speakernorm
 from emoflax.errors import UserError
+from emoflax.files import parse_json
 from emoflax.parallel.workers import usable_cores
 from emoflax.reporting.metrics import METRICS, count_seeds
 
@@ -81,8 +82,10 @@ def append(entries: list[dict[str, Any]], path: pathlib.Path = PATH) -> None:
     """Adds lines in one write. Raises UserError where the file cannot be written."""
     check_recordable(path)
     try:
-        with path.open("a") as file:
-            file.write("".join(json.dumps(entry) + "\n" for entry in entries))
+        with path.open("a+b") as file:
+            torn = file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+            file.write(b"\n" * torn + lines.encode())  # a line that a kill has torn must not swallow the next one
     except OSError as error:
         raise UserError(
             f"cannot record results in {path}: {error.strerror}; the run's report.json holds them"
@@ -110,14 +113,37 @@ def entries_of(summary: dict[str, dict], facts: dict[str, Any]) -> list[dict[str
 
 
 def read(path: pathlib.Path = PATH) -> list[dict[str, Any]]:
-    """Raises UserError where a line is not JSON."""
+    """Raises UserError where a line is no result."""
     entries = []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1):
         try:
-            entries += [json.loads(line)] if line else []
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: {error.msg}; every line holds one result as JSON") from error
+            entry = parse_json(line) if line.strip() else {}
+            problem = "" if entry == {} or _is_result(entry) else "it is no result of a run"
+        except ValueError as error:
+            problem = getattr(error, "msg", str(error))
+        if problem:
+            raise UserError(
+                f"{path}, line {number}: {problem}; every line holds one result as JSON: mend or remove that line"
+            )
+        entries += [entry] if entry else []
     return entries
+
+
+def _is_result(entry: Any) -> bool:
+    """Whether a line has what the tables show."""
+    if not isinstance(entry, dict):
+        return False
+    texts = ("config", "corpus", "protocol", "metric", "command", "commit", "machine", "date")
+    limits = [entry.get("low"), entry.get("high")]
+    return (
+        all(isinstance(entry.get(name), str) for name in texts)
+        and all(_is_number(entry.get(name)) for name in ("mean", "minutes"))
+        and (limits == [None, None] or all(map(_is_number, limits)))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def tables(entries: list[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from emoflax.files import naming
 from emoflax.reporting import calibration
 from emoflax.reporting.metrics import count_seeds
 from emoflax.reporting.pictures import pyplot
@@ -67,10 +68,12 @@ def write(
     total = confusions.sum((0, 1))
     everything = {**dataclasses.asdict(facts), "labels": labels, "confusion": total.tolist(), "metrics": summary}
     everything["calibration"] = calibrated
-    (folder / "report.json").write_text(json.dumps(everything, indent=2) + "\n")
+    with naming(folder / "report.json"):
+        (folder / "report.json").write_text(json.dumps(everything, indent=2) + "\n")
     facts = dataclasses.replace(facts, notes=(*facts.notes, calibration.sentence(calibrated)))
     text = render(facts, labels, total, summary)
-    (folder / "report.md").write_text(text)
+    with naming(folder / "report.md"):
+        (folder / "report.md").write_text(text)
     draw_confusion(folder / "confusion.png", facts, labels, total, summary["confusion"])
     calibration.draw(folder / "reliability.png", facts.title, calibrated)
     return text
@@ -151,7 +154,8 @@ def draw_confusion(
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"{facts.title}\nfolds {', '.join(map(str, facts.folds))}; {count_seeds(len(facts.seeds))}", size=10)
-    figure.savefig(path, dpi=120)
+    with naming(path):
+        figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
@@ -167,9 +171,9 @@ def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for colour, (folder, lines) in enumerate(curves.items()):
         style: dict[str, Any] = {"color": f"C{colour % 10}"}
-        left.plot([x["epoch"] for x in lines], [x["loss"] for x in lines], label=folder.name, **style)
-        scored = [x for x in lines if x["dev_uar"] is not None]
-        left.plot([x["epoch"] for x in scored], [x["dev_loss"] for x in scored], linestyle="--", **style)
+        left.plot([x["epoch"] for x in lines], [x.get("loss") for x in lines], label=folder.name, **style)
+        scored = [x for x in lines if x.get("dev_uar") is not None]
+        left.plot([x["epoch"] for x in scored], [x.get("dev_loss") for x in scored], linestyle="--", **style)
         right.plot([x["epoch"] for x in scored], [100 * x["dev_uar"] for x in scored], marker=".", **style)
     for axes in (left, right):
         axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
@@ -183,5 +187,6 @@ def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> 
     else:
         left.text(0.98, 0.98, f"{len(curves)} models", ha="right", va="top", transform=left.transAxes)
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    with naming(path):
+        figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -203,6 +203,11 @@ class Checkpoints:
     def _reading(self, epoch: int) -> Iterator[None]:
         try:
             yield
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # its checksums are right all the same
+            raise UserError(
+                f"epoch {epoch} of {self.folder} cannot be read ({_reason(error)}), though its checksums are right: it "
+                "was changed after it was written; delete that epoch's folder, or train again in another --workdir"
+            ) from error
         except OSError as error:
             hint = "is a training at work there, which removes older epochs?" if self._is_gone(epoch) else "try again"
             raise UserError(f"cannot read epoch {epoch} of {self.folder} ({_reason(error)}); {hint}") from error

@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import tqdm
 
 from emoflax.errors import UserError
+from emoflax.files import make_folder, naming, parse_json, write_whole
 
 
 class Monitor:
@@ -23,33 +25,59 @@ class Monitor:
     def __init__(self, folder: pathlib.Path, title: str, epoch: int, epochs: int):
         self._path = folder / "metrics.jsonl"
         kept = [line for line in read(folder) if line["epoch"] <= epoch]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self._path.open("a")
-        self._board = _board(folder / "tensorboard", epoch + 1)
+        with naming(self._path):
+            with write_whole(self._path) as file:
+                file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+            self._file = self._path.open("a")
+        self._board = _Board(folder / "tensorboard", epoch + 1)
         self._bar = tqdm.tqdm(total=epochs, initial=epoch, desc=title, unit="epoch", dynamic_ncols=True)
 
     def epoch(self, numbers: dict[str, Any]) -> None:
         """Logs numbers that include 'epoch'; None marks what was not measured."""
-        self._file.write(json.dumps(numbers) + "\n")
-        self._file.flush()
-        for name, value in numbers.items():
-            if value is not None and name != "epoch":
-                self._board.add_scalar(name, value, numbers["epoch"])
+        with naming(self._path):
+            self._file.write(json.dumps(numbers) + "\n")
+            self._file.flush()
+        self._board.add({name: x for name, x in numbers.items() if x is not None and name != "epoch"}, numbers["epoch"])
         shown = {name: numbers[name] for name in ("loss", "dev_uar", "clips_per_s") if numbers[name] is not None}
         self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
         self._bar.update()
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # reported when the epoch was written
+            self._file.close()
         self._board.close()
         self._bar.close()
 
 
-def _board(folder: pathlib.Path, first_epoch: int):
-    """TensorBoard's writer, imported here, for prediction does not need it."""
-    with _without_torch():
-        from tensorboardX import SummaryWriter
-    return SummaryWriter(str(folder), purge_step=first_epoch)
+class _Board:
+    """A file of events for TensorBoard.
+
+    Not tensorboardX's `SummaryWriter`: it writes in a thread, which a full disk ends, and `close` then waits for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, first_epoch: int):
+        with _without_torch():  # imported here, for prediction does not need it
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2, summary_pb2
+        self._event, self._summary, self._folder = event_pb2.Event, summary_pb2.Summary, folder
+        make_folder(folder)
+        with naming(folder):
+            self._writer = EventsWriter(str(folder / "events"))
+            # Epochs after the one that training resumes from are hidden.
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.write_event(self._event(wall_time=time.time(), step=first_epoch, session_log=start))
+
+    def add(self, scalars: dict[str, float], epoch: int) -> None:
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        with naming(self._folder):
+            self._writer.write_event(
+                self._event(wall_time=time.time(), step=epoch, summary=self._summary(value=values))
+            )
+            self._writer.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # reported when the epoch was written
+            self._writer.close()
 
 
 @contextlib.contextmanager
@@ -98,13 +126,27 @@ class Profile:
             jax.profiler.stop_trace()
 
 
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
+
+
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a line torn by a kill ends the list."""
-    lines: list[dict[str, Any]] = []
-    path = folder / "metrics.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else []:
+    """The lines of a run's metrics.jsonl, but for a last line that a kill has torn.
+
+    Raises:
+      UserError: another line is damaged.
+    """
+    path, lines = folder / "metrics.jsonl", []
+    *whole, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, text in enumerate(whole, start=1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            line = parse_json(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or type(line.get("epoch")) is not int or not all(map(_is_number, line.values())):
+            raise UserError(
+                f"{path} line {number} is damaged; move the file elsewhere, and the same command goes on without the "
+                "numbers of earlier epochs; the checkpoints do not depend on it"
+            )
+        lines.append(line)
     return lines

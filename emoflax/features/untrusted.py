@@ -1,0 +1,169 @@
+"""Decodes recordings of unknown origin in a process of its own, which a damaged file may end.
+
+libsndfile, mpg123, soxr and FFmpeg are written in C, and some files end the process that reads them. Here that is a
+small process beside the caller: it is started once (0.3 s), serves one file after the other, and is started anew when a
+file ended it; that file is named, and the caller goes on. Samples come back through a pipe, which costs less than 1 ms
+for a recording of some seconds.
+
+The process is started by its command line rather than by `multiprocessing`, which would import the caller's script a
+second time: a script without `if __name__ == "__main__"` would call itself.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from emoflax.errors import UserError
+from emoflax.features.containers import REMEDY, check_regular
+
+try:
+    import resource
+except ImportError:  # Windows: without limits
+    resource = None
+
+_CPU_S, _CPU_S_PER_MB = 10.0, 1.0  # that decoding may take; it takes 0.01 s and 0.1 s per MB
+_MEMORY_BYTES = 6 << 30  # a recording of `sound_file.MOST_SAMPLES` needs 4 GB while it is put together
+_SERVE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from emoflax.features import untrusted; untrusted.serve()"
+)
+
+
+def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple[np.ndarray, int]:
+    """As `decode.decode`, whose arguments, values and errors it has; also UserError: reading it ended the process."""
+    check_regular(path)  # a pipe would keep the process waiting
+    with _lock:
+        for _ in range(2):
+            try:
+                return _decoder().ask(path, start_s, end_s)
+            except _Ended as ended:
+                _stop()
+                status = ended.status
+                if status != -signal.SIGKILL:  # by whom, nobody knows: once more
+                    break
+    raise UserError(f"{path} cannot be decoded: reading it {_how(status)}, as damaged files do. {REMEDY}")
+
+
+def start() -> None:
+    """Starts the process, if none is there, without waiting for it: the caller has other things to prepare."""
+    with _lock:
+        _decoder()
+
+
+class _Ended(Exception):
+    """The process ended while it read a file; status: its exit status, below 0 the signal."""
+
+    def __init__(self, status: int):
+        self.status = status
+
+
+class _Decoder:
+    """The process, its two pipes, and which process may use them: not one that was forked from it."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", _SERVE, json.dumps(sys.path)]
+        self.owner = os.getpid()
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=-1
+        )
+
+    def ask(self, *request: Any) -> tuple[np.ndarray, int]:
+        to, back = self._process.stdin, self._process.stdout
+        assert to is not None and back is not None
+        try:
+            to.write(json.dumps(request).encode() + b"\n")
+            to.flush()
+            reply = json.loads(back.readline())
+            if "error" in reply:
+                raise UserError(reply["error"])
+            samples = np.empty(reply["samples"], "<f4")
+            if back.readinto(memoryview(samples).cast("B")) != samples.nbytes:
+                raise EOFError
+        except (OSError, EOFError, ValueError):
+            raise _Ended(self._process.wait()) from None
+        return samples, reply["rate_hz"]
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+_kept: _Decoder | None = None
+_lock = threading.RLock()
+
+
+def _decoder() -> _Decoder:
+    global _kept
+    if _kept is None or _kept.owner != os.getpid():
+        _kept = _Decoder()
+    return _kept
+
+
+@atexit.register
+def _stop() -> None:
+    global _kept
+    if _kept is not None and _kept.owner == os.getpid():
+        _kept.stop()
+    _kept = None
+
+
+def _how(status: int) -> str:
+    if status == -getattr(signal, "SIGXCPU", 0):
+        return "takes for ever"
+    name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    return f"ended the decoding process ({name})"
+
+
+def serve() -> None:
+    """What the process does: a line of JSON in, a line of JSON and samples out, until its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
+    back = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what libraries print must not get between
+    from emoflax.features import decode
+
+    if resource is not None:
+        _limit(resource.RLIMIT_AS, _MEMORY_BYTES)
+        _limit(resource.RLIMIT_CORE, 0)
+    for line in sys.stdin.buffer:
+        path, start_s, end_s = json.loads(line)
+        try:
+            if resource is not None:
+                _limit(resource.RLIMIT_CPU, _cpu_s(path))
+            samples, rate_hz = decode.decode(path, start_s, end_s)
+        except UserError as error:
+            _send(back, {"error": str(error)})
+        except MemoryError:
+            _send(back, {"error": f"{path} needs more memory to be decoded than there is. {REMEDY}"})
+        except Exception as error:  # of a library, over bytes that nobody thought of
+            _send(back, {"error": f"{path} is damaged ({type(error).__name__}: {error}). {REMEDY}"})
+        else:
+            _send(back, {"samples": len(samples), "rate_hz": rate_hz}, memoryview(samples).cast("B"))
+
+
+def _send(back: BinaryIO, reply: dict[str, Any], samples: memoryview | bytes = b"") -> None:
+    for part in (json.dumps(reply).encode() + b"\n", samples):
+        left = memoryview(part)
+        while left:
+            left = left[back.write(left) :]
+
+
+def _cpu_s(path: str) -> int:
+    """Processor time in s after which this process is ended, counted from its start."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return int(used.ru_utime + used.ru_stime + _CPU_S + _CPU_S_PER_MB * os.stat(path).st_size / 1e6) + 1
+
+
+def _limit(which: int, value: int) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        hard = resource.getrlimit(which)[1]
+        resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))

@@ -1,0 +1,90 @@
+"""Damaged recordings and manifests: no traceback, no hang, bounded memory, and nothing predicted from half a file.
+
+$EMOFLAX_FUZZ=2000,1000 tries that many mutated recordings and manifests; without it 200 and 100.
+"""
+
+import contextlib
+import os
+import random
+import resource
+import time
+from collections import Counter
+
+import av
+import damaged_files
+import numpy as np
+import pytest
+
+from emoflax import corpora
+from emoflax.configs import tiny
+from emoflax.errors import UserError
+from emoflax.features import untrusted
+from emoflax.inference import predict
+
+RECORDINGS, MANIFESTS = map(int, os.environ.get("EMOFLAX_FUZZ", "200,100").split(","))
+LONGEST_S, MOST_BYTES = 20.0, 2 << 30
+
+
+def by_ffmpeg(path) -> float:
+    """Seconds that FFmpeg decodes, up to the file's end or the first error."""
+    seconds = 0.0
+    with contextlib.suppress(av.error.FFmpegError, IndexError, ValueError), av.open(str(path)) as file:
+        for frame in file.decode(audio=0):
+            seconds += frame.samples / frame.sample_rate
+    return seconds
+
+
+def peak_bytes() -> int:
+    untrusted._stop()  # the decoding process counts once it has ended
+    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def test_whole_files_are_read_by_both_and_to_their_end(tmp_path):
+    for path in damaged_files.write_recordings(tmp_path):
+        samples, rate_hz = untrusted.decode(str(path))
+        assert len(samples) / rate_hz == pytest.approx(damaged_files.SECONDS, abs=0.12), path
+        assert by_ffmpeg(path) == pytest.approx(damaged_files.SECONDS, abs=0.12), path
+
+
+def test_no_damaged_recording_ends_or_stops_the_command_or_is_predicted_from_a_part(tmp_path):
+    paths = damaged_files.write_recordings(tmp_path)
+    whole, config, counts = [path.read_bytes() for path in paths], tiny.get_config(), Counter()
+    predict.read_inputs(config, paths[:1])  # imports and compiles, once in a process
+    for number in range(RECORDINGS):
+        rng = random.Random(number)
+        place = rng.randrange(len(paths))
+        mutated = tmp_path / f"mutated-{number}{paths[place].suffix}"
+        mutated.write_bytes(damaged_files.mutate(whole[place], rng, whole))
+        begin = time.perf_counter()
+        read, failures = predict.read_inputs(config, [mutated])
+        assert time.perf_counter() - begin < LONGEST_S, mutated
+        assert len(read) + len(failures) == 1 and all(str(mutated) in failure for failure in failures)
+        counts["ended a process" if "decoding process" in "".join(failures) else "refused"] += len(failures)
+        for one in read:
+            counts["read"] += 1
+            assert np.isfinite(one.logmel).all()
+            samples, rate_hz = untrusted.decode(str(mutated))
+            assert by_ffmpeg(mutated) > 0.98 * len(samples) / rate_hz - 0.1, (number, paths[place].name, counts)
+        mutated.unlink()
+    print(RECORDINGS, "recordings:", dict(counts))
+    assert peak_bytes() < MOST_BYTES
+
+
+def test_no_damaged_manifest_gives_a_traceback_or_clips_that_are_not_there(tmp_path):
+    whole, counts = damaged_files.write_manifests(tmp_path), Counter()
+    for number in range(MANIFESTS):
+        rng = random.Random(number)
+        path = tmp_path / f"clips-{number}.{rng.choice(('csv', 'csv', 'jsonl'))}"
+        path.write_bytes(damaged_files.mutate_manifest(rng.choice(whole), rng))
+        begin = time.perf_counter()
+        try:
+            corpus = corpora.load("manifest", str(path), str(tmp_path / "cache"))
+            assert len(corpus.labels) > 1 and all(os.path.isfile(clip.path) for clip in corpus.clips if clip.path)
+            counts["read"] += 1
+        except UserError as error:
+            assert path.name in str(error) and len(str(error)) < 2000
+            counts["refused"] += 1
+        assert time.perf_counter() - begin < LONGEST_S
+        path.unlink()
+    print(MANIFESTS, "manifests:", dict(counts))
+    assert peak_bytes() < MOST_BYTES
