@@ -178,7 +178,7 @@ def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Pa
 
 
 def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """The features normalised by their mean and deviation over all utterances, as under a protocol '...+speakernorm'.
+    """The features normalised by their mean and deviation over all utterances, as under '+speakernorm', '+corpusnorm'.
 
     Raises:
       UserError: a single recording, whose statistics would not be the speaker's.
@@ -186,8 +186,8 @@ def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
     sounds = [utterance.logmel for utterance in utterances if len(utterance.logmel)]
     if len(sounds) < 2:
         raise UserError(
-            f"the model was trained with {speakernorm.SUFFIX}: a recording is normalised by all recordings of its "
-            "speaker; give more of that speaker's recordings to --inputs, or train without"
+            f"the model was trained with {' or '.join(speakernorm.SUFFIXES)}: a recording is normalised by all "
+            "recordings of its speaker or place; give more of that speaker's recordings to --inputs, or train without"
         )
     logging.warning(
         "the %d given recordings are normalised as one speaker's: predictions are right only if they are, and better "
