@@ -120,7 +120,7 @@ def _files(rows: Sequence[table.Row], path: Path) -> list[str] | None:
     files = [os.path.normpath(folder / scan.expanded(_required(row, "file", path))) for row in rows]
     missing = [number for number, file in enumerate(files) if not os.path.isfile(file)]
     if missing:
-        first = ", ".join(f"{rows[number].cells['file']} (line {rows[number].line})" for number in missing[:3])
+        first = ", ".join(f"{rows[number].cells['file'][:200]} (line {rows[number].line})" for number in missing[:3])
         raise UserError(
             f"{len(missing)} of the {len(files)} files that {path} lists are missing: {first}"
             f"{', ...' if len(missing) > 3 else ''}. Relative paths start at {folder}."
@@ -162,7 +162,7 @@ def _span(row: table.Row, path: Path) -> tuple[float, float | None]:
         except ValueError:
             seconds[column] = math.nan
         if value and not 0 <= seconds[column] < math.inf:
-            raise UserError(f"{path} line {row.line} has {column} '{value}', which is no number of seconds.")
+            raise UserError(f"{path} line {row.line} has {column} '{value[:200]}', which is no number of seconds.")
     start_s, end_s = seconds["start_s"] or 0.0, seconds["end_s"]
     if end_s is not None and start_s >= end_s:
         raise UserError(f"{path} line {row.line} starts at {start_s:g} s and ends at {end_s:g} s: the end comes first.")
