@@ -22,6 +22,7 @@ from emoflax.experiment import closed_form, evaluate
 from emoflax.experiment.features import max_frames
 from emoflax.experiment.model import frontend_of
 from emoflax.inference import explain as explanation
+from emoflax.inference import notices
 from emoflax.reporting import calibration
 from emoflax.training import scoring
 
@@ -59,20 +60,27 @@ class Utterance:
     Attributes:
       logmel: of `sound_of`; empty without sound, or for a model of words alone.
       words: empty without words, or for a model of sound alone.
+      conditions: how it was recorded (`channels.CONDITIONS`); empty without sound.
     """
 
     path: pathlib.Path
     logmel: np.ndarray | list[np.ndarray]
     words: list[str]
+    conditions: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.ndarray]:
     """What `features_of` makes of a file; no frames for a model of words and for a text file."""
+    return features_of(config, recording_of(config, path))
+
+
+def recording_of(config: ConfigDict, path: pathlib.Path) -> "Recording | None":
+    """A file as the model's features want it; None for a model of words and for a text file."""
     from emoflax.features import recording
 
     if not (config.model.audio or config.model.functionals) or path.suffix.lower() in TEXT_SUFFIXES:
-        return np.zeros((0, channels(config.audio)), np.float32)
-    return features_of(config, recording.read(str(path), **{name: config.audio[name] for name in recording.FIELDS}))
+        return None
+    return recording.read(str(path), **{name: config.audio[name] for name in recording.FIELDS})
 
 
 def utterance_of(config: ConfigDict, samples: np.ndarray, rate_hz: int) -> Utterance:
@@ -80,11 +88,14 @@ def utterance_of(config: ConfigDict, samples: np.ndarray, rate_hz: int) -> Utter
     from emoflax.features import recording
 
     one = recording.of_samples(samples, rate_hz, **{name: config.audio[name] for name in recording.FIELDS})
-    return Utterance(pathlib.Path(), features_of(config, one), [])
+    return Utterance(pathlib.Path(), features_of(config, one), [], one.conditions)
 
 
-def features_of(config: ConfigDict, recording: "Recording") -> np.ndarray | list[np.ndarray]:
-    """Log-mel [frames, mels]; for closed-form models one per speed, or functionals [speeds, functionals]."""
+def features_of(config: ConfigDict, recording: "Recording | None") -> np.ndarray | list[np.ndarray]:
+    """Log-mel [frames, mels], of no frames without a recording; for closed-form models one per speed, or functionals
+    [speeds, functionals]."""
+    if recording is None:
+        return np.zeros((0, channels(config.audio)), np.float32)
     from emoflax.features import functionals
     from emoflax.features.log_mel import in_16_bits, of_wave
 
@@ -136,7 +147,8 @@ def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Pa
     Raises:
       UserError: neither sound nor words can be read.
     """
-    logmel = sound_of(config, path)
+    recording = recording_of(config, path)
+    logmel = features_of(config, recording)
     no_whisper = next((error for error in wordless.values() if isinstance(error, WeightsUnavailable)), None)
     try:
         if no_whisper and len(logmel):  # trying to load it again would take seconds and fail again
@@ -148,7 +160,7 @@ def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Pa
         if not len(logmel):
             raise
         words, wordless[path] = [], error
-    return Utterance(path, logmel, words)
+    return Utterance(path, logmel, words, recording.conditions if recording else {})
 
 
 def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -207,7 +219,7 @@ def predict(folder: pathlib.Path, patterns: Sequence[str], output: pathlib.Path 
         utterances = of_one_speaker(utterances)
     if utterances:
         p = probabilities(trained, utterances)
-        _show(trained, [utterance.path for utterance in utterances], p, output)
+        _show(trained, utterances, p, output)
         if explain:
             pictures = explanation.draw(
                 trained, utterances, dataset_of(trained, utterances), p, output.parent if output else pathlib.Path()
@@ -242,7 +254,12 @@ def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> da
     )
 
 
-def _show(trained: evaluate.Trained, paths: list[pathlib.Path], p: np.ndarray, output: pathlib.Path | None) -> None:
+def _show(trained: evaluate.Trained, utterances: list[Utterance], p: np.ndarray, output: pathlib.Path | None) -> None:
+    paths = [utterance.path for utterance in utterances]
+    unusual = [notices.unusual(trained.description, utterance.conditions) for utterance in utterances]
+    for path, found in zip(paths, unusual, strict=True):
+        if found:
+            logging.warning("%s is unlike the training clips: %s", path, "; ".join(found))
     labels = trained.description["labels"]
     least = calibration.threshold(trained.description.get("calibration"), trained.config.evaluate.unsure)
     width = max(len(str(path)) for path in paths)
@@ -259,8 +276,9 @@ def _show(trained: evaluate.Trained, paths: list[pathlib.Path], p: np.ndarray, o
                 "trained_on": trained.description["corpus"],
             }
             | ({"unsure": bool(row.max() < least)} if least else {})
+            | ({"notices": found} if found else {})
         )
-        for path, row in zip(paths, p, strict=True)
+        for path, row, found in zip(paths, p, unusual, strict=True)
     ]
     if output is None:
         print("\n".join(lines))
