@@ -16,13 +16,13 @@ _WORDS = {
 def unusual(description: Mapping[str, Any], conditions: Mapping[str, float]) -> list[str]:
     """What of a recording lies outside of what the checkpoint's training clips were like, in words.
 
-    The level counts for models of the absolute level alone. More bandwidth and less noise than in training count, too.
+    The level counts for models of the absolute level alone; less noise than in training is none of the troubles.
     """
     usual, found = description.get("conditions") or {}, []
     for name, value in conditions.items():
         if name not in usual or (name == "level_db" and description["config"]["audio"].get("level") == "normalised"):
             continue
         low, high = usual[name]
-        if not low - _SLACK[name] <= value <= high + _SLACK[name]:
+        if value < low - _SLACK[name] or (value > high + _SLACK[name] and name != "snr_db"):
             found.append(_WORDS[name].format(value, low, high))
     return found
