@@ -225,8 +225,8 @@ def _span(row: table.Row, path: Path) -> tuple[float, float | None]:
     for column, value in seconds.items():
         if not 0 <= value < math.inf:
             raise UserError(
-                f"{path} line {row.line} has {column} '{row.cells[column][:200]}', which is no number of seconds and no time "
-                "such as 0 days 00:00:01.5."
+                f"{path} line {row.line} has {column} '{row.cells[column][:200]}', which is no number of "
+                "seconds and no time such as 0 days 00:00:01.5."
             )
     start_s, end_s = seconds.get("start_s", 0.0), seconds.get("end_s")
     if end_s is not None and start_s >= end_s:

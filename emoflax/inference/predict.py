@@ -25,7 +25,7 @@ from emoflax.experiment.features import max_frames
 from emoflax.experiment.model import frontend_of
 from emoflax.features import containers, untrusted
 from emoflax.inference import explain as explanation
-from emoflax.inference import records
+from emoflax.inference import notices, records
 from emoflax.reporting import calibration
 from emoflax.training import scoring
 
@@ -72,20 +72,27 @@ class Utterance:
     Attributes:
       logmel: of `sound_of`; empty without sound, or for a model of words alone.
       words: empty without words, or for a model of sound alone.
+      conditions: how it was recorded (`channels.CONDITIONS`); empty without sound.
     """
 
     path: pathlib.Path
     logmel: np.ndarray | list[np.ndarray]
     words: list[str]
+    conditions: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.ndarray]:
     """What `features_of` makes of a file; no frames for a model of words and for a text file."""
+    return features_of(config, recording_of(config, path))
+
+
+def recording_of(config: ConfigDict, path: pathlib.Path) -> "Recording | None":
+    """A file as the model's features want it; None for a model of words and for a text file."""
     from emoflax.features import recording
 
     if not (config.model.audio or config.model.functionals) or path.suffix.lower() in TEXT_SUFFIXES:
-        return np.zeros((0, channels(config.audio)), np.float32)
-    return features_of(config, recording.read(str(path), **{name: config.audio[name] for name in recording.FIELDS}))
+        return None
+    return recording.read(str(path), **{name: config.audio[name] for name in recording.FIELDS})
 
 
 def utterance_of(config: ConfigDict, samples: np.ndarray, rate_hz: int) -> Utterance:
@@ -93,11 +100,14 @@ def utterance_of(config: ConfigDict, samples: np.ndarray, rate_hz: int) -> Utter
     from emoflax.features import recording
 
     one = recording.of_samples(samples, rate_hz, **{name: config.audio[name] for name in recording.FIELDS})
-    return Utterance(pathlib.Path(), features_of(config, one), [])
+    return Utterance(pathlib.Path(), features_of(config, one), [], one.conditions)
 
 
-def features_of(config: ConfigDict, recording: "Recording") -> np.ndarray | list[np.ndarray]:
-    """Log-mel [frames, mels]; for closed-form models one per speed, or functionals or states [speeds, numbers]."""
+def features_of(config: ConfigDict, recording: "Recording | None") -> np.ndarray | list[np.ndarray]:
+    """Log-mel [frames, mels], of no frames without a recording; for closed-form models one per speed, or functionals or
+    states [speeds, numbers]."""
+    if recording is None:
+        return np.zeros((0, channels(config.audio)), np.float32)
     from emoflax.features import functionals
     from emoflax.features.log_mel import in_16_bits, of_wave
 
@@ -162,7 +172,8 @@ def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Pa
     Raises:
       UserError: neither sound nor words can be read.
     """
-    logmel = sound_of(config, path)
+    recording = recording_of(config, path)
+    logmel = features_of(config, recording)
     no_whisper = next((error for error in wordless.values() if isinstance(error, WeightsUnavailable)), None)
     try:
         if no_whisper and len(logmel):  # trying to load it again would take seconds and fail again
@@ -174,7 +185,7 @@ def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Pa
         if not len(logmel):
             raise
         words, wordless[path] = [], error
-    return Utterance(path, logmel, words)
+    return Utterance(path, logmel, words, recording.conditions if recording else {})
 
 
 def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -271,7 +282,7 @@ def _predict_all(
         if utterances:
             utterances = of_one_speaker(utterances) if by_speaker else utterances
             p = probabilities(trained, utterances, width_multiple)
-            made |= {x.path: record(trained, x.path, row) for x, row in zip(utterances, p, strict=True)}
+            made |= {x.path: record(trained, x, row) for x, row in zip(utterances, p, strict=True)}
             _show(trained, paths, utterances, p)
             said += [dataclasses.replace(x, logmel=x.logmel[:1]) for x in utterances]
             if drawn is not None:
@@ -311,17 +322,21 @@ def dataset_of(
     )
 
 
-def record(trained: evaluate.Trained, path: pathlib.Path, p: np.ndarray) -> dict:
+def record(trained: evaluate.Trained, utterance: Utterance, p: np.ndarray) -> dict:
     """What the JSON line of a file holds; p: probabilities [classes]."""
+    unusual = notices.unusual(trained.description, utterance.conditions)
+    if unusual:
+        logging.warning("%s is unlike the training clips: %s", records.printable(utterance.path), "; ".join(unusual))
     labels = trained.description["labels"]
     least = _least(trained)
     made = {
-        "file": str(path),
+        "file": str(utterance.path),
         "emotion": labels[int(p.argmax())],
         "probabilities": {label: round(float(value), 6) for label, value in zip(labels, p, strict=True)},
         "trained_on": trained.description["corpus"],
     }
-    return made | ({"unsure": bool(p.max() < least)} if least else {})
+    made |= {"unsure": bool(p.max() < least)} if least else {}
+    return made | ({"notices": unusual} if unusual else {})
 
 
 def _least(trained: evaluate.Trained) -> float:
