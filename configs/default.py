@@ -120,8 +120,9 @@ def get_config() -> ConfigDict:
     config.probe.ridges = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # penalties to choose from, in multiples of the width
 
     config.model = ConfigDict()
-    config.model.audio = ""  # name of an audio encoder in emoflax/models/__init__.py, or '' for none
-    config.model.text = ""  # name of a text encoder, or ''
+    # Name of an audio encoder in emoflax/models/__init__.py, 'my_module:MyEncoder' for one of your own, or '' for none.
+    config.model.audio = ""
+    config.model.text = ""  # name of a text encoder, 'my_module:MyEncoder', or ''
     # Per-channel energy normalisation of the mel bands in the place of dB. time_s: of its smoother; 0: off, usual 0.4.
     config.model.pcen = ConfigDict({"time_s": 0.0, "gain": 0.98, "bias": 2.0, "root": 0.5})
     # A model that is solved for, in the place of encoders: 'ridge', of statistics over the clip | 'aligned', of random

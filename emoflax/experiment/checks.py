@@ -194,8 +194,17 @@ def most_bands(config: ConfigDict) -> int:
     return next((mels for mels in range(fields["mels"], 0, -1) if filled(mels)), 0)
 
 
+def import_own(config: ConfigDict) -> None:
+    """Imports encoders that are named 'module:Class'. Raises UserError where they cannot be."""
+    from emoflax.models import own  # JAX comes with it
+
+    for name in filter(own.is_own, (config.model.audio, config.model.text)):
+        own.load(name)
+
+
 def check_model(config: ConfigDict) -> None:
     model = config.model
+    import_own(config)
     if model.functionals:
         _check_closed_form(config)
     if sum(model.modality_dropout.values()) > 1:

@@ -71,12 +71,30 @@ def restore(
     checkpoints = open_existing(folder)
     epoch = checkpoints.latest() if last else checkpoints.best()
     description = checkpoints.describe(epoch)
+    graph, shapes, config = described(description, str(folder), test_time)
+    return Trained(config, description, graph, checkpoints.restore_model(epoch, devices.like(shapes, mesh)))
+
+
+def described(
+    description: dict, where: str, test_time: ConfigDict | None = None
+) -> tuple[nnx.GraphDef, Weights, ConfigDict]:
+    """The model of a description, the shapes of its weights, and its config; nothing is initialised or compiled.
+
+    Args:
+      where: the folder that errors name.
+      test_time: config.evaluate, in the place of the one that it was trained with.
+
+    Raises:
+      UserError: the model's code has changed since.
+    """
     config = checks.config_of(description["config"])
-    identity.check_code(description, str(folder), identity.PREDICTION_CODE)
+    checks.import_own(config)
+    identity.check_code(description, where, identity.PREDICTION_CODE)
     config.evaluate = config.evaluate if test_time is None else test_time
-    model = build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
-    weights = checkpoints.restore_model(epoch, devices.like(Weights.of(model), mesh))
-    return Trained(config, description, nnx.graphdef(model), weights)
+    model = nnx.eval_shape(
+        lambda: build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
+    )
+    return nnx.graphdef(model), Weights.of(model), config
 
 
 def predict_member(

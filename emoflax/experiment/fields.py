@@ -5,13 +5,16 @@ import dataclasses
 from emoflax.experiment.kinds import Each, Kind, Number, OneOf, Table, Text, TrueOrFalse, names, whole
 
 
-def _registry(name: str, *, none: bool = False) -> OneOf:
+OWN = (r"\w+(\.\w+)*:\w+", "MODULE:CLASS, an encoder of your own")
+
+
+def _registry(name: str, *, none: bool = False, own: bool = False) -> OneOf:
     def read() -> tuple[str, ...]:
         from emoflax import models  # JAX comes with it
 
         return (*getattr(models, name), *([""] if none else []))
 
-    return OneOf(read)
+    return OneOf(read, own=OWN if own else ("", ""))
 
 
 def _corpora() -> tuple[str, ...]:
@@ -146,8 +149,8 @@ ALLOWED: dict[str, Kind] = {
     "states.padded": FLAG,
     "states.batch": SIZE,
     "probe.ridges": RIDGES,
-    "model.audio": _registry("AUDIO_ENCODERS", none=True),
-    "model.text": _registry("TEXT_ENCODERS", none=True),
+    "model.audio": _registry("AUDIO_ENCODERS", none=True, own=True),
+    "model.text": _registry("TEXT_ENCODERS", none=True, own=True),
     "model.pcen.time_s": AMOUNT,
     "model.pcen.gain": SHARE,
     "model.pcen.bias": AMOUNT,

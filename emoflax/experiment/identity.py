@@ -73,7 +73,7 @@ def model_code(config: ConfigDict) -> dict[str, str]:
     else:
         parts = {"audio": models.AUDIO_ENCODERS, "text": models.TEXT_ENCODERS, "pooling": models.POOLINGS,
                  "fusion": models.FUSIONS}  # fmt: skip
-    classes = [models.Classifier, *(registry.get(model[part]) for part, registry in parts.items())]
+    classes = [models.Classifier, *(models.class_of(registry, model[part]) for part, registry in parts.items())]
     modules = {each.__module__ for each in classes if each}  # models.build refuses a name that is not in its registry
     if model.audio and config.data.store == "wave":
         modules.add("emoflax.audio.frontend")

@@ -93,22 +93,27 @@ class Text:
 class OneOf:
     """One of some names. `names` is called when it is needed: registries live in modules that take seconds to import.
 
-    `suffix` may stand behind any of them; a name that ends in ':' is the beginning of one.
+    `suffix` may stand behind any of them; a name that ends in ':' is the beginning of one. `own`: the pattern of other
+    values that are allowed, and what they are in words.
     """
 
     names: Callable[[], Sequence[str]]
     suffix: str = ""
+    own: tuple[str, str] = ("", "")
 
     def allows(self, value: Any) -> bool:
         if not isinstance(value, str):
             return False
+        if self.own[0] and re.fullmatch(self.own[0], value):
+            return True
         value = value.removesuffix(self.suffix)
         beginnings = tuple(name for name in self.names() if name.endswith(":"))
         return value not in beginnings and (value in self.names() or value.startswith(beginnings))
 
     def __str__(self) -> str:
         names = ", ".join(f"{name}NAME" if name.endswith(":") else name or "'' (none)" for name in self.names())
-        return f"one of: {names}{f'; or one of them with {self.suffix} behind it' if self.suffix else ''}"
+        suffix = f"; or one of them with {self.suffix} behind it" if self.suffix else ""
+        return f"one of: {names}{suffix}{f'; or {self.own[1]}' if self.own[1] else ''}"
 
 
 @dataclasses.dataclass(frozen=True)
