@@ -204,6 +204,11 @@ def get_config() -> ConfigDict:
     config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
     config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance
 
+    # --mode=fit: the models that crossval chose, trained on all speakers and written as one bundle.
+    config.fit = ConfigDict()
+    config.fit.members = "ensemble"  # 'ensemble' | 'best': of the candidates, the best one alone
+    config.fit.licence = ""  # of the training data, for the model card; '': what is known of the corpus
+
     # --mode=sweep: a search on training speakers alone, judged as crossval judges its candidates.
     config.sweep = ConfigDict(convert_dict=False)
     # field -> ('log', low, high) | ('uniform', low, high) | ('int', low, high) | ('choice', a, b, ...)

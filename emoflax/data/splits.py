@@ -23,6 +23,7 @@ RAVDESS_FOLDS = {
 }
 RANDOM_PROTOCOLS = {"random_split": 1, "random5": 5}  # number of folds; speakers are shared
 PROTOCOLS = (*RAVDESS_FOLDS, "loso24", "loso", "speakers5", *RANDOM_PROTOCOLS, "given", "meld", "lists")
+EVERYONE = "everyone"  # the protocol's name of `everyone`, which nobody can choose
 SPLIT_RNG = 2018  # seed of which speakers or clips share a fold; a run's seed never changes the split
 _LISTED_PAIRS = 20  # of identical recordings, in a warning
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]  # places of the training, dev and test clips
@@ -134,6 +135,16 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
             "which dev or test clips have; record it with more speakers or choose another split"
         )
     return split
+
+
+def everyone(corpus: Corpus, protocol: str) -> Split:
+    """The split of a model to keep: all clips train, none is left for a score.
+
+    Args:
+      protocol: of the scores that belong to it; '+speakernorm' is kept.
+    """
+    none = np.array([], int)
+    return Split(EVERYONE + protocol[len(base_of(protocol)) :], 1, np.arange(len(corpus.clips)), none, none, False)
 
 
 def nest(split: Split) -> tuple[Split, Split]:

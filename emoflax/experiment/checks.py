@@ -19,7 +19,18 @@ from emoflax.experiment.kinds import Number, Table
 # Fields that there were once -> what to write instead.
 OLD_FIELDS = {"model.aligned.rivals": "the aligned model has no competing kernels any more; leave it out"}
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
-FIXED = ("name", "seeds", "data.corpus", "data.dir", "data.cache_dir", "split", "crossval", "sweep", "precompute")
+FIXED = (
+    "name",
+    "seeds",
+    "data.corpus",
+    "data.dir",
+    "data.cache_dir",
+    "split",
+    "crossval",
+    "fit",
+    "sweep",
+    "precompute",
+)
 
 
 def prepare(config: ConfigDict) -> None:

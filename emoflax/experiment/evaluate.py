@@ -76,20 +76,22 @@ def restore(
 
 
 def described(
-    description: dict, where: str, test_time: ConfigDict | None = None
+    description: dict, where: str, test_time: ConfigDict | None = None, *, same_code: bool = True
 ) -> tuple[nnx.GraphDef, Weights, ConfigDict]:
     """The model of a description, the shapes of its weights, and its config; nothing is initialised or compiled.
 
     Args:
       where: the folder that errors name.
       test_time: config.evaluate, in the place of the one that it was trained with.
+      same_code: whether other code than that of training is refused.
 
     Raises:
       UserError: the model's code has changed since.
     """
     config = checks.config_of(description["config"])
     checks.import_own(config)
-    identity.check_code(description, where, identity.PREDICTION_CODE)
+    if same_code:
+        identity.check_code(description, where, identity.PREDICTION_CODE)
     config.evaluate = config.evaluate if test_time is None else test_time
     model = nnx.eval_shape(
         lambda: build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)

@@ -4,7 +4,6 @@ import dataclasses
 
 from emoflax.experiment.kinds import Each, Kind, Number, OneOf, Table, Text, TrueOrFalse, names, whole
 
-
 OWN = (r"\w+(\.\w+)*:\w+", "MODULE:CLASS, an encoder of your own")
 
 
@@ -239,6 +238,8 @@ ALLOWED: dict[str, Kind] = {
     "crossval.choose_epoch": FLAG,
     "crossval.workers": COUNT,
     "crossval.permute_labels": whole(0, 2**32 - 1),
+    "fit.members": names("ensemble", "best"),
+    "fit.licence": TEXT,
     "sweep.space": Table(),
     "sweep.trials": SIZE,
     "sweep.batch": SIZE,

@@ -20,7 +20,7 @@ from emoflax.training.step import TrainState
 # Fields of config that may change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
     "data.dir", "data.cache_dir", "data.resident", "precompute", "states", "probe", "seeds", "split.fold",
-    "crossval.workers", "crossval.final", "train.population", "profile_steps", "evaluate",
+    "crossval.workers", "crossval.final", "train.population", "profile_steps", "evaluate", "fit",
 )  # fmt: skip
 _CODE = ("features", "precompute", "model", "training")
 PREDICTION_CODE = ("features", "model")  # of these, what predictions are made with
@@ -42,7 +42,7 @@ def describe(config: ConfigDict, features: Features, split: Split, seed: int, vo
 def known_before_features(config: ConfigDict, corpus: Corpus, split: Split, seed: int) -> dict:
     """The part of a description for which no features have to be computed."""
     own = config.copy_and_resolve_references()
-    own.crossval.candidates, own.sweep = {}, ConfigDict()  # other models' settings
+    own.crossval.candidates, own.sweep, own.fit = {}, ConfigDict(), ConfigDict()  # other models' settings
     return {
         "config": json.loads(own.to_json_best_effort()),
         "corpus": corpus.name,

@@ -57,8 +57,21 @@ def of_recording(
     """
     samples, rate_hz = decode(path, start_s, end_s)
     wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
+    rows = of_wave(wave, sample_rate_hz, statistics=statistics, kernels=kernels, speeds=speeds)
+    return rows, digest(samples)
+
+
+def of_wave(
+    wave: np.ndarray, sample_rate_hz: int, *, statistics: bool, kernels: int, speeds: Iterable[float]
+) -> np.ndarray:
+    """float32 [samples] -> float32 [speeds, functionals].
+
+    Args:
+      statistics, kernels: see `functionals`.
+      speeds: one row each: the wave resampled to play this many times as fast, with higher pitch and formants.
+    """
     rows = [functionals(change_speed(wave, speed), sample_rate_hz, statistics, kernels)[0] for speed in speeds]
-    return np.stack(rows), digest(samples)
+    return np.stack(rows)
 
 
 def functionals(

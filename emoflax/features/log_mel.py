@@ -85,12 +85,30 @@ def log_mel(
       UserError: the recording cannot be used.
     """
     samples, rate_hz = decode(path, start_s, end_s)
-    wave = change_speed(trim(resample(samples, rate_hz, sample_rate_hz), trim_db), speed)
+    wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
+    settings |= {"frontend": frontend, "contours": contours, "speed": speed}
+    return of_wave(wave, sample_rate_hz=sample_rate_hz, **settings), digest(samples), len(samples) / rate_hz
+
+
+def of_wave(
+    wave: np.ndarray, *, frontend: str, sample_rate_hz: int, contours: bool, speed: float = 1.0, **settings: float
+) -> np.ndarray:
+    """float32 [samples] -> float32 [frames, channels], mels in the front end's unit.
+
+    See `mel_db`, `kaldi.fbank` and `whisper_mel.log_mel` for the units.
+
+    Args:
+      frontend: a name from `FRONTENDS`.
+      contours: whether `channels.CONTOURS` follow the mel bands of each frame.
+      speed: see `decode.change_speed`.
+      settings: window_ms, hop_ms, mels, fmin_hz, fmax_hz of config.audio.
+    """
+    wave = change_speed(wave, speed)
     frames = FRONTENDS[frontend][0](wave, sample_rate_hz=sample_rate_hz, **settings)
     if contours:
         columns = voice_contours.contours(wave, sample_rate_hz, settings["hop_ms"], len(frames))
         frames = np.concatenate([frames, columns], axis=1)
-    return frames, digest(samples), len(samples) / rate_hz
+    return frames
 
 
 def waveform(
@@ -107,8 +125,16 @@ def waveform(
     """
     samples, rate_hz = decode(path, start_s, end_s)
     wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
+    return *in_16_bits(wave), digest(samples)
+
+
+def in_16_bits(wave: np.ndarray) -> tuple[np.ndarray, float]:
+    """float32 [samples] as it is stored: int16 [samples], and the factor that makes full scale 1.0 again.
+
+    The largest peak is the largest integer, so that quiet recordings lose no more than loud ones.
+    """
     scale = float(np.abs(wave).max()) / np.iinfo(np.int16).max
-    return np.round(wave / np.float32(scale)).astype(np.int16), scale, digest(samples)
+    return np.round(wave / np.float32(scale)).astype(np.int16), scale
 
 
 def mel_db(

@@ -80,6 +80,18 @@ def transcribe_clips(
     return [cache.find(clip) for clip in clips], failures
 
 
+def transcribe_samples(samples: np.ndarray, rate_hz: int, text: Mapping, cache_dir: str) -> str:
+    """The transcript of decoded sound, float32 [samples], by an engine that stays loaded; errors as of `load`."""
+    from emoflax.features import decode  # libsndfile and soxr, which a text-only run does not need
+
+    cache, digest = TranscriptCache(cache_dir, text), decode.digest(samples)
+    words = cache.find_digest(digest)
+    if words is None:
+        (words,) = kept_engine(text).texts([decode.resample(samples, rate_hz, stt_openai.SAMPLE_RATE_HZ)])
+        cache.add([(Clip(digest, "", ""), digest, words)])
+    return words
+
+
 def _transcribe_missing(
     missing: Sequence[Clip],
     cache: TranscriptCache,

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import regex
 from absl import logging
 
@@ -132,6 +133,11 @@ def transcribe_file(path: str, text: Mapping, cache_dir: str) -> str:
     if failures:
         raise UserError(failures[path])
     return words[0]
+
+
+def transcribe(samples: np.ndarray, rate_hz: int, text: Mapping, cache_dir: str) -> str:
+    """As `transcribe_file`, of decoded sound, float32 [samples]."""
+    return stt.transcribe_samples(samples, rate_hz, text, cache_dir)
 
 
 def choose_source(corpus: Corpus, text: Mapping, cache_dir: str) -> str:

@@ -5,7 +5,7 @@ import glob
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import logging
@@ -19,11 +19,11 @@ from emoflax.data.clip import RECORDING_SUFFIXES
 from emoflax.errors import UserError, WeightsUnavailable
 from emoflax.experiment import closed_form, evaluate
 from emoflax.experiment.features import max_frames
-from emoflax.experiment.model import frontend_of
 from emoflax.inference import explain as explanation
+from emoflax.inference import recordings
 from emoflax.training import scoring
 
-TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
+TEXT_SUFFIXES = recordings.TEXT_SUFFIXES
 
 
 def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[pathlib.Path]:
@@ -62,27 +62,10 @@ class Utterance:
 
 
 def sound_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray | list[np.ndarray]:
-    """Log-mel [frames, mels], one per speed, or functionals; no frames for a model of words and for a text file."""
-    from emoflax.features.log_mel import log_mel, waveform
-
-    if config.model.functionals in models.FRAME_LEVEL_MODELS:
-        return [log_mel(str(path), **fields)[0] for fields in closed_form.audio_of_speeds(config).values()]
-    if config.model.functionals:
-        return functionals_of(config, path)
-    if not config.model.audio or path.suffix.lower() in TEXT_SUFFIXES:
+    """What `recordings.sounds_of` makes of a file; no frames for a model of words and for a text file."""
+    if not (config.model.audio or config.model.functionals) or path.suffix.lower() in TEXT_SUFFIXES:
         return np.zeros((0, channels(config.audio)), np.float32)
-    if frontend := frontend_of(config):
-        kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
-        return frontend.alone(*waveform(str(path), **kept)[:2])
-    return log_mel(str(path), 0.0, None, **config.audio.to_dict())[0]
-
-
-def functionals_of(config: ConfigDict, path: pathlib.Path) -> np.ndarray:
-    """Functionals [speeds, functionals] of a recording."""
-    from emoflax.features import functionals
-
-    kept = {name: config.audio[name] for name in ("sample_rate_hz", "trim_db")}
-    return functionals.of_recording(str(path), **kept, **config.functionals.to_dict())[0]
+    return recordings.sounds_of(config, [recordings.read(path)])[0]
 
 
 def words_of(config: ConfigDict, path: pathlib.Path) -> list[str]:
@@ -110,12 +93,15 @@ def read_inputs(config: ConfigDict, paths: Sequence[pathlib.Path]) -> tuple[list
             raise
         except UserError as error:
             failures.append(str(error))
-    _warn_of_missing(config, utterances, {path: str(error) for path, error in wordless.items()})
+    warn_of_missing(config, utterances, {path: str(error) for path, error in wordless.items()})
     return utterances, failures
 
 
-def read_input(config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Path, UserError]) -> Utterance:
-    """One file; for a model of sound and words one of the two is enough.
+def read_input(
+    config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Path, UserError], sound_of: Callable = sound_of,
+    words_of: Callable = words_of,
+) -> Utterance:  # fmt: skip
+    """One file, or what the two functions take; for a model of sound and words one of the two is enough.
 
     Args:
       wordless: recordings without words so far, and why; this one is added if it has none.
@@ -158,7 +144,7 @@ def of_one_speaker(utterances: Sequence[Utterance]) -> list[Utterance]:
     return [dataclasses.replace(one, logmel=level(one.logmel) if len(one.logmel) else one.logmel) for one in utterances]
 
 
-def _warn_of_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
+def warn_of_missing(config: ConfigDict, utterances: list[Utterance], wordless: dict[pathlib.Path, str]) -> None:
     """One warning for every reason why files are predicted from one modality of two."""
     untrained = {name: "" if share else ", for which the model was not trained (config.model.modality_dropout)"
                  for name, share in config.model.modality_dropout.items()}  # fmt: skip

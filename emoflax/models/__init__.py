@@ -13,7 +13,7 @@ that makes functionals itself gets `mels` in their place.
 Poolings are described in pooling.py, fusions in fusion.py. `config.model.<name>` holds the settings of the encoder,
 pooling or fusion of that name; one without settings has no such group.
 
-An encoder of somebody's own needs no line here: it is named 'module:Class', and its settings are `config.model.<Class>`.
+An encoder of somebody's own needs no line here: it is named 'module:Class', its settings are `config.model.<Class>`.
 With an attribute `takes_contours = True` of the class it may get contours behind the mel bands.
 """
 
@@ -128,7 +128,7 @@ def _builder(model: Mapping, options: Mapping, kind: str, registry: Mapping) -> 
 
 
 def class_of(registry: Mapping, name: str) -> type[nnx.Module] | None:
-    """The class of a name; None for one that the registry does not have. Raises UserError for 'module:Class' as own.load."""
+    """The class of a name; None for one that the registry does not have. Errors of 'module:Class' as of `own.load`."""
     return own.load(name) if own.is_own(name) else registry.get(name)
 
 
