@@ -65,9 +65,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's notice to leave is a Ctrl-C
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(command_line.is_shown)
-    from emoflax import job
     from emoflax.experiment import checks
-    from emoflax.inference.windows import Windows
     from emoflax.parallel import mesh, multihost
 
     if config is not None:
@@ -81,6 +79,14 @@ def main(argv: list[str]) -> None:
     multihost.connect(
         MULTIHOST.value, mode, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
     )
+    if mode == "predict":
+        from emoflax.inference import command, windows  # not job: what trains takes two seconds to import
+
+        cut = windows.Windows(WINDOW_S.value, HOP_S.value, SMOOTH_S.value)
+        command.run(config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value, explain=EXPLAIN.value, cut=cut)
+        return
+    from emoflax import job
+
     {
         "train": lambda: job.train_and_report(config, workdir, train=True, record=record),
         "eval": lambda: job.train_and_report(config, workdir, train=False, record=record),
@@ -89,15 +95,6 @@ def main(argv: list[str]) -> None:
         "sweep": lambda: job.sweep(config, workdir),
         "probe": lambda: job.probe(config, workdir, record=record),
         "compare": lambda: job.compare(RUNS.value, workdir),
-        "predict": lambda: job.predict(
-            config,
-            workdir,
-            CHECKPOINT.value,
-            INPUTS.value,
-            OUTPUT.value,
-            explain=EXPLAIN.value,
-            cut=Windows(WINDOW_S.value, HOP_S.value, SMOOTH_S.value),
-        ),  # fmt: skip
         "precompute": lambda: job.precompute(config),
         "benchmark": lambda: job.benchmark(config, workdir),
     }[mode]()

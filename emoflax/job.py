@@ -25,9 +25,7 @@ from emoflax.experiment import evaluate, identity, lock, population
 from emoflax.experiment.features import features_of
 from emoflax.experiment.members import folds, members, run_folder
 from emoflax.files import make_folder
-from emoflax.inference import bundle, command, compile_cache, model, sources
-from emoflax.inference import predict as prediction
-from emoflax.inference.windows import WHOLE, Windows
+from emoflax.inference import bundle, model
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
 from emoflax.selection import crossval as nested
@@ -278,35 +276,3 @@ def ledger_facts(facts: report.Facts) -> dict:
         "machine": facts.machine,
         "date": facts.date,
     }
-
-
-def predict(
-    config: ConfigDict | None,
-    workdir: pathlib.Path,
-    checkpoint: str | None,
-    inputs: Sequence[str],
-    output: str | None,
-    *,
-    explain: bool = False,
-    cut: Windows = WHOLE,
-) -> None:
-    """Predicts with a bundle, checkpoint or run that is named, or with the first model of the config's run."""
-    if not inputs:
-        raise UserError("--mode=predict needs --inputs: a recording, a folder of them, or a glob")
-    if checkpoint is None and config is None:
-        raise UserError(
-            "--mode=predict needs --checkpoint=BUNDLE or RUN/seed0-fold1, or the --config that trained the model"
-        )
-    if checkpoint is None:
-        corpus = open_corpus(config)
-        folder = members(config, corpus, run_folder(workdir, config, corpus))[0].folder
-    else:
-        folder = pathlib.Path(checkpoint)
-    place = pathlib.Path(output) if output else None
-    if sources.is_checkpoint(folder) and not cut.window_s:
-        compile_cache.keep(compile_cache.folder())
-        prediction.predict(sources.checkpoints_in(folder), inputs, place, explain=explain)
-        return
-    if explain:
-        raise UserError("--explain draws the attention of one model over whole recordings: name RUN/seed0-fold1")
-    command.predict(model.load(folder), inputs, place, cut)

@@ -18,7 +18,6 @@ from emoflax.experiment.model import build_model
 from emoflax.models import ridge
 from emoflax.parallel import mesh as devices
 from emoflax.training import scoring
-from emoflax.training.checkpoint import Checkpoints
 from emoflax.training.step import Weights
 
 EPOCH = 1  # that its checkpoint is numbered by: the model is done
@@ -48,6 +47,8 @@ def audio_of_speeds(config: ConfigDict) -> dict[float, dict]:
 
 def train_member(config: ConfigDict, features: Features, member: Member) -> None:
     """Fits a model to the training clips of a split and leaves its checkpoint on disk, if it is not there."""
+    from emoflax.training.checkpoint import Checkpoints  # orbax takes a second; prediction does without
+
     begin = time.perf_counter()
     splits.check_leakage(member.split, features.corpus, features.digests)
     description = identity.describe(config, features, member.split, member.seed, ())

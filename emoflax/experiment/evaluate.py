@@ -21,7 +21,6 @@ from emoflax.experiment.model import build_model
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import metrics
 from emoflax.training import scoring
-from emoflax.training.checkpoint import open_existing
 from emoflax.training.step import Weights
 
 
@@ -68,6 +67,8 @@ def restore(
       UserError: there is no checkpoint, none is whole, its model's code has changed since, or it does not fit the
         model that it describes.
     """
+    from emoflax.training.checkpoint import open_existing  # orbax takes a second; a bundle does without
+
     checkpoints = open_existing(folder)
     epoch = checkpoints.latest() if last else checkpoints.best()
     description = checkpoints.describe(epoch)

@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -14,8 +14,10 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.training.checkpoint import Checkpoints
-from emoflax.training.step import TrainState
+
+if TYPE_CHECKING:
+    from emoflax.training.checkpoint import Checkpoints
+    from emoflax.training.step import TrainState
 
 # Fields of config that may change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
@@ -104,7 +106,7 @@ def key(description: dict) -> str:
     return json.dumps(compared(description, set(NOT_COMPARED) - {"evaluate"}), sort_keys=True)
 
 
-def check(checkpoints: Checkpoints, description: dict) -> int | None:
+def check(checkpoints: "Checkpoints", description: dict) -> int | None:
     """The latest epoch on disk, from which training goes on; None where there is none.
 
     Args:
@@ -130,6 +132,8 @@ def check(checkpoints: Checkpoints, description: dict) -> int | None:
 
 def check_early(config: ConfigDict, corpus: Corpus, folder: pathlib.Path, split: Split, seed: int) -> None:
     """`check` of all that is known before features are computed, which may take long."""
+    from emoflax.training.checkpoint import Checkpoints  # orbax takes a second; prediction does without
+
     check(Checkpoints(folder), known_before_features(config, corpus, split, seed))
 
 
@@ -148,7 +152,7 @@ def check_code(there: dict, where: str, parts: Sequence[str] = _CODE) -> None:
         )
 
 
-def resume(checkpoints: Checkpoints, epoch: int, fresh: TrainState) -> tuple[TrainState, float]:
+def resume(checkpoints: "Checkpoints", epoch: int, fresh: "TrainState") -> tuple["TrainState", float]:
     """(state, seconds spent) after that epoch, which `check` returned; the fresh state if it is 0."""
     if not epoch:
         return fresh, 0.0

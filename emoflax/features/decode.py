@@ -13,6 +13,7 @@ import soundfile
 import soxr
 
 from emoflax.errors import UserError
+from emoflax.features import spectrum
 
 _REMEDY = "Replace the file, or leave it out of the corpus."
 _BLOCK_S = 30.0  # decoded at once, so that an hour in eight channels is never in memory as a whole
@@ -69,9 +70,7 @@ def trim(wave: np.ndarray, trim_db: float) -> np.ndarray:
     """Cuts off both ends of float32 [samples] where they are trim_db below the loudest frame; 0 cuts nothing."""
     if not trim_db:
         return wave
-    import librosa  # takes 1 to 2 s once in a process, so only where sound is processed
-
-    return librosa.effects.trim(wave, top_db=trim_db)[0]
+    return spectrum.trim(wave, trim_db)
 
 
 def _check_file(path: str) -> None:

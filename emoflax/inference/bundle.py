@@ -72,7 +72,7 @@ def write(
         text = json.dumps({"format": FORMAT, **index, "members": listed}, indent=2, ensure_ascii=False)
         (new / INDEX).write_text(text + "\n", encoding="utf-8")
         (new / CARD).write_text(card, encoding="utf-8")
-        (new / CHECK).write_bytes(safetensors.numpy.save(check))
+        (new / CHECK).write_bytes(packed(check))
         checksums.write(new)
         _put_in_place(new, folder)
     except OSError as error:
@@ -104,6 +104,11 @@ def check_of(folder: pathlib.Path) -> dict[str, np.ndarray]:
     return safetensors.numpy.load_file(folder / CHECK)
 
 
+def packed(arrays: dict[str, np.ndarray]) -> bytes:
+    """Arrays as a safetensors file."""
+    return safetensors.numpy.save({name: np.array(array, order="C") for name, array in arrays.items()})
+
+
 def _put_in_place(new: pathlib.Path, folder: pathlib.Path) -> None:
     """A rename; an older bundle is moved aside first: a kill in between leaves both under other names."""
     old = new.with_suffix(".old")
@@ -123,7 +128,7 @@ def _write_member(folder: pathlib.Path, member: Member) -> None:
         group[name] = value
     (folder / f"{member.name}.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     arrays = {name: np.asarray(leaf) for name, leaf in _named(_weights(member.trained)).items()}
-    (folder / f"{member.name}.safetensors").write_bytes(safetensors.numpy.save(arrays))
+    (folder / f"{member.name}.safetensors").write_bytes(packed(arrays))
 
 
 def _read_member(folder: pathlib.Path, entry: dict) -> Member:

@@ -1,4 +1,4 @@
-"""--mode=predict with a bundle, a run or windows over time: a table and JSON lines, a row per recording or window."""
+"""--mode=predict: finds the model; with a bundle, a run or windows, a table and JSON lines, a row per window."""
 
 import json
 import pathlib
@@ -6,15 +6,51 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from absl import logging
+from ml_collections import ConfigDict
 
 from emoflax.data.clip import RECORDING_SUFFIXES
 from emoflax.errors import UserError
-from emoflax.inference import recordings
-from emoflax.inference.model import Model, Prediction
+from emoflax.experiment.members import members, run_folder
+from emoflax.inference import compile_cache, recordings, sources
+from emoflax.inference import predict as of_checkpoint
+from emoflax.inference.model import Model, Prediction, load
 from emoflax.inference.predict import TEXT_SUFFIXES, find_inputs
 from emoflax.inference.windows import Windows
 
 _AT_ONCE = 16  # recordings that are in memory
+
+
+def run(
+    config: ConfigDict | None, workdir: pathlib.Path, checkpoint: str | None, inputs: Sequence[str],
+    output: str | None, *, explain: bool, cut: Windows,
+) -> None:  # fmt: skip
+    """Predicts with a bundle, checkpoint or run that is named, or with the first model of the config's run.
+
+    Raises:
+      UserError: no input, no model, or a combination that cannot be; or as of `predict`.
+    """
+    if not inputs:
+        raise UserError("--mode=predict needs --inputs: a recording, a folder of them, or a glob")
+    if checkpoint is None and config is None:
+        raise UserError(
+            "--mode=predict needs --checkpoint=BUNDLE or RUN/seed0-fold1, or the --config that trained the model"
+        )
+    folder = _first_model(config, workdir) if checkpoint is None else pathlib.Path(checkpoint)
+    place = pathlib.Path(output) if output else None
+    if sources.is_checkpoint(folder) and not cut.window_s:
+        compile_cache.keep(compile_cache.folder())
+        of_checkpoint.predict(sources.checkpoints_in(folder), inputs, place, explain=explain)
+        return
+    if explain:
+        raise UserError("--explain draws the attention of one model over whole recordings: name RUN/seed0-fold1")
+    predict(load(folder), inputs, place, cut)
+
+
+def _first_model(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+    from emoflax import corpora
+
+    corpus = corpora.load(config.data.corpus, config.data.dir, config.data.cache_dir)
+    return members(config, corpus, run_folder(workdir, config, corpus))[0].folder
 
 
 def predict(model: Model, patterns: Sequence[str], output: pathlib.Path | None, cut: Windows) -> None:

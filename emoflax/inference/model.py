@@ -342,7 +342,7 @@ def _check(model: Model, folder: pathlib.Path) -> None:
       UserError: it has others.
     """
     code = [member.trained.description["code"][part] for member in model.members for part in identity.PREDICTION_CODE]
-    changed = fingerprint.changed({name: known for modules in code for name, known in modules.items()})
+    changed = sorted({name for modules in code for name in fingerprint.changed(modules)})
     if not changed:
         return
     check = bundle.check_of(folder)
