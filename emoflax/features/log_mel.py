@@ -84,8 +84,8 @@ def log_mel(
     """
     samples, rate_hz = decode(path, start_s, end_s)
     wave = trim(resample(samples, rate_hz, sample_rate_hz), trim_db)
-    settings |= {"frontend": frontend, "contours": contours, "speed": speed}
-    return of_wave(wave, sample_rate_hz=sample_rate_hz, **settings), digest(samples), len(samples) / rate_hz
+    frames = of_wave(wave, frontend=frontend, sample_rate_hz=sample_rate_hz, contours=contours, speed=speed, **settings)
+    return frames, digest(samples), len(samples) / rate_hz
 
 
 def of_wave(

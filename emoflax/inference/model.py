@@ -128,27 +128,32 @@ class Model:
 
         Args:
           chunks: arrays [samples] or [samples, channels] of any length, as a microphone gives them.
-          rate_hz, window_s, hop_s: as of `predict`. Memory holds one window.
+          rate_hz, window_s, hop_s: as of `predict`. Memory holds about one window and one chunk. A window is silent by
+            the loudest one so far.
 
         Raises:
           UserError: a chunk that is no sound.
         """
         cut = Windows(window_s, hop_s)
         width, hop = round(cut.window_s * rate_hz), round(cut.step_s * rate_hz)
-        held, first, loudest_db, new = np.zeros(0, np.float32), 0, -np.inf, 0
-        for number, chunk in enumerate(chunks):
-            samples = recordings.to_mono(chunk, f"chunk {number}")
-            held, new = np.concatenate([held, samples]), new + len(samples)
-            while len(held) >= width:
-                window = Recording("stream", held[:width], rate_hz)
-                loudest_db = max(loudest_db, windows.loud_db(windows.levels_db(window.samples, rate_hz)))
-                yield self._of_window(window, first, loudest_db)
-                held, first = held[hop:], first + hop
-                new = max(0, len(held) - (width - hop))  # not yet in any window
-        if new >= recordings.SHORTEST_S * rate_hz:
-            window = Recording("stream", held[-width:], rate_hz)
+        held, first, start, loudest_db = np.zeros(0, np.float32), 0, 0, -np.inf  # first: place of held[0]
+
+        def prediction(begin: int) -> Prediction:
+            nonlocal loudest_db
+            window = Recording("stream", held[begin - first : begin - first + width], rate_hz)
             loudest_db = max(loudest_db, windows.loud_db(windows.levels_db(window.samples, rate_hz)))
-            yield self._of_window(window, first + len(held) - len(window.samples), loudest_db)
+            return self._of_window(window, begin, loudest_db)
+
+        for number, chunk in enumerate(chunks):
+            held = np.concatenate([held, recordings.to_mono(chunk, f"chunk {number}")])
+            while first + len(held) >= start + width:
+                yield prediction(start)
+                start += hop
+            drop = max(0, min(start, first + len(held) - width) - first)
+            held, first = held[drop:], first + drop
+        end, covered = first + len(held), start - hop + width if start else 0
+        if end > covered and len(held) >= recordings.SHORTEST_S * rate_hz:
+            yield prediction(max(first, end - width))
 
     def warm_up(self) -> None:
         """Compiles, or reads from the compile cache, every program that `predict` can need; else the first calls do."""
@@ -160,7 +165,8 @@ class Model:
 
         A logarithmic opinion pool: log-probabilities are added up with the members' weights and normalised.
         """
-        total, failed = np.zeros((len(opened), len(self.labels))), {}
+        total = np.zeros((len(opened), len(self.labels)))
+        failed: dict[int, UserError] = {}
         for member, utterances, places, failures in self._features(opened):
             failed |= dict(zip([i for i in range(len(opened)) if i not in places], failures, strict=True))
             if places:
@@ -251,7 +257,9 @@ def _utterances_of(
 ) -> tuple[list[Utterance], list[int], list[UserError]]:
     """Features of every recording that has any, the places of those, and why the others have none."""
     made: list[Utterance] = []
-    places, failures, wordless = [], [], {}
+    places: list[int] = []
+    failures: list[UserError] = []
+    wordless: dict[Any, UserError] = {}
     for place, (one, sound) in enumerate(zip(opened, recordings.sounds_of(config, opened), strict=True)):
         try:
             made.append(

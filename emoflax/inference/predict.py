@@ -6,6 +6,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -98,7 +99,7 @@ def read_inputs(config: ConfigDict, paths: Sequence[pathlib.Path]) -> tuple[list
 
 
 def read_input(
-    config: ConfigDict, path: pathlib.Path, wordless: dict[pathlib.Path, UserError], sound_of: Callable = sound_of,
+    config: ConfigDict, path: Any, wordless: dict[Any, UserError], sound_of: Callable = sound_of,
     words_of: Callable = words_of,
 ) -> Utterance:  # fmt: skip
     """One file, or what the two functions take; for a model of sound and words one of the two is enough.

@@ -1,8 +1,10 @@
 """A recording as overlapping windows: where they lie, which of them are silent, and smoothing over time."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emoflax.errors import UserError
 
@@ -57,24 +59,24 @@ class Windows:
 WHOLE = Windows()
 
 
-def levels_db(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+def levels_db(samples: npt.NDArray[Any], rate_hz: int) -> npt.NDArray[Any]:
     """RMS of every 20 ms of float32 [samples], in dB of full scale; the last frame may be shorter."""
     edges = np.arange(0, len(samples), max(1, round(_FRAME_S * rate_hz)))
     power = np.add.reduceat(np.square(samples, dtype=np.float64), edges) / np.diff(edges, append=len(samples))
     return 10 * np.log10(np.maximum(power, 1e-20))
 
 
-def loud_db(levels: np.ndarray) -> float:
+def loud_db(levels: npt.NDArray[Any]) -> float:
     """The level of a recording's loud frames."""
     return float(np.quantile(levels, _LOUD_SHARE))
 
 
-def is_silent(levels: np.ndarray, loudest_db: float) -> bool:
+def is_silent(levels: npt.NDArray[Any], loudest_db: float) -> bool:
     """Whether a window of these levels holds next to no sound; what the sound is, is not looked at."""
     return float(np.mean(levels > max(loudest_db - _BELOW_LOUDEST_DB, _LOWEST_DB))) < _LEAST_SHARE
 
 
-def smoothed(log_p: np.ndarray, middle_s: np.ndarray, smooth_s: float) -> np.ndarray:
+def smoothed(log_p: npt.NDArray[Any], middle_s: npt.NDArray[Any], smooth_s: float) -> npt.NDArray[Any]:
     """Log-probabilities [windows, classes], each averaged with those around it and normalised.
 
     Args:
@@ -83,4 +85,5 @@ def smoothed(log_p: np.ndarray, middle_s: np.ndarray, smooth_s: float) -> np.nda
     """
     near = np.abs(middle_s[:, None] - middle_s[None]) <= smooth_s / 2 + 1e-9
     mean = near @ log_p / near.sum(1, keepdims=True)
-    return mean - np.logaddexp.reduce(mean, axis=1, keepdims=True)
+    normalised: npt.NDArray[Any] = mean - np.logaddexp.reduce(mean, axis=1, keepdims=True)
+    return normalised

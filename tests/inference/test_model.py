@@ -55,7 +55,8 @@ def values(predictions):
 def test_files_and_arrays_of_any_type_rate_and_channels_give_one_prediction_each_in_their_order(model, tmp_path):
     wave = voice(1.3)
     soundfile.write(tmp_path / "a.wav", wave, RATE_HZ, subtype="FLOAT")
-    of_file, *of_arrays = model.predict([tmp_path / "a.wav", wave, np.stack([wave, wave], 1), (wave * 32767).astype(np.int16)], RATE_HZ)  # fmt: skip
+    both, whole_numbers = np.stack([wave, wave], 1), (wave * 32767).astype(np.int16)
+    of_file, *of_arrays = model.predict([tmp_path / "a.wav", wave, both, whole_numbers], RATE_HZ)
     assert of_file.file == str(tmp_path / "a.wav") and of_arrays[0].file is None
     assert (of_file.start_s, of_file.end_s) == (0.0, pytest.approx(1.3))
     assert sum(of_file.probabilities.values()) == pytest.approx(1) and tuple(of_file.probabilities) == tuple(LABELS)
@@ -101,8 +102,8 @@ def test_smoothing_averages_log_probabilities_of_the_windows_around():
     assert np.allclose(windows.smoothed(log_p, middle_s, 1.0)[2], expected - np.logaddexp.reduce(expected))
 
 
-@pytest.mark.parametrize("fields", [{"window_s": -1.0}, {"window_s": 0.01}, {"hop_s": 1.0}, {"window_s": 1.0, "hop_s": 2.0},
-                                    {"window_s": float("nan")}])  # fmt: skip
+@pytest.mark.parametrize("fields", [{"window_s": -1.0}, {"window_s": 0.01}, {"hop_s": 1.0},
+                                    {"hop_s": 2.0, "window_s": 1.0}, {"window_s": float("nan")}])  # fmt: skip
 def test_windows_that_cannot_be_are_refused(fields):
     with pytest.raises(UserError, match=next(iter(fields))):
         windows.Windows(**fields)
