@@ -65,8 +65,8 @@ def test_it_trains_from_a_folder_of_ones_own_and_predicts_where_its_file_is(fram
     synthetic.make(frames / "voices", speakers=5, clips_per_emotion=1)
     (frames / "mine.py").write_text(re.search(r"```python\n(from ml_collections.*?my_module:Frames.*?)```",
                                               EXTENDING.read_text(), re.DOTALL).group(1))  # fmt: skip
-    flags = ("--config=mine.py", "--config.data.corpus=synthetic", "--config.data.dir=voices", "--config.train.epochs=1",
-             "--config.model.Frames.width=8", "--config.precompute.workers=1")  # fmt: skip
+    flags = ("--config=mine.py", "--config.data.corpus=synthetic", "--config.data.dir=voices",
+             "--config.train.epochs=1", "--config.model.Frames.width=8", "--config.precompute.workers=1")  # fmt: skip
     assert "frames on synthetic" in cli.run(*flags, cwd=frames)
     predict = ("--mode=predict", f"--checkpoint={frames}/runs/frames-synthetic-speakers5/seed0-fold1",
                f"--inputs={frames}/voices")  # fmt: skip
