@@ -26,7 +26,7 @@ INDEX = {"name": "small", "notice": "", "corpus": "synthetic", "emoflax": emofla
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """(folder, config, corpus, ensemble's predictions of the test clips, run) in which all candidates have a weight."""
-    folder = pathlib.Path(os.environ.get("DEV_NEST") or tmp_path_factory.mktemp("made"))
+    folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:  # what few clips say of weights may be 0
         patch.setattr(pool, "weights", lambda *_: np.array(list(WEIGHTS.values())))
         config, corpus, result = nested_run.make(folder)
