@@ -10,7 +10,7 @@ from emoflax.errors import UserError
 
 _FRAME_S = 0.02
 _BELOW_LOUDEST_DB = 40.0  # a frame this far under the recording's loud ones holds no sound ...
-_LOWEST_DB = -75.0  # ... nor does one this far under full scale
+_LOWEST_DB = -90.0  # ... nor does one this far under full scale
 _LOUD_SHARE = 0.95  # quantile of the frames' levels that stands for the loud ones: one click does not
 _LEAST_SHARE = 0.1  # of a window's frames; with fewer that hold sound, it is silent
 
