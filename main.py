@@ -21,6 +21,7 @@ MODES = {
     "train": "train what is not trained yet, score the test clips, report",
     "eval": "score and report again, from the checkpoints; with --checkpoint=RUN, on another corpus",
     "crossval": "choose on training speakers, fold by fold, then score the test clips once",
+    "fit": "train what crossval chose on all speakers, and write it as a bundle to use anywhere",
     "sweep": "search settings on training speakers",
     "probe": "score the layers of a pretrained Whisper, fold by fold: --config=probe",
     "compare": "differences between runs, with intervals and p values: --runs=RUN_A,RUN_B",
@@ -34,9 +35,17 @@ DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPE
 CONFIG = command_line.define_config("What to train: a packaged config such as cnn2, or the path of a config file.")
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do, see above.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for checkpoints, logs and reports; one folder per run in it.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "predict, eval: folder of a trained model, e.g. RUN/seed0-fold1.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "predict: a bundle, a model such as RUN/seed0-fold1, or a RUN, whose models are pooled; "
+    "eval: a model or a RUN.",
+)  # fmt: skip
 INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
-OUTPUT = flags.DEFINE_string("output", None, "predict: file for the JSON lines; without it they follow the table.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "predict: file for the JSON lines; without it they follow the table. fit: folder of the bundle."
+)
+WINDOW_S = flags.DEFINE_float("window_s", 0.0, "predict: a row for every window of so many seconds; 0: one per file.")
+HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict: from one window to the next; 0: windows do not overlap.")
+SMOOTH_S = flags.DEFINE_float("smooth_s", 0.0, "predict: windows are averaged with those this close together; 0: off.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
 RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
 RUNNER = flags.DEFINE_string(
@@ -61,7 +70,6 @@ def main(argv: list[str]) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(command_line.is_shown)
-    from emoflax import job
     from emoflax.experiment import checks
     from emoflax.parallel import mesh, multihost
 
@@ -77,6 +85,14 @@ def main(argv: list[str]) -> None:
     multihost.connect(
         MULTIHOST.value, mode, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
     )
+    if mode == "predict":
+        from emoflax.inference import command, windows  # not job: what trains takes two seconds to import
+
+        cut = windows.Windows(WINDOW_S.value, HOP_S.value, SMOOTH_S.value)
+        command.run(config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value, draw=EXPLAIN.value, cut=cut)
+        return
+    from emoflax import job
+
     {
         "train": lambda: job.train_and_report(config, workdir, train=True, record=record),
         "eval": lambda: (
@@ -85,12 +101,10 @@ def main(argv: list[str]) -> None:
             else job.train_and_report(config, workdir, train=False, record=record)
         ),
         "crossval": lambda: job.crossval(config, workdir, record=record),
+        "fit": lambda: job.fit(config, workdir, OUTPUT.value),
         "sweep": lambda: job.sweep(config, workdir),
         "probe": lambda: job.probe(config, workdir, record=record),
         "compare": lambda: job.compare(RUNS.value, workdir),
-        "predict": lambda: job.predict(
-            config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value, explain=EXPLAIN.value
-        ),
         "precompute": lambda: job.precompute(config),
         "benchmark": lambda: job.benchmark(config, workdir),
     }[mode]()

@@ -149,8 +149,9 @@ def get_config() -> ConfigDict:
     config.probe.ridges = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # penalties to choose from, in multiples of the width
 
     config.model = ConfigDict()
-    config.model.audio = ""  # name of an audio encoder in emoflax/models/__init__.py, or '' for none
-    config.model.text = ""  # name of a text encoder, or ''
+    # Name of an audio encoder in emoflax/models/__init__.py, 'my_module:MyEncoder' for one of your own, or '' for none.
+    config.model.audio = ""
+    config.model.text = ""  # name of a text encoder, 'my_module:MyEncoder', or ''
     # Per-channel energy normalisation of the mel bands in the place of dB. time_s: of its smoother; 0: off, usual 0.4.
     config.model.pcen = ConfigDict({"time_s": 0.0, "gain": 0.98, "bias": 2.0, "root": 0.5})
     # A closed-form model in the place of encoders: 'ridge', of statistics over the clip | 'aligned', of random
@@ -250,6 +251,11 @@ def get_config() -> ConfigDict:
     config.crossval.choose_epoch = False  # the epoch, too; else the last one
     config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
     config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance
+
+    # --mode=fit: the models that crossval chose, trained on all speakers and written as one bundle.
+    config.fit = ConfigDict()
+    config.fit.members = "ensemble"  # 'ensemble' | 'best': of the candidates, the best one alone
+    config.fit.licence = ""  # of the training data, for the model card; '': what is known of the corpus
 
     # --mode=sweep: a search on training speakers alone, judged as crossval judges its candidates.
     config.sweep = ConfigDict(convert_dict=False)

@@ -13,7 +13,6 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-import emoflax
 from emoflax.errors import UserError
 from emoflax.experiment import config_files
 
@@ -116,7 +115,9 @@ def is_shown(record: logging.LogRecord) -> bool:
 def _folders() -> set[pathlib.Path]:
     """This package's: in a checkout, precompute/ and configs/ are beside emoflax/, installed they are in it."""
     inside = {pathlib.Path(__file__).parent}
-    return inside | {pathlib.Path(place) / name for place in emoflax.__path__ for name in ("precompute", "configs")}
+    return inside | {
+        pathlib.Path(place) / name for place in sys.modules[__package__].__path__ for name in ("precompute", "configs")
+    }
 
 
 def interrupt(signum: int, frame: object) -> None:

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import emoflax
-
 
 def of_modules(names: Iterable[str], within: tuple[str, ...]) -> dict[str, str]:
     """Name -> hash of those modules and of all that they import, directly or not, from packages in `within`."""
@@ -53,7 +51,7 @@ def _file_of(name: str) -> Path | None:
     if package != "emoflax":  # an encoder of somebody else's, which is imported where it is used
         file = getattr(sys.modules.get(name), "__file__", None)
         return Path(file) if file else None
-    for root in emoflax.__path__:
+    for root in sys.modules[__package__].__path__:
         place = Path(root, *parts)
         for path in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
             if parts and path.is_file():

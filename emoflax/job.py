@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import pathlib
+import re
 import shlex
 import sys
 import time
@@ -13,6 +14,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from emoflax import __version__
 from emoflax.data import speakernorm, splits
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
@@ -25,7 +27,7 @@ from emoflax.experiment.features import features_of, states_of
 from emoflax.experiment.members import Member, folds, members, run_folder
 from emoflax.experiment.model import begins_pretrained
 from emoflax.files import make_folder
-from emoflax.inference import predict as prediction
+from emoflax.inference import bundle, model
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
 from emoflax.selection import crossval as nested
@@ -145,8 +147,7 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
     _, commit = begin_command(config, record)
     corpus = open_corpus(config)
     permuted = "-permuted" if config.crossval.permute_labels else ""
-    folder = run_folder(workdir, config, corpus)
-    folder = folder.with_name(f"{folder.name}-nested{permuted}")
+    folder = nested.run_folder_of(workdir, config, corpus)
     lock.hold(folder)
     result = nested.run(config, corpus, folder)
     features, notes = nested.open_features(config), nested.notes(config, result)
@@ -160,6 +161,36 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
     drawn, which = (result.inner, "inner") if result.inner else (result.final, "final")
     report.draw_curves(folder / "curves.png", f"{facts.title}: {which} models", [member.folder for member in drawn])
     logging.info("reports, predictions and choices: %s", folder)
+
+
+def fit(config: ConfigDict, workdir: pathlib.Path, output: str | None) -> None:
+    """Trains what crossval chose on all speakers, and writes the bundle."""
+    from emoflax.selection import card
+    from emoflax.selection import fit as final
+
+    _, commit = begin_command(config, record=False)
+    corpus = open_corpus(config)
+    folder = run_folder(workdir, config, corpus)
+    folder = folder.with_name(f"{folder.name}-fit")
+    lock.hold(folder)
+    place = pathlib.Path(output) if output else folder / "bundle"
+    bundle.check_place(place)
+    chosen = final.choose(config, corpus, nested.run_folder_of(workdir, config, corpus))
+    own = final.train(config, corpus, folder, chosen)
+    made = {"emoflax": __version__, "commit": commit, "date": datetime.date.today().isoformat(),
+            "command": shlex.join(["emoflax", *filter(_names_no_place, sys.argv[1:])])}  # fmt: skip
+    index = final.index_of(config, corpus, chosen, made)
+    text = card.render(index, [(one.name, one.weight, one.trained.parameters) for one in own])
+    bundle.write(place, own, index, text, model.check_signal(model.Model(own, index, str(place))))
+    if chosen.measured is None:
+        logging.warning("no score was measured for this model: --mode=crossval with the same flags measures one")
+    logging.info("bundle of %d models: %s", len(own), place)
+
+
+def _names_no_place(flag: str) -> bool:
+    """Whether a flag may stand in a bundle, which goes to others: not one that names a folder of this machine."""
+    places = r"workdir|output|config\.(\w+\.(dir|root|cache_dir|file|weights)|model\.pretrained\.\w+)"
+    return not re.match(rf"--({places})\b", flag)
 
 
 def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
@@ -289,26 +320,3 @@ def ledger_facts(facts: report.Facts) -> dict:
         "machine": facts.machine,
         "date": facts.date,
     }
-
-
-def predict(
-    config: ConfigDict | None,
-    workdir: pathlib.Path,
-    checkpoint: str | None,
-    inputs: Sequence[str],
-    output: str | None,
-    *,
-    explain: bool = False,
-) -> None:
-    """Finds the checkpoint (named, or the first one of the config's run) and predicts."""
-    if not inputs:
-        raise UserError("--mode=predict needs --inputs: a recording, a folder of them, or a glob")
-    if checkpoint is None and config is None:
-        raise UserError("--mode=predict needs --checkpoint=RUN/seed0-fold1, or the --config that trained the model")
-    if checkpoint is None:
-        corpus = open_corpus(config)
-        folder = members(config, corpus, run_folder(workdir, config, corpus))[0].checkpoints
-    else:
-        folder = pathlib.Path(checkpoint)
-        folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    prediction.predict(folder, inputs, pathlib.Path(output) if output else None, explain=explain)

@@ -21,13 +21,14 @@ from tqdm import tqdm
 from emoflax import corpora
 from emoflax.benchmark import script
 from emoflax.benchmark.distortions import CONDITIONS, Clip
-from emoflax.data import splits
+from emoflax.data import speakernorm
 from emoflax.data.clip import Corpus
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment.members import folds
-from emoflax.inference import predict
+from emoflax.inference import model, recordings
+from emoflax.inference.member import Member
 from emoflax.reporting import calibration, metrics
 from emoflax.reporting.pictures import pyplot
 
@@ -39,16 +40,17 @@ def measure(trained: evaluate.Trained, corpus: Corpus, split: Split, clips: np.n
     label = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
     others = [functools.partial(_decoded, corpus, i) for i in split.train]
     read = [_decoded(corpus, i) for i in clips]
+    ensemble = model.Model([Member("", 1.0, trained)], {}, "")
     found: dict[str, dict[str, float]] = {}
     clean: np.ndarray | None = None
     for name in tqdm([CLEAN, *names], unit="condition"):
-        utterances = []
+        opened = []
         for position, (samples, rate_hz) in zip(clips, read, strict=True):
             random = np.random.default_rng([zlib.crc32(name.encode()), int(position)])
             if name != CLEAN:
                 samples, rate_hz = CONDITIONS[name](Clip(samples, rate_hz, others), random)
-            utterances.append(predict.utterance_of(trained.config, samples, rate_hz))
-        p = predict.probabilities(trained, utterances)
+            opened.append(recordings.Recording(corpus.clips[position].path, samples, rate_hz))
+        p = np.exp(ensemble.log_probabilities(opened)[0])
         clean = p if clean is None else clean
         found[name] = numbers(p, clean, label)
     return found
@@ -80,7 +82,7 @@ def split_of(trained: evaluate.Trained, folder: str) -> tuple[Corpus, Split]:
       folder: where the recordings are; '': where they were.
     """
     config, description = trained.config, trained.description
-    if config.model.text or splits.by_speaker(description["protocol"]):
+    if config.model.text or speakernorm.suffix_of(description["protocol"]):
         raise UserError("robustness is measured for models of single sounds: without words, and without speakernorm")
     if config.data.corpus == "synthetic":
         folder = ""

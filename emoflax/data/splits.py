@@ -17,6 +17,7 @@ from emoflax.errors import UserError
 
 RANDOM_PROTOCOLS = {"random_split": 1, "random5": 5}  # number of folds; speakers are shared
 PROTOCOLS = (*parts.RAVDESS_FOLDS, "loso24", "loso", "speakers5", "loco", *RANDOM_PROTOCOLS, "given", "meld", "lists")
+EVERYONE = "everyone"  # the protocol's name of `everyone`, which nobody can choose
 _SHARED = "only emotions that both have are scored, and probabilities are those among them"
 ACROSS_CORPORA = {  # what a report says of results on a corpus that has no part in training
     "loco": f"leave one corpus out: no recording and no speaker of the test corpus is in training; {_SHARED}",
@@ -150,6 +151,16 @@ def _caution(protocol: str, corpus: Corpus) -> str:
     if known:
         return "ONE speaker alone, in training and in test: how well it does on other people is not known"
     return "speakers are UNKNOWN and may be in training and in test: not comparable with actor-disjoint results"
+
+
+def everyone(corpus: Corpus, protocol: str) -> Split:
+    """The split of a model to keep: all clips train, none is left for a score.
+
+    Args:
+      protocol: of the scores that belong to it; a suffix such as '+speakernorm' is kept.
+    """
+    none = np.array([], int)
+    return Split(EVERYONE + speakernorm.suffix_of(protocol), 1, np.arange(len(corpus.clips)), none, none, False)
 
 
 def nest(split: Split) -> tuple[Split, Split]:

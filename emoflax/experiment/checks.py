@@ -27,7 +27,7 @@ ONLY_OF_LOG_MELS = ("stretch", "vtlp", "shift_bands", "tilt_db", "gain_db", "noi
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
 FIXED = (
     "name", "seeds", "data.corpus", "data.dir", "data.root", "data.labels", "data.emotions", "data.speakers",
-    "data.cache_dir", "split", "crossval", "sweep", "precompute",
+    "data.cache_dir", "split", "crossval", "fit", "sweep", "precompute",
 )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def check_wave_encoder(config: ConfigDict) -> None:
     from emoflax import models  # JAX comes with it
     from emoflax.audio.wave_frames import WAVE_FRAME
 
-    wave = config.model.audio in models.WAVE_ENCODERS
+    wave = models.takes_waveform(config.model.audio)
     if wave != (config.audio.frontend == "waveform") and config.model.audio:
         needed = "needs config.audio.frontend='waveform'" if wave else "takes log-mels, not frontend='waveform'"
         raise UserError(
@@ -228,8 +228,17 @@ def most_bands(config: ConfigDict) -> int:
     return next((mels for mels in range(fields["mels"], 0, -1) if filled(mels)), 0)
 
 
+def import_own(config: ConfigDict) -> None:
+    """Imports encoders that are named 'module:Class'. Raises UserError where they cannot be."""
+    from emoflax.models import own  # JAX comes with it
+
+    for name in filter(own.is_own, (config.model.audio, config.model.text)):
+        own.load(name)
+
+
 def check_model(config: ConfigDict) -> None:
     model = config.model
+    import_own(config)
     if model.functionals:
         _check_closed_form(config)
     if sum(model.modality_dropout.values()) > 1:

@@ -21,7 +21,6 @@ from emoflax.models import ridge
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import calibration
 from emoflax.training import scoring
-from emoflax.training.checkpoint import Checkpoints
 from emoflax.training.step import Weights
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def audio_of_speeds(config: ConfigDict) -> dict[float, dict]:
 
 def train_member(config: ConfigDict, features: Features, member: Member) -> None:
     """Fits a model to the training clips of a split and leaves its checkpoint on disk, if it is not there."""
+    from emoflax.training.checkpoint import Checkpoints  # orbax takes a second; prediction does without
+
     begin = time.perf_counter()
     split = splits.check_leakage(member.split, features.corpus, features.digests)
     description = identity.describe(config, features, member.split, member.seed, ())

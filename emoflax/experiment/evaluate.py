@@ -24,7 +24,6 @@ from emoflax.files import naming
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import calibration, metrics
 from emoflax.training import scoring
-from emoflax.training.checkpoint import open_existing
 from emoflax.training.step import Weights
 
 
@@ -71,15 +70,37 @@ def restore(
       UserError: there is no checkpoint, none is whole, its model's code has changed since, or it does not fit the
         model that it describes.
     """
+    from emoflax.training.checkpoint import open_existing  # orbax takes a second; a bundle does without
+
     checkpoints = open_existing(folder)
     epoch = checkpoints.latest() if last else checkpoints.best()
     description = checkpoints.describe(epoch)
+    graph, shapes, config = described(description, str(folder), test_time)
+    return Trained(config, description, graph, checkpoints.restore_model(epoch, devices.like(shapes, mesh)))
+
+
+def described(
+    description: dict, where: str, test_time: ConfigDict | None = None, *, same_code: bool = True
+) -> tuple[nnx.GraphDef, Weights, ConfigDict]:
+    """The model of a description, the shapes of its weights, and its config; nothing is initialised or compiled.
+
+    Args:
+      where: the folder that errors name.
+      test_time: config.evaluate, in the place of the one that it was trained with.
+      same_code: whether other code than that of training is refused.
+
+    Raises:
+      UserError: the model's code has changed since.
+    """
     config = checks.config_of(description["config"])
-    identity.check_code(description, str(folder), identity.PREDICTION_CODE)
+    checks.import_own(config)
+    if same_code:
+        identity.check_code(description, where, identity.PREDICTION_CODE)
     config.evaluate = config.evaluate if test_time is None else test_time
-    model = build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
-    weights = checkpoints.restore_model(epoch, devices.like(Weights.of(model), mesh))
-    return Trained(config, description, nnx.graphdef(model), weights)
+    model = nnx.eval_shape(
+        lambda: build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
+    )
+    return nnx.graphdef(model), Weights.of(model), config
 
 
 def predict_member(

@@ -16,14 +16,16 @@ from emoflax.experiment.kinds import (
     whole,
 )
 
+OWN = (r"\w+(\.\w+)*:\w+", "MODULE:CLASS, an encoder of your own")
 
-def _registry(name: str, *, none: bool = False) -> OneOf:
+
+def _registry(name: str, *, none: bool = False, own: bool = False) -> OneOf:
     def read() -> tuple[str, ...]:
         from emoflax import models  # JAX comes with it
 
         return (*getattr(models, name), *([""] if none else []))
 
-    return OneOf(read)
+    return OneOf(read, own=OWN if own else ("", ""))
 
 
 def _corpora() -> tuple[str, ...]:
@@ -184,8 +186,8 @@ ALLOWED: dict[str, Kind] = {
     "states.width": COUNT,
     "states.depth": COUNT,
     "probe.ridges": RIDGES,
-    "model.audio": _registry("AUDIO_ENCODERS", none=True),
-    "model.text": _registry("TEXT_ENCODERS", none=True),
+    "model.audio": _registry("AUDIO_ENCODERS", none=True, own=True),
+    "model.text": _registry("TEXT_ENCODERS", none=True, own=True),
     "model.pcen.time_s": AMOUNT,
     "model.pcen.gain": SHARE,
     "model.pcen.bias": AMOUNT,
@@ -285,6 +287,8 @@ ALLOWED: dict[str, Kind] = {
     "crossval.choose_epoch": FLAG,
     "crossval.workers": COUNT,
     "crossval.permute_labels": whole(0, 2**32 - 1),
+    "fit.members": names("ensemble", "best"),
+    "fit.licence": TEXT,
     "sweep.space": Table(),
     "sweep.trials": SIZE,
     "sweep.batch": SIZE,

@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -15,14 +15,16 @@ from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment.fields import BEFORE
-from emoflax.training.checkpoint import Checkpoints
-from emoflax.training.step import TrainState
+
+if TYPE_CHECKING:
+    from emoflax.training.checkpoint import Checkpoints
+    from emoflax.training.step import TrainState
 
 # Fields of config that may change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
     "data.dir", "data.root", "data.cache_dir", "data.resident", "precompute", "states.weights", "states.batch",
     "probe", "seeds", "split.fold", "crossval.workers", "crossval.final", "train.population", "profile_steps",
-    "evaluate",
+    "evaluate", "fit",
 )  # fmt: skip
 _CODE = ("features", "precompute", "model", "training")
 PREDICTION_CODE = ("features", "model")  # of these, what predictions are made with
@@ -47,7 +49,7 @@ def describe(config: ConfigDict, features: Features, split: Split, seed: int, vo
 def known_before_features(config: ConfigDict, corpus: Corpus, split: Split, seed: int) -> dict:
     """The part of a description for which no features have to be computed."""
     own = config.copy_and_resolve_references()
-    own.crossval.candidates, own.sweep = {}, ConfigDict()  # other models' settings
+    own.crossval.candidates, own.sweep, own.fit = {}, ConfigDict(), ConfigDict()  # other models' settings
     return {
         "config": json.loads(own.to_json_best_effort()),
         "corpus": corpus.name,
@@ -78,7 +80,7 @@ def model_code(config: ConfigDict) -> dict[str, str]:
     else:
         parts = {"audio": models.AUDIO_ENCODERS, "text": models.TEXT_ENCODERS, "pooling": models.POOLINGS,
                  "fusion": models.FUSIONS}  # fmt: skip
-    classes = [models.Classifier, *(registry.get(model[part]) for part, registry in parts.items())]
+    classes = [models.Classifier, *(models.class_of(registry, model[part]) for part, registry in parts.items())]
     modules = {each.__module__ for each in classes if each}  # models.build refuses a name that is not in its registry
     if model.audio and config.data.store == "wave":
         modules.add("emoflax.audio.frontend")
@@ -109,7 +111,7 @@ def key(description: dict) -> str:
     return json.dumps(compared(description, set(NOT_COMPARED) - {"evaluate"}), sort_keys=True)
 
 
-def check(checkpoints: Checkpoints, description: dict) -> int | None:
+def check(checkpoints: "Checkpoints", description: dict) -> int | None:
     """The latest epoch on disk, from which training goes on; None where there is none.
 
     Args:
@@ -135,6 +137,8 @@ def check(checkpoints: Checkpoints, description: dict) -> int | None:
 
 def check_early(config: ConfigDict, corpus: Corpus, folder: pathlib.Path, split: Split, seed: int) -> None:
     """`check` of all that is known before features are computed, which may take long."""
+    from emoflax.training.checkpoint import Checkpoints  # orbax takes a second; prediction does without
+
     check(Checkpoints(folder), known_before_features(config, corpus, split, seed))
 
 
@@ -153,7 +157,7 @@ def check_code(there: dict, where: str, parts: Sequence[str] = _CODE) -> None:
         )
 
 
-def resume(checkpoints: Checkpoints, epoch: int, fresh: TrainState) -> tuple[TrainState, float]:
+def resume(checkpoints: "Checkpoints", epoch: int, fresh: "TrainState") -> tuple["TrainState", float]:
     """(state, seconds spent) after that epoch, which `check` returned; the fresh state if it is 0."""
     if not epoch:
         return fresh, 0.0

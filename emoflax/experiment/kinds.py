@@ -93,15 +93,19 @@ class Text:
 class OneOf:
     """One of some names. `names` is called when it is needed: registries live in modules that take seconds to import.
 
-    One of `suffixes` may stand behind any of them; a name that ends in ':' is the beginning of one.
+    One of `suffixes` may stand behind any of them; a name that ends in ':' is the beginning of one. `own`: the pattern
+    of other values that are allowed, and what they are in words.
     """
 
     names: Callable[[], Sequence[str]]
     suffixes: tuple[str, ...] = ()
+    own: tuple[str, str] = ("", "")
 
     def allows(self, value: Any) -> bool:
         if not isinstance(value, str):
             return False
+        if self.own[0] and re.fullmatch(self.own[0], value):
+            return True
         value = value.removesuffix(next(filter(value.endswith, self.suffixes), ""))
         beginnings = tuple(name for name in self.names() if name.endswith(":"))
         return value not in beginnings and (value in self.names() or value.startswith(beginnings))
@@ -109,7 +113,8 @@ class OneOf:
     def __str__(self) -> str:
         names = ", ".join(f"{name}NAME" if name.endswith(":") else name or "'' (none)" for name in self.names())
         suffixes = " or ".join(self.suffixes)
-        return f"one of: {names}{f'; or one of them with {suffixes} behind it' if suffixes else ''}"
+        suffixes = f"; or one of them with {suffixes} behind it" if suffixes else ""
+        return f"one of: {names}{suffixes}{f'; or {self.own[1]}' if self.own[1] else ''}"
 
 
 @dataclasses.dataclass(frozen=True)

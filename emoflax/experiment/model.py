@@ -67,8 +67,7 @@ def frontend_of(config: ConfigDict) -> Frontend | None:
 
 
 def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: int) -> nnx.Module:
-    takes_contours = models.CONTOUR_ENCODERS + models.FRAME_LEVEL_MODELS
-    if config.audio.contours and (config.model.audio or config.model.functionals) not in takes_contours:
+    if config.audio.contours and not models.takes_contours(config.model.audio or config.model.functionals):
         raise UserError(
             f"config.audio.contours=True: encoder {config.model.audio!r} takes neighbouring channels for neighbouring "
             f"frequencies; choose config.model.audio from: {', '.join(models.CONTOUR_ENCODERS)}"

@@ -12,14 +12,15 @@ import soundfile
 import soxr
 
 from emoflax.errors import UserError
+from emoflax.features import spectrum
 from emoflax.features.containers import REMEDY, truncated
 from emoflax.features.sound_file import MOST_SAMPLES, Sound, open_sound
 
 _BLOCK_VALUES = 1 << 22  # decoded at once, of all channels: an hour in eight channels is never in memory as a whole
 _SHORTEST_S = 0.01
 _LATE_S = 0.05  # a segment may end this far beyond its file, because tables of segments are rounded
-_SILENT_PEAK = 1e-4  # 80 dB below full scale, three steps of 16 bits
-_SILENT_FINE_PEAK = 1e-6  # 120 dB below, of files whose steps are finer
+SILENT_PEAK = 1e-4  # 80 dB below full scale, three steps of 16 bits
+SILENT_FINE_PEAK = 1e-6  # 120 dB below, of files whose steps are finer
 _FINE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _DEAD_POWER = 1e-4  # of the strongest channel's: an unused microphone input, 40 dB below
 _LOUDEST_PEAK = 1e6  # far beyond 16-bit integers stored as floats; above it, powers overflow
@@ -41,7 +42,7 @@ def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple
         try:
             _skip(file, first)
             samples = _read_mono(file, last - first)
-            silent_peak = _SILENT_FINE_PEAK if getattr(file, "subtype", "") in _FINE else _SILENT_PEAK
+            silent_peak = SILENT_FINE_PEAK if getattr(file, "subtype", "") in _FINE else SILENT_PEAK
         except soundfile.LibsndfileError as error:
             raise UserError(f"{path} is damaged or truncated ({error.error_string.rstrip('.')}). {REMEDY}") from error
     if len(samples) < 0.99 * (last - first):
@@ -69,9 +70,7 @@ def trim(wave: np.ndarray, trim_db: float) -> np.ndarray:
     """Cuts off both ends of float32 [samples] where they are trim_db below the loudest frame; 0 cuts nothing."""
     if not trim_db:
         return wave
-    import librosa  # takes 1 to 2 s once in a process, so only where sound is processed
-
-    return librosa.effects.trim(wave, top_db=trim_db)[0]
+    return spectrum.trim(wave, trim_db)
 
 
 def _span(path: str, start_s: float, end_s: float | None, frames: int, rate_hz: int) -> tuple[int, int]:

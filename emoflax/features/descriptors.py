@@ -10,9 +10,9 @@ import functools
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 
 from emoflax.audio.channels import FRAME_MS
+from emoflax.features.spectrum import hann
 
 HOP_S = FRAME_MS / 1000
 _SPECTRUM_S, _PITCH_S = 0.025, 0.060  # the longer window holds three periods of the lowest voice
@@ -64,7 +64,7 @@ def _frames(wave: np.ndarray, window_s: float, sample_rate_hz: int) -> np.ndarra
 def _power(frames: np.ndarray) -> np.ndarray:
     """Power spectrum [frames, bins], scaled so that a full-scale sine gives about 1 in its bin."""
     width = frames.shape[1]
-    window = scipy.signal.get_window("hann", width)
+    window = hann(width)
     spectrum = scipy.fft.rfft(frames * window, 1 << (width - 1).bit_length(), axis=1)
     return np.abs(spectrum / (window.sum() / 2)) ** 2
 
@@ -164,7 +164,7 @@ def _pitch(wave: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, dict[str,
     frames = frames - frames.mean(1, keepdims=True)
     width = frames.shape[1]
     size = scipy.fft.next_fast_len(2 * width, real=True)
-    window = scipy.signal.get_window("hann", width)
+    window = hann(width)
     power = np.abs(scipy.fft.rfft(frames * window, size, axis=1)) ** 2
     own = scipy.fft.irfft(np.abs(scipy.fft.rfft(window, size)) ** 2, size)
     lags = np.arange(int(sample_rate_hz / _F0_HZ[1]), int(sample_rate_hz / _F0_HZ[0]) + 2)

@@ -5,7 +5,7 @@ weights are available and raises `WeightsUnavailable` if not; `load(text)` retur
 waveforms into transcripts. `transcribe_clips` runs an engine over a corpus.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -59,13 +59,11 @@ def all_cached(clips: Sequence[Clip], text: Mapping, cache_dir: str) -> bool:
     return all(cache.find(clip) is not None for clip in clips)
 
 
-def transcribe_clips(
-    clips: Sequence[Clip], text: Mapping, cache_dir: str, get_engine: Callable[[Mapping], Engine] = load
-) -> tuple[list[str | None], dict[str, str]]:
+def transcribe_clips(clips: Sequence[Clip], text: Mapping, cache_dir: str) -> tuple[list[str | None], dict[str, str]]:
     """Transcripts in the order of the clips, and why by clip id where there is None.
 
-    `get_engine(text)` is called once, and not at all where every transcript is cached; the engine is dropped at the
-    end, which frees its memory for training.
+    Whisper is loaded once, and not at all where every transcript is cached; it is dropped at the end, which frees its
+    memory for training.
 
     At most `text.whisper_batch` recordings are in memory at a time. A killed run continues where it stopped.
 
@@ -76,8 +74,20 @@ def transcribe_clips(
     failures: dict[str, str] = {}
     missing = [clip for clip in clips if cache.find(clip) is None]
     if missing:
-        _transcribe_missing(missing, cache, text, failures, get_engine)
+        _transcribe_missing(missing, cache, text, failures)
     return [cache.find(clip) for clip in clips], failures
+
+
+def transcribe_samples(samples: np.ndarray, rate_hz: int, text: Mapping, cache_dir: str) -> str:
+    """The transcript of decoded sound, float32 [samples], by an engine that stays loaded; errors as of `load`."""
+    from emoflax.features import decode  # libsndfile and soxr, which a text-only run does not need
+
+    cache, digest = TranscriptCache(cache_dir, text), decode.digest(samples)
+    words = cache.find_digest(digest)
+    if words is None:
+        (words,) = kept_engine(text).texts([decode.resample(samples, rate_hz, stt_openai.SAMPLE_RATE_HZ)])
+        cache.add([(Clip(digest, "", ""), digest, words)])
+    return words
 
 
 def _transcribe_missing(
@@ -85,7 +95,6 @@ def _transcribe_missing(
     cache: TranscriptCache,
     text: Mapping,
     failures: dict[str, str],
-    get_engine: Callable[[Mapping], Engine],
 ) -> None:
     if text["whisper_batch"] < 1:
         raise UserError(f"text.whisper_batch is {text['whisper_batch']}; it must be at least 1.")
@@ -97,7 +106,7 @@ def _transcribe_missing(
             new = {digest: wave for _, digest, wave in decoded if cache.find_digest(digest) is None}
             words = {}
             if new:
-                engine = engine or get_engine(text)
+                engine = engine or load(text)
                 words = dict(zip(new, engine.texts(list(new.values())), strict=True))
             cache.add([(clip, digest, words.get(digest, cache.find_digest(digest))) for clip, digest, _ in decoded])
             progress.update(len(clips))

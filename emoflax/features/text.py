@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import regex
 from absl import logging
 
@@ -120,18 +121,15 @@ def transcripts(corpus: Corpus, text: Mapping, cache_dir: str) -> list[str | Non
     return words
 
 
-def transcribe_file(path: str, text: Mapping, cache_dir: str) -> str:
-    """Whisper's transcript of one recording, whatever text.source is: a new file has no reference text.
+def transcribe(samples: np.ndarray, rate_hz: int, text: Mapping, cache_dir: str) -> str:
+    """Whisper's transcript of decoded sound, float32 [samples], whatever text.source is: it has no reference text.
 
-    Whisper stays loaded for the next file.
+    Whisper stays loaded for the next recording.
 
     Raises:
-      UserError: Whisper is not available, or the recording cannot be read.
+      UserError: Whisper is not available.
     """
-    words, failures = stt.transcribe_clips([Clip(path, "", "", path)], text, cache_dir, stt.kept_engine)
-    if failures:
-        raise UserError(failures[path])
-    return words[0]
+    return stt.transcribe_samples(samples, rate_hz, text, cache_dir)
 
 
 def choose_source(corpus: Corpus, text: Mapping, cache_dir: str) -> str:

@@ -1,8 +1,8 @@
 """The log-mel spectrogram that Whisper was trained on (Radford et al. 2022, arXiv:2212.04356), by librosa."""
 
-import functools
-
 import numpy as np
+
+from emoflax.features import spectrum
 
 SETTINGS = {
     "sample_rate_hz": (16_000,), "window_ms": (25.0,), "hop_ms": (10.0,), "mels": (80, 128), "fmin_hz": (0.0,),
@@ -21,16 +21,7 @@ def log_mel(wave: np.ndarray, *, mels: int, **_) -> np.ndarray:
     30 s. Every later frame there is silence and need not be stored: the clip's highest value minus `RANGE` or, after a
     quiet clip, `LOWEST`. Values depend on the clip's loudest cell, so parts of a clip give other values near silence.
     """
-    import librosa
-
     wave = np.pad(wave, (0, _TAIL))
-    spectrum = librosa.stft(wave, n_fft=N_FFT, hop_length=HOP, pad_mode="reflect")[:, :-1]
-    cells = np.log10(np.maximum(_filters(mels) @ np.abs(spectrum) ** 2, 1e-10))
+    power = spectrum.power(wave, n_fft=N_FFT, hop=HOP, window=N_FFT, pad_mode="reflect")[:, :-1]
+    cells = np.log10(np.maximum(spectrum.mel_filters(RATE_HZ, N_FFT, mels, 0.0, RATE_HZ / 2) @ power, 1e-10))
     return np.ascontiguousarray((np.maximum(cells, cells.max() - 4 * RANGE).T + 4) / 4, np.float32)
-
-
-@functools.lru_cache(maxsize=2)
-def _filters(mels: int) -> np.ndarray:
-    import librosa
-
-    return librosa.filters.mel(sr=RATE_HZ, n_fft=N_FFT, n_mels=mels)

@@ -19,8 +19,10 @@ from emoflax.data.rows import batch_of
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment.features import max_frames
+from emoflax.inference.utterances import Utterance
 from emoflax.reporting import report
 
+WIDTH_MULTIPLE = 64  # frames that a batch's width is rounded up to, so that calls share compiled programs
 INCH = 0.42  # of the picture's width for each word
 TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
 
@@ -81,19 +83,34 @@ def over_time(
     return curve / np.maximum(curve.mean(0, keepdims=True), 1e-12)
 
 
+def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> data.Dataset:
+    config, vocabulary = trained.config, trained.description["vocabulary"]
+    return data.from_arrays(
+        [x.logmel for x in utterances] if config.model.audio else None,
+        [data.token_ids(x.words, vocabulary) for x in utterances] if config.model.text else None,
+        np.zeros(len(utterances), np.int32),
+        max_frames=max_frames(config),
+        max_tokens=config.text.max_tokens,
+        batch_size=config.train.batch_size,
+        buckets=config.data.buckets,
+        width_multiple=WIDTH_MULTIPLE,
+    )
+
+
 def draw(
-    trained: evaluate.Trained, utterances: Sequence, dataset: data.Dataset, p: np.ndarray, folder: pathlib.Path
-) -> list[pathlib.Path]:
+    trained: evaluate.Trained, utterances: Sequence[Utterance], p: np.ndarray, folder: pathlib.Path,
+    taken: Sequence[pathlib.Path] = (),
+) -> list[pathlib.Path]:  # fmt: skip
     """Writes `<name of the input>-attention.png` into the folder for every utterance; returns the files.
 
     Args:
-      utterances: of `predict`, whose rows `dataset` holds.
       p: probabilities [clips, classes].
+      taken: pictures of this command so far, which are not overwritten.
     """
     config, labels = trained.config, trained.description["labels"]
     encoder = nnx.merge(trained.model, trained.state.evaluated, trained.state.statistics).audio
     windows = [[] for _ in utterances]
-    for clip, weights in rows(trained, dataset):
+    for clip, weights in rows(trained, dataset_of(trained, utterances)):
         windows[clip].append(weights)
     written = []
     for utterance, of_windows, row in zip(utterances, windows, p, strict=True):
@@ -102,8 +119,9 @@ def draw(
             curve = _curve(encoder, [weights["audio"] for weights in of_windows], len(utterance.logmel), config)
         if utterance.words:
             words = of_windows[0]["text"][: len(utterance.words)]
-        path = _free(folder / f"{utterance.path.stem}-attention.png", written)
-        title = f"{utterance.path.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %"
+        source = pathlib.Path(utterance.name)
+        path = _free(folder / f"{source.stem}-attention.png", [*taken, *written])
+        title = f"{source.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %"
         bands = utterance.logmel[:, : config.audio.mels]  # contours may follow
         picture(path, title, config, bands, curve, utterance.words, words)
         written.append(path)

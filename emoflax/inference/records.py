@@ -1,7 +1,8 @@
 """The records of predictions on disk: a line of JSON per file, written as it goes, gone on with after an interruption.
 
 While a command is at work, `<output>.unfinished` stands beside its output and names the model. The same command started
-again keeps the lines of that file and predicts the rest; a finished output is written anew.
+again keeps the lines of that file and predicts the rest; a finished output is written anew. A file that is predicted in
+windows has several lines; those of the last one are not kept, because a kill may have come between them.
 """
 
 import contextlib
@@ -59,8 +60,8 @@ class Records:
       inputs: files that the command is about.
 
     Attributes:
-      lines: one record per file that was dealt with, in their order: {file, emotion, probabilities, ...}, or {file,
-        error} of a file that could not be used.
+      lines: one record per file or window that was dealt with, in their order: {file, emotion, probabilities, ...},
+        or {file, error} of a file that could not be used.
       earlier: files that an interrupted command dealt with.
     """
 
@@ -102,9 +103,11 @@ class Records:
         mark = {"model": model}
         if _parsed(_content(self._mark)) == mark:
             wanted = {str(path) for path in inputs}
-            kept = {record["file"]: record for record in _records(_content(self._output)) if record["file"] in wanted}
-            self.lines = list(kept.values())
-            logging.info("%d of %d files were dealt with before: %s", len(kept), len(inputs), self._output)
+            there = _records(_content(self._output))
+            torn = there[-1]["file"] if there and "start_s" in there[-1] else None
+            self.lines = [one for one in there if one["file"] in wanted and one["file"] != torn]
+            kept = len({one["file"] for one in self.lines})
+            logging.info("%d of %d files were dealt with before: %s", kept, len(inputs), self._output)
         with write_whole(self._output) as file:
             file.write("".join(json.dumps(record) + "\n" for record in self.lines).encode())
         with write_whole(self._mark) as file:

@@ -16,9 +16,14 @@ that makes functionals itself gets `mels` in their place.
 
 Poolings are described in pooling.py, fusions in fusion.py. `config.model.<name>` holds the settings of the encoder,
 pooling or fusion of that name; one without settings has no such group.
+
+An encoder of somebody's own needs no line here: it is named 'module:Class', its settings are `config.model.<Class>`.
+With an attribute `takes_contours = True` of the class it may get contours behind the mel bands, with `takes_waveform =
+True` it is a wave encoder.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
@@ -28,6 +33,7 @@ from emoflax.audio.frontend import Frontend
 from emoflax.audio.pcen import Pcen
 from emoflax.audio.test_time import TestTimeAugmentation
 from emoflax.errors import UserError
+from emoflax.models import own
 from emoflax.models.aligned import Aligned
 from emoflax.models.ast import Ast
 from emoflax.models.attention_cnn import AttentionCnn
@@ -105,7 +111,7 @@ def build(
         mels=mels,
         classes=classes,
         modality_dropout=model["modality_dropout"],
-        sound_dtype=jnp.dtype("float32") if model["audio"] in WAVE_ENCODERS else options["dtype"],
+        sound_dtype=jnp.dtype("float32") if takes_waveform(model["audio"]) else options["dtype"],
         frontend=frontend,
         pcen=pcen,
         projection=Head(fusion.pooled_width, **compared, **options) if projection else None,
@@ -120,6 +126,28 @@ def _builder(model: Mapping, options: Mapping, kind: str, registry: Mapping) -> 
       UserError: the registry does not have it.
     """
     name = model[kind]
-    if name not in registry:
+    if name not in registry and not (registry in (AUDIO_ENCODERS, TEXT_ENCODERS) and own.is_own(name)):
         raise UserError(f"config.model.{kind}={name!r} is not in the registry; choose one of: {', '.join(registry)}")
-    return functools.partial(registry[name], **model.get(name, {}), **options)
+    settings, made = model.get(own.settings(name), {}), class_of(registry, name)
+    try:
+        inspect.signature(made.__init__).bind_partial(None, **settings, **options)
+    except TypeError as error:
+        raise UserError(f"config.model.{own.settings(name)} does not fit {kind} {name!r}: {error}") from error
+    return functools.partial(made, **settings, **options)
+
+
+def class_of(registry: Mapping, name: str) -> type[nnx.Module] | None:
+    """The class of a name; None for one that the registry does not have. Errors of 'module:Class' as of `own.load`."""
+    return own.load(name) if own.is_own(name) else registry.get(name)
+
+
+def takes_contours(name: str) -> bool:
+    """Whether the input channels of an audio encoder or of a model of functionals need not be mels alone."""
+    if own.is_own(name):
+        return bool(getattr(own.load(name), "takes_contours", False))
+    return name in CONTOUR_ENCODERS + FRAME_LEVEL_MODELS
+
+
+def takes_waveform(name: str) -> bool:
+    """Whether an audio encoder takes frames of the waveform in the place of log-mels."""
+    return bool(getattr(own.load(name), "takes_waveform", False)) if own.is_own(name) else name in WAVE_ENCODERS

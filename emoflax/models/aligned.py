@@ -27,7 +27,7 @@ _LEVELS = (0.1, 0.7)
 _CHANGES = 1.0  # within one sound, changes tell more than levels, which are the speaker's and the microphone's
 _CEPSTRA = [f"mfcc_{i}" for i in range(1, 14)]
 _NOWHERE = 1e2  # every number of a template that no text has: nothing comes near it
-_CHUNK, _WIDTH_MULTIPLE = 64, 64  # rows described at once; frames that their width is rounded up to
+_CHUNKS, _WIDTH_MULTIPLE = (1, 8, 64), 64  # rows described at once; frames that their width is a multiple of
 _ROW_MULTIPLE = 256  # rows that a template is made of are filled up to
 
 
@@ -114,6 +114,10 @@ class Aligned(nnx.Module):
                                  for i, tap in enumerate(taps)))  # fmt: skip
         return jnp.concatenate(responses, axis=-1)
 
+    def embed(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """What the ridge regression classifies, float32 [rows, numbers]."""
+        return self.describe_all(sequences)
+
     def fit(self, sequences: Sequence[np.ndarray], clips: ridge.Labelled, text_N: np.ndarray) -> ridge.Solution:
         """Takes templates and weights from training rows, [frames, channels] each; `text_N`: '' where unknown."""
         names, counts = np.unique(text_N, return_counts=True)
@@ -131,9 +135,10 @@ class Aligned(nnx.Module):
         graph, state = nnx.split(self)
         order = np.argsort([len(x) for x in sequences], kind="stable")
         numbers = np.empty((len(sequences), self.ridge.mean[...].shape[0]), np.float32)
-        for begin in range(0, len(order), _CHUNK):
-            chunk = order[begin : begin + _CHUNK]
-            numbers[chunk] = _describe(graph, state, *_padded([sequences[i] for i in chunk], _CHUNK))[: len(chunk)]
+        for begin in range(0, len(order), _CHUNKS[-1]):
+            chunk = order[begin : begin + _CHUNKS[-1]]
+            count = next(size for size in _CHUNKS if size >= len(chunk))
+            numbers[chunk] = _describe(graph, state, *_padded([sequences[i] for i in chunk], count))[: len(chunk)]
         return numbers
 
 
@@ -157,8 +162,14 @@ def _padded(sequences: Sequence[np.ndarray], count: int) -> tuple[jax.Array, jax
     """[count, frames, channels] with zeros behind each row's end, and their frames: few shapes to compile."""
     frames = np.zeros(count, np.int32)
     frames[: len(sequences)] = [len(x) for x in sequences]
-    width = -(-frames.max() // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+    width = _width(-(-int(frames.max()) // _WIDTH_MULTIPLE)) * _WIDTH_MULTIPLE
     x = np.zeros((count, width, sequences[0].shape[1]), np.float32)
     for row, sequence in zip(x, sequences, strict=False):
         row[: len(sequence)] = sequence
     return jnp.asarray(x), jnp.asarray(frames)
+
+
+def _width(count: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16 ...: few widths to compile, whatever lengths recordings have."""
+    power = 1 << max(0, (count - 1).bit_length() - 1)
+    return next(width for width in (power, power * 3 // 2, 2 * power) if width >= count)

@@ -90,6 +90,10 @@ class Classifier(nnx.Module):
             return self.test_time.log_probabilities(self.to_log_mel(batch), lambda one: self._read(one, None)[0])
         return self._read(batch, key)[0]
 
+    def embed(self, batch: Batch) -> jax.Array:
+        """The pooled vectors that the head classifies, [batch, width]."""
+        return self._read(batch, None)[1]
+
     def compared(self, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """The logits, and the vectors [batch, projection] that a contrastive loss compares."""
         logits_BxC, pooled_BxD = self._read(batch, key)

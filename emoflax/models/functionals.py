@@ -38,6 +38,10 @@ class Ridge(nnx.Module):
         kernel_DxC, bias_C = np.asarray(self.logits.kernel[...]), np.asarray(self.logits.bias[...])
         return np.clip(z_NxD, -_FAR, _FAR).astype(np.float32) @ kernel_DxC + bias_C
 
+    def embed(self, functionals_NxD: np.ndarray) -> np.ndarray:
+        """The functionals themselves, float32 [rows, functionals]: there is nothing between them and the logits."""
+        return np.asarray(functionals_NxD, np.float32)
+
     def fit(self, functionals_NxD: np.ndarray, clips: ridge.Labelled, text_N: Sequence[str] = ()) -> ridge.Solution:
         """Takes mean, deviation and weights from training rows; texts play no part.
 

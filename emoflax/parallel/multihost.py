@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -160,4 +159,6 @@ def wait_for_all_processes(name: str, timeout_s: float) -> None:
 
     A barrier of the hosts, not of the devices: a collective of devices does not wait for hours.
     """
+    import orbax.checkpoint as ocp  # takes a second, wanted only where there are several hosts
+
     ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=round(timeout_s * 1000))

@@ -32,7 +32,7 @@ from emoflax.experiment import checks, evaluate, identity, population
 from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
-from emoflax.experiment.members import Member, folds, seeds
+from emoflax.experiment.members import Member, folds, run_folder, seeds
 from emoflax.experiment.run import train_member
 from emoflax.parallel import workers
 from emoflax.reporting import metrics
@@ -91,9 +91,8 @@ class Result:
 def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     """Chooses, trains and predicts; what an earlier run of the same command finished is taken over."""
     candidates = candidates_of(config)
-    nests = [splits.nest(split) for split in folds(config, corpus, config.crossval.inner_share)]
-    inner_splits, outer_splits = zip(*nests, strict=True)
-    choosing = len(candidates) > 1 or any(candidate.crossval.choose_epoch for candidate in candidates.values())
+    inner_splits, outer_splits = nested_splits(config, corpus)
+    choosing = chooses(candidates)
     if not (choosing or config.crossval.final):
         raise UserError("config.crossval.final=False, but there is one candidate only, and nothing to choose: no model")
     inner = inner_tasks(candidates, inner_splits, folder) if choosing else {}
@@ -114,6 +113,23 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     test = dict(zip(final, learn_all(list(final.values()), config), strict=True))
     trained = ([task.member for task in tasks.values()] for tasks in (inner, final))
     return Result(choices, *trained, scored, *combine(choices, candidates, test, config))
+
+
+def nested_splits(config: ConfigDict, corpus: Corpus) -> tuple[tuple[Split, ...], tuple[Split, ...]]:
+    """The inner and the outer split of every fold."""
+    inner, outer = zip(*map(splits.nest, folds(config, corpus, config.crossval.inner_share)), strict=True)
+    return inner, outer
+
+
+def chooses(candidates: Mapping[str, ConfigDict]) -> bool:
+    """Whether there is anything to choose, so that inner models are trained."""
+    return len(candidates) > 1 or any(candidate.crossval.choose_epoch for candidate in candidates.values())
+
+
+def run_folder_of(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pathlib.Path:
+    """Where a cross-validation keeps its files."""
+    folder = run_folder(workdir, config, corpus)
+    return folder.with_name(f"{folder.name}-nested{'-permuted' if config.crossval.permute_labels else ''}")
 
 
 def combine(

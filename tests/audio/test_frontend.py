@@ -18,7 +18,7 @@ from emoflax.experiment.features import dataset_of, features_of
 from emoflax.experiment.model import build_model, frontend_of
 from emoflax.experiment.train_config import train_config_of
 from emoflax.features import log_mel, recording
-from emoflax.inference import predict
+from emoflax.inference import recordings
 from emoflax.training import scoring
 
 RATE_HZ = 16_000
@@ -165,7 +165,7 @@ def test_prediction_and_evaluation_have_the_same_input(stored):
     config, features = stored
     config.data.store = "wave"
     there = frontend_of(config).alone(features["wave"].get("wave", 3), features["wave"].scale(3))
-    here = predict.sound_of(config, pathlib.Path(features["wave"].corpus.clips[3].path))
+    here = recordings.sound_of(config, recordings.read(pathlib.Path(features["wave"].corpus.clips[3].path)))
     np.testing.assert_allclose(here, there, atol=1e-4)
 
 

@@ -1,7 +1,6 @@
 """Normalisation by speaker: its scale, whose recordings it needs, and the separate name of its protocol."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from emoflax.data.clip import Clip, Corpus
 from emoflax.data.features import Features, permute_labels
 from emoflax.errors import UserError
 from emoflax.experiment import features as experiment_features
-from emoflax.inference import predict
+from emoflax.inference import utterances
 from emoflax.reporting import ledger
 from emoflax.reporting.metrics import METRICS
 
@@ -107,14 +106,14 @@ def test_what_it_cannot_normalise_is_refused(fields):
 def test_recordings_to_predict_count_as_one_speaker_s_and_a_single_one_is_refused():
     features, plain = features_of(), features_of(own_scale="")
     mine = [i for i, speaker in enumerate(SPEAKERS) if speaker == "a"]
-    spoken = [predict.Utterance(pathlib.Path(str(i)), plain.get("logmel", i), []) for i in mine]
-    wordy = predict.Utterance(pathlib.Path("words.txt"), np.zeros((0, 3), np.float32), ["hello"])
-    normalised = predict.of_one_speaker([*spoken, wordy])
+    spoken = [utterances.Utterance(str(i), plain.get("logmel", i), []) for i in mine]
+    wordy = utterances.Utterance("words.txt", np.zeros((0, 3), np.float32), ["hello"])
+    normalised = utterances.of_one_speaker([*spoken, wordy])
     for one, position in zip(normalised, mine, strict=False):
         np.testing.assert_allclose(one.logmel, features.get("logmel", position), atol=1e-4)
     assert normalised[-1] == dataclasses.replace(wordy, logmel=normalised[-1].logmel) and not len(normalised[-1].logmel)
     with pytest.raises(UserError, match="give more of that speaker's recordings"):
-        predict.of_one_speaker([spoken[0], wordy])
+        utterances.of_one_speaker([spoken[0], wordy])
 
 
 def test_rows_on_the_device_are_on_their_speaker_s_scale():

@@ -25,10 +25,7 @@ ROOT = cli.ROOT
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + PAGES
 HISTORY = ("results.md", "experiments.md", "benchmarks.md")  # may name fields and commands of their day
-NOT_THERE = {
-    "emoflax/models/frames.py",
-    "configs/solved.py",
-}  # for the reader to write; closed_form.py's name in old rows
+NOT_THERE = {"configs/solved.py"}  # closed_form.py's name in old rows
 MAIN = (ROOT / "main.py").read_text()
 
 
@@ -73,7 +70,7 @@ def test_every_command_names_a_config_flags_and_fields_that_exist_with_values_th
     assert values(["main.py", *arguments]) == ["main.py"]
     assert (values.mode or "train") in constant("MODES")
     assert values.config is not None or values.mode in ("predict", "compare")
-    if values.config is not None and "--config.model.audio=frames" not in arguments:  # the reader's own encoder
+    if values.config is not None:
         checks.check(values.config)
 
 
@@ -108,8 +105,6 @@ def test_every_config_field_in_the_text_exists(path):
     for name in re.findall(r"\bconfig\.([a-z_]+(?:\.[a-z_]+)*)(?![\w(/])", text.replace("config.json", "")):
         group = config
         for part in name.removesuffix(".py").split("."):
-            if name == "model.frames":  # the reader's own encoder
-                break
             assert part in group, f"config.{name}"
             group = group[part]
 

@@ -15,7 +15,7 @@ from emoflax.experiment import closed_form
 from emoflax.experiment.features import features_of
 from emoflax.experiment.model import build_model
 from emoflax.features import decode, functionals, kernels
-from emoflax.inference.predict import sound_of
+from emoflax.inference import recordings
 from emoflax.models import ridge
 from emoflax.precompute import build
 
@@ -187,7 +187,10 @@ def test_prediction_takes_the_functionals_that_training_took(trained):
     config, features, *_ = trained
     from pathlib import Path
 
-    np.testing.assert_array_equal(sound_of(config, Path(features.corpus.clips[3].path)), features.get("functionals", 3))
+    np.testing.assert_array_equal(
+        recordings.sound_of(config, recordings.read(Path(features.corpus.clips[3].path))),
+        features.get("functionals", 3),
+    )
 
 
 def test_functionals_beside_an_encoder_are_refused_with_the_way_to_join_them():

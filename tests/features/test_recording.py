@@ -7,7 +7,7 @@ import soundfile
 from emoflax.configs import aligned, attention_cnn, default, functionals, tiny
 from emoflax.errors import UserError
 from emoflax.features import decode, recording
-from emoflax.inference.predict import features_of, sound_of
+from emoflax.inference import recordings
 
 RATE_HZ = 48_000
 FIELDS = {"sample_rate_hz": 16_000, "trim_db": 35.0, "level": "normalised"}
@@ -25,6 +25,10 @@ def speech(seconds=1.2, seed=0):
 def save(path, samples, subtype="FLOAT"):
     soundfile.write(path, samples, RATE_HZ, subtype=subtype)
     return path
+
+
+def sound_of(config, path):
+    return recordings.sound_of(config, recordings.read(path))
 
 
 def changed(samples):
@@ -107,5 +111,5 @@ def test_a_recording_in_memory_gives_what_its_file_gives(tmp_path):
     config = default.get_config()
     config.model.audio = "cnn"
     path = save(tmp_path / "a.wav", speech())
-    in_memory = features_of(config, recording.of_samples(speech(), RATE_HZ, **FIELDS))
+    in_memory = recordings.sound_of(config, recordings.of_array(speech(), RATE_HZ, "a"))
     np.testing.assert_array_equal(sound_of(config, path), in_memory)

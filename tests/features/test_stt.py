@@ -17,7 +17,7 @@ from absl import logging
 from emoflax.configs.default import get_config
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError, WeightsUnavailable
-from emoflax.features import stt, stt_openai, text
+from emoflax.features import decode, stt, stt_openai, text
 
 ROOT = Path(__file__).parents[2]
 RATE_HZ = 22_050
@@ -177,10 +177,9 @@ def test_one_file_gets_the_words_that_it_has_in_a_corpus_and_whisper_is_loaded_o
     words, _ = stt.transcribe_clips(clips, fields, str(tmp_path / "corpus"))
     loads, real = [], stt.load
     monkeypatch.setattr(stt, "load", lambda fields: loads.append(1) or real(fields))
-    alone = [text.transcribe_file(clip.path, fields | {"source": "auto"}, str(tmp_path / "one")) for clip in clips]
+    own = fields | {"source": "auto"}
+    alone = [text.transcribe(*decode.decode(clip.path), own, str(tmp_path / "one")) for clip in clips]
     assert alone == words and len(loads) <= 1
-    with pytest.raises(UserError, match=r"gone\.wav"):
-        text.transcribe_file(str(tmp_path / "gone.wav"), fields, str(tmp_path / "one"))
 
 
 def test_a_model_that_guesses_the_language_does_so_for_every_clip(tmp_path, fields):

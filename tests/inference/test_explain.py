@@ -13,7 +13,7 @@ from emoflax.experiment import evaluate
 from emoflax.experiment.features import max_frames
 from emoflax.experiment.model import build_model
 from emoflax.experiment.train_config import train_config_of
-from emoflax.inference import explain, predict
+from emoflax.inference import explain, recordings, utterances
 from emoflax.training import scoring
 
 LABELS = ["angry", "calm"]
@@ -41,15 +41,15 @@ def trained():
 def make_utterances(folder, frames, words):
     rng = np.random.default_rng(0)
     return [
-        predict.Utterance(folder / str(i) / "speech.wav", rng.normal(-40, 10, (n, 16)).astype(np.float32), w)
+        utterances.Utterance(str(folder / str(i) / "speech.wav"), rng.normal(-40, 10, (n, 16)).astype(np.float32), w)
         for i, (n, w) in enumerate(zip(frames, words, strict=True))
     ]
 
 
 def test_every_input_gets_a_picture_also_without_sound_without_words_and_beyond_one_window(trained, tmp_path):
     inputs = make_utterances(tmp_path, [300, 50, 0], [["money", "is", "gone"], [], ["sea"]])
-    dataset = predict.dataset_of(trained, inputs)
-    written = explain.draw(trained, inputs, dataset, np.full((3, 2), 0.5), tmp_path)
+    dataset = explain.dataset_of(trained, inputs)
+    written = explain.draw(trained, inputs, np.full((3, 2), 0.5), tmp_path)
     assert [path.name for path in written] == [f"speech-attention{n}.png" for n in ("", "-2", "-3")]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
 
@@ -57,7 +57,7 @@ def test_every_input_gets_a_picture_also_without_sound_without_words_and_beyond_
     assert [len(windows) for windows in of_clips] == [2, 1, 1]
     assert not of_clips[1][0]["text"].any() and not of_clips[2][0]["audio"].any()
     last = inputs[0].logmel[300 - max_frames(trained.config) :]
-    window = predict.dataset_of(trained, [dataclasses.replace(inputs[0], logmel=last)])
+    window = explain.dataset_of(trained, [dataclasses.replace(inputs[0], logmel=last)])
     for name, expected in dict(explain.rows(trained, window))[0].items():
         np.testing.assert_allclose(of_clips[0][1][name], expected, atol=1e-5)
 
@@ -94,17 +94,21 @@ def test_a_recording_without_a_transcript_is_predicted_from_its_sound_and_a_text
     (tmp_path / "empty.txt").write_text(" ")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     trained.config.data.cache_dir = str(tmp_path)
-    names = ("a.wav", "b.wav", "words.txt", "empty.txt", "latin.txt")
+    names = ("a.wav", "b.wav", "words.txt", "empty.txt")
     with caplog.at_level(logging.WARNING):
-        utterances, failures = predict.read_inputs(trained.config, [tmp_path / name for name in names])
-    assert [(len(x.logmel) > 0, x.words) for x in utterances] == [(True, []), (True, []), (False, ["money", "!"])]
-    assert len(failures) == 2 and "empty.txt holds no words" in failures[0] and "latin.txt is no UTF-8" in failures[1]
+        gaps, opened = utterances.Gaps(), [recordings.read(tmp_path / name) for name in names]
+        made, _, failures = utterances.utterances_of(trained.config, opened, gaps)
+        gaps.warn()
+    assert [(len(x.logmel) > 0, x.words) for x in made] == [(True, []), (True, []), (False, ["money", "!"])]
+    assert list(failures) == [3] and "empty.txt holds no words" in str(failures[3])
+    with pytest.raises(UserError, match="latin.txt is no UTF-8"):
+        recordings.read(tmp_path / "latin.txt")
     messages = [record.getMessage() for record in caplog.records]
     sound, words = (message for message in messages if message.startswith("predicted from"))
     assert "sound alone" in sound and "b.wav" in sound and "base.en.pt" in sound and "\n" not in sound
     assert "words alone" in words and "words.txt" in words
 
-    p = np.exp(scoring.score(trained.model, trained.state, predict.dataset_of(trained, utterances)))
+    p = np.exp(scoring.score(trained.model, trained.state, explain.dataset_of(trained, made)))
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(p[0], p[1], rtol=1e-4)
     assert not np.allclose(p[0], p[2], atol=1e-3)
@@ -117,4 +121,4 @@ def test_a_model_of_words_alone_still_needs_whisper(tmp_path, monkeypatch):
     config = config_of(attention_gru)
     config.data.cache_dir = str(tmp_path)
     with pytest.raises(UserError, match=r"base.en.pt"):
-        predict.read_inputs(config, [tmp_path / "a.wav"])
+        utterances.utterance_of(config, recordings.read(tmp_path / "a.wav"), utterances.Gaps())

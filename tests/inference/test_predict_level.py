@@ -10,7 +10,9 @@ from emoflax.experiment import closed_form, evaluate
 from emoflax.experiment.features import features_of
 from emoflax.experiment.model import build_model, initial_model
 from emoflax.experiment.train_config import train_config_of
-from emoflax.inference import predict
+from emoflax.inference import recordings
+from emoflax.inference.member import Member
+from emoflax.inference.model import Model
 
 LABELS, RATE_HZ = ("angry", "calm"), 16_000
 
@@ -41,8 +43,9 @@ def trained(config, folder):
     else:
         model = initial_model(config, features, everyone, (), 0)
     made = train_config_of(config, model, 1)
-    description = {"labels": LABELS, "vocabulary": [], "corpus": "toy", "notice": ""}
-    return evaluate.Trained(config, description, made.model, made.init(model, 0))
+    description = {"labels": LABELS, "vocabulary": [], "corpus": "toy", "notice": "", "protocol": "loso"}
+    one = evaluate.Trained(config, description, made.model, made.init(model, 0))
+    return Model([Member("", 1.0, one)], {}, "")
 
 
 def small(module, **fields):
@@ -66,8 +69,8 @@ def test_gain_offset_and_a_dead_channel_leave_the_probabilities_as_they_are(kind
     changed = {f"gain_{db}_db": one * np.float32(10 ** (db / 20)) for db in (-40, -30, -20, -10, 0, 6)}
     changed |= {"offset": one + np.float32(0.01), "dead": np.stack([one, 0 * one], axis=1)}
     paths = [write(tmp_path / f"{name}.wav", samples) for name, samples in changed.items()]
-    utterances, failures = predict.read_inputs(model.config, paths)
-    p = predict.probabilities(model, utterances)
+    log_p, failures = model.log_probabilities([recordings.read(path) for path in paths])
+    p = np.exp(log_p)
     assert not failures and len(set(p.argmax(1))) == 1
     np.testing.assert_allclose(p, np.broadcast_to(p[4], p.shape), atol=0.01)
 
@@ -75,6 +78,5 @@ def test_gain_offset_and_a_dead_channel_leave_the_probabilities_as_they_are(kind
 def test_a_model_of_the_absolute_level_still_depends_on_it(tmp_path):
     model = trained(small(tiny, **{"audio.level": "absolute"}), tmp_path)
     paths = [write(tmp_path / f"{gain}.wav", speech(7) * np.float32(gain)) for gain in (1.0, 0.01)]
-    utterances, _ = predict.read_inputs(model.config, paths)
-    loud, soft = predict.probabilities(model, utterances)
+    loud, soft = np.exp(model.log_probabilities([recordings.read(path) for path in paths])[0])
     assert np.abs(loud - soft).max() > 0.01

@@ -19,7 +19,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import closed_form
 from emoflax.experiment.features import features_of
 from emoflax.experiment.model import build_model
-from emoflax.inference.predict import sound_of
+from emoflax.inference import recordings
 from emoflax.models import aligned, alignment
 from emoflax.models.aligned import Aligned
 
@@ -190,7 +190,7 @@ def test_rows_and_texts_reach_the_model_in_one_order(trained):
 
 def test_prediction_takes_the_rows_that_training_took(trained):
     config, features, *_ = trained
-    rows = sound_of(config, pathlib.Path(features.corpus.clips[3].path))
+    rows = recordings.sound_of(config, recordings.read(pathlib.Path(features.corpus.clips[3].path)))
     for kind, frames in zip(features.sounds, rows, strict=True):
         # Worker processes compute with one thread, whose sums are taken in another order.
         np.testing.assert_allclose(frames, features.get(kind, 3), atol=1e-3)

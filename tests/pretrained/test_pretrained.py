@@ -18,6 +18,7 @@ import transformers
 from flax import nnx
 from hugging_face import VOCABULARY
 
+import emoflax
 from emoflax import corpora, models, pretrained
 from emoflax.configs import default
 from emoflax.data import subwords
@@ -28,7 +29,6 @@ from emoflax.experiment.features import features_of
 from emoflax.experiment.members import members
 from emoflax.experiment.model import build_model, resolve
 from emoflax.features import text as words
-from emoflax.inference import predict
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,6 @@ def test_fine_tuned_weights_are_predicted_with_after_the_folder_is_gone(folder, 
 
     tested = evaluate.predict_member(config, features, member)
     (tmp_path / "line.txt").write_text("oh my god!")
-    predict.predict(member.checkpoints, [str(tmp_path / "line.txt")], None, explain=False)
-    alone = json.loads(capsys.readouterr().out.splitlines()[-1])["probabilities"]
+    (alone,) = emoflax.load(member.checkpoints).predict(tmp_path / "line.txt")
     first = [corpus.clips[i].text for i in tested.clips].index("oh my god!")
-    np.testing.assert_allclose(list(alone.values()), np.exp(tested.log_p[first]), atol=1e-5)
+    np.testing.assert_allclose(list(alone.probabilities.values()), np.exp(tested.log_p[first]), atol=1e-5)

@@ -1,0 +1,89 @@
+"""What a path names: a bundle, a checkpoint, or a run, whose models become one ensemble."""
+
+import json
+import pathlib
+import re
+
+from absl import logging
+
+from emoflax.errors import UserError
+from emoflax.experiment import evaluate
+from emoflax.inference import bundle
+from emoflax.inference.member import Member
+
+_FINAL = re.compile(r"(?P<candidate>(?!inner-).+)-seed(?P<seed>\d+)")  # of a cross-validation's fold
+_OF_RUN = re.compile(r"seed(?P<seed>\d+)-fold(?P<fold>\d+)")
+
+
+def members_of(path: pathlib.Path) -> tuple[list[Member], dict]:
+    """The models that `path` names, with their weights, and a bundle's index ({} for others).
+
+    Of a run, all seeds and folds with equal weights; of a cross-validation's run, or of one of its folds, the final
+    models with the weights that each fold chose, every fold alike.
+
+    Raises:
+      UserError: there is no model.
+    """
+    if bundle.is_bundle(path):
+        return bundle.read(path)
+    if is_checkpoint(path):
+        return [_restored(path.name if path.name != "checkpoints" else path.parent.name, 1.0, path)], {}
+    weighted = _of_folds(path) or _of_run(path)
+    if not weighted:
+        raise UserError(
+            f"there is no trained model in {path}: name a bundle, a checkpoint such as RUN/seed0-fold1, or a run"
+        )
+    if len({folder.name.rpartition("-fold")[2] if _OF_RUN.fullmatch(folder.name) else folder.parent.name
+            for folder in weighted}) > 1:  # fmt: skip
+        logging.warning(
+            "%s: the models of all folds are pooled, of which every speaker of the corpus trained some: no score was "
+            "measured for this ensemble; --mode=fit trains one on all speakers", path,
+        )  # fmt: skip
+    members = [
+        _restored(folder.relative_to(path).as_posix().replace("/", "-"), weight, folder)
+        for folder, weight in weighted.items()
+    ]
+    return members, {}
+
+
+def _of_run(path: pathlib.Path) -> dict[pathlib.Path, float]:
+    folders = [folder for folder in sorted(path.glob("seed*-fold*")) if _OF_RUN.fullmatch(folder.name)]
+    return {folder: 1 / len(folders) for folder in folders}
+
+
+def _of_folds(path: pathlib.Path) -> dict[pathlib.Path, float]:
+    """The models of a cross-validation's run, or of its folder of one fold."""
+    if (path / "choices.json").is_file():
+        choices, run = json.loads((path / "choices.json").read_text()), path
+    elif (path.parent / "choices.json").is_file():
+        choices, run = json.loads((path.parent / "choices.json").read_text()), path.parent
+        choices = [choice for choice in choices if f"fold{choice['fold']}" == path.name]
+    else:
+        return {}
+    weighted: dict[pathlib.Path, float] = {}
+    for choice in choices:
+        folders = [folder for folder in sorted((run / f"fold{choice['fold']}").glob("*-seed*")) if folder.is_dir()]
+        for name, weight in choice["weights"].items():
+            own = [f for f in folders if (match := _FINAL.fullmatch(f.name)) and match["candidate"] == name]
+            if not own:
+                raise UserError(
+                    f"{run}/fold{choice['fold']} has no final model of {name}; run --mode=crossval to its end"
+                )
+            weighted |= {folder: weight / len(own) / len(choices) for folder in own}
+    return weighted
+
+
+def is_checkpoint(path: pathlib.Path) -> bool:
+    """Whether a folder is that of one model, RUN/seed0-fold1, or its folder of checkpoints."""
+    folder = checkpoints_in(path)
+    return folder != path or (path.is_dir() and any(child.name.isdigit() for child in path.iterdir()))
+
+
+def checkpoints_in(path: pathlib.Path) -> pathlib.Path:
+    """The folder of checkpoints of a model's folder, or `path` itself."""
+    inner = path / "checkpoints"
+    return inner if inner.is_dir() else path
+
+
+def _restored(name: str, weight: float, folder: pathlib.Path) -> Member:
+    return Member(name, weight, evaluate.restore(checkpoints_in(folder)))

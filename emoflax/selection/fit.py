@@ -1,0 +1,169 @@
+"""A model to keep: what a cross-validation chose, trained on all speakers, as one bundle.
+
+    choice    candidates by their mean dev score over all folds; ensemble weights and epochs from all folds' inner
+              predictions, of clips that no predicting model was trained on
+    training  the candidates that have a weight, with every seed, on every clip of the corpus
+    bundle    these models with their weights, and the scores that the cross-validation measured for their kind
+
+No test clip has a part in the choice. Where no cross-validation was made, one config's seeds are trained and weigh the
+same, and the card says that no score was measured.
+
+    runs/<name>-<corpus>-<protocol>-fit/<candidate>-seed0/    checkpoints, logs
+    runs/<name>-<corpus>-<protocol>-fit/bundle/               unless --output names another folder
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from emoflax.data import splits
+from emoflax.data.clip import Corpus
+from emoflax.errors import UserError
+from emoflax.experiment import evaluate, identity, population
+from emoflax.experiment.evaluate import Predictions
+from emoflax.experiment.members import Member, seeds
+from emoflax.experiment.model import begins_pretrained
+from emoflax.experiment.run import train_member
+from emoflax.inference import member as inference
+from emoflax.parallel import workers
+from emoflax.selection import crossval, pool
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What is trained on all speakers.
+
+    Attributes:
+      weights: candidate -> weight in the ensemble.
+      epochs: candidate -> epochs; None: all.
+      scores: candidate -> mean dev score over the folds; empty where nothing was chosen.
+      measured: report.json of the cross-validation, of the ensemble or of the best candidate; None: there is none.
+    """
+
+    weights: dict[str, float]
+    epochs: dict[str, int | None]
+    scores: dict[str, float]
+    measured: dict[str, Any] | None
+
+
+def choose(config: ConfigDict, corpus: Corpus, nested: pathlib.Path) -> Chosen:
+    """From a cross-validation's folder; from the config alone, where it has nothing to choose from.
+
+    Raises:
+      UserError: there are candidates, but no finished cross-validation of this config.
+    """
+    candidates = crossval.candidates_of(config)
+    if config.crossval.permute_labels:
+        raise UserError("config.crossval.permute_labels shuffles the labels: a model of such is of no use; set it to 0")
+    if not crossval.chooses(candidates):
+        (name,) = candidates
+        outer = crossval.nested_splits(config, corpus)[1] if nested.is_dir() else ()
+        only = [crossval.only(name, split.fold) for split in outer]
+        for task in crossval.final_tasks(candidates, outer, only, nested).values():  # a score of other settings?
+            identity.check_early(task.config, corpus, task.member.checkpoints, task.member.split, task.member.seed)
+        return Chosen({name: 1.0}, {name: None}, {}, _measured(nested, config.fit.members))
+    inner = crossval.inner_tasks(candidates, crossval.nested_splits(config, corpus)[0], nested)
+    if missing := [task for task in inner.values() if not task.kept.is_file()]:
+        raise UserError(
+            f"--mode=fit takes weights from a cross-validation, and {nested} has not finished one ("
+            f"{len(missing)} of {len(inner)} inner models are missing); run --mode=crossval with the same flags first"
+        )
+    dev = dict(zip(inner, map(crossval.learn, inner.values()), strict=True))
+    return weigh(dev, candidates, corpus, config.fit.members, _measured(nested, config.fit.members))
+
+
+def weigh(
+    dev: Mapping[tuple[int, str, int], Predictions], candidates: Mapping[str, ConfigDict], corpus: Corpus, kind: str,
+    measured: dict[str, Any] | None = None,
+) -> Chosen:  # fmt: skip
+    """The choice from inner predictions by (fold, candidate, seed)."""
+    folds = sorted({fold for fold, _, _ in dev})
+    by_fold = [crossval.of_fold(dev, candidates, fold) for fold in folds]
+    scores = {
+        name: float(np.mean([crossval.score_of(p, corpus, candidates[name].train.select)
+                             for own in by_fold for p in own[name]]))
+        for name in candidates
+    }  # fmt: skip
+    epochs = {
+        name: round(np.median([p.epoch for own in by_fold for p in own[name]]))
+        if candidate.crossval.choose_epoch
+        else None
+        for name, candidate in candidates.items()
+    }
+    best = max(scores, key=scores.__getitem__)
+    if kind == "best":
+        return Chosen({best: 1.0}, epochs, scores, measured)
+    log_p = np.concatenate([[crossval.mean_log_p(own[name]) for name in candidates] for own in by_fold], axis=1)
+    label = np.concatenate([crossval.labels_of(next(iter(own.values()))[0], corpus) for own in by_fold])
+    found = zip(candidates, pool.weights(log_p, label), strict=True)
+    return Chosen({name: float(weight) for name, weight in found if weight}, epochs, scores, measured)
+
+
+def train(config: ConfigDict, corpus: Corpus, folder: pathlib.Path, chosen: Chosen) -> list[inference.Member]:
+    """The chosen candidates with their seeds, trained on every clip; what an earlier command finished is taken over."""
+    candidates, split = crossval.candidates_of(config), splits.everyone(corpus, config.split.protocol)
+    tasks = [
+        crossval.Task(
+            candidates[name], Member(seed, split, folder / f"{name}-seed{seed}", chosen.epochs[name]), "train"
+        )
+        for name in chosen.weights
+        for seed in seeds(candidates[name])
+    ]
+    for name in chosen.weights:
+        crossval.open_features(candidates[name])  # computes what is missing, before several processes would
+    if config.train.population > 1:
+        population.train_members([_opened(task) for task in tasks], config.train.population)
+    for done, (place, _) in enumerate(workers.run(_train, tasks, config.crossval.workers), start=1):
+        logging.info("model %d of %d: %s", done, len(tasks), tasks[place].member.folder.name)
+    return [
+        inference.Member(
+            task.member.folder.name,
+            chosen.weights[name] / len(seeds(candidates[name])),
+            evaluate.restore(task.member.checkpoints, last=True),
+        )
+        for task in tasks
+        for name in [task.member.folder.name.rpartition("-seed")[0]]
+    ]
+
+
+def _train(task: crossval.Task) -> None:
+    train_member(*_opened(task))
+
+
+def _opened(task: crossval.Task) -> tuple:
+    return task.config, crossval.open_features(task.config), task.member
+
+
+def _measured(nested: pathlib.Path, kind: str) -> dict[str, Any] | None:
+    path = nested / {"ensemble": "ensemble", "best": "one"}[kind] / "report.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def index_of(config: ConfigDict, corpus: Corpus, chosen: Chosen, made: Mapping[str, str]) -> dict[str, Any]:
+    """What bundle.json says beside the members. `made`: with which version, commit, command and when."""
+    from emoflax.corpora import licences
+
+    sources = [source.name for source in corpus.sources or (corpus,)]
+    known = [config.fit.licence] if config.fit.licence else [*map(licences.licence_of, sources)]
+    scores = None
+    if chosen.measured:
+        kept = ("protocol", "protocol_note", "folds", "seeds", "clips", "speakers", "metrics", "date", "commit")
+        scores = {name: chosen.measured[name] for name in kept}
+    return {
+        "name": config.name,
+        "labels": list(corpus.labels),
+        "corpus": corpus.name,
+        "notice": corpus.notice,
+        "trained_on": {"clips": len(corpus.clips), "speakers": len(corpus.speakers)},
+        "licences": known,
+        "pretrained": begins_pretrained(config),
+        "chosen_by": {"dev_scores": chosen.scores, "members": config.fit.members},
+        "scores": scores,
+        **made,
+    }
