@@ -76,8 +76,11 @@ def test_it_is_read_in_another_folder_by_a_process_that_has_neither_orbax_nor_an
     shutil.copy(clip.path, tmp_path / "voice.wav")
     script = """
 import sys
-for name in ("orbax", "torch", "tensorstore", "whisper", "optuna", "tensorflow_datasets"):
-    sys.modules[name] = None
+class Absent:
+    def find_spec(self, name, *_):
+        if name in ("orbax", "torch", "tensorstore", "whisper", "optuna", "tensorflow_datasets", "librosa"):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
 import emoflax
 assert "jax" not in sys.modules
 (one,) = emoflax.load("copy").predict("voice.wav")
