@@ -47,9 +47,11 @@ class DictParser(flags.ArgumentParser):
         return value
 
 
+config_flags.register_flag_parser_for_type(dict, DictParser())
+
+
 def define_config(text: str) -> flags.FlagHolder:
     """--config, and with it --config.FIELD for every field."""
-    config_flags.register_flag_parser_for_type(dict, DictParser())
     holder = config_flags.DEFINE_config_file("config", None, text)
     flags.FLAGS["config"].parser = ConfigParser()
     return holder

@@ -112,11 +112,12 @@ def report_by_corpus(
 ) -> None:
     """A report of each corpus that was left out of training, in a folder of its own."""
     corpus = features.corpus
+    choice = corpus.name.removeprefix("+".join(source.name for source in corpus.sources))  # of labels and speakers
     for name in sorted({corpus.clips[i].corpus for p in predictions for i in p.clips}):
         kept, alone = evaluate.of_source(predictions, corpus, name)
         split = next(member.split for member in own if member.split.fold == kept[0].fold)
         trained = "+".join(sorted({corpus.clips[i].corpus for i in split.train}))
-        named = dataclasses.replace(alone, name=f"{trained} -> {name}")
+        named = dataclasses.replace(alone, name=f"{trained}{choice} -> {name}")
         seen = facts_of(config, Features(named, features.shards), split, kept, facts.seconds, facts.commit)
         make_folder(folder / name)
         report_on(folder / name, seen, named, kept, record=record)
@@ -126,7 +127,9 @@ def transfer(config: ConfigDict, workdir: pathlib.Path, checkpoint: str, *, reco
     """Scores a trained model, or all of a run, on another corpus, and writes a report of it."""
     begin, commit = begin_command(config, record)
     run = pathlib.Path(checkpoint)
-    scored = other_corpus.transfer(config, run)
+    scored = multihost.first_then_all(lambda: other_corpus.transfer(config, run))
+    if not multihost.is_first():
+        return
     named = run.absolute() if run.name != "checkpoints" else run.absolute().parent
     name = f"{named.parent.name}-{named.name}" if (named / "checkpoints").is_dir() else named.name
     folder = workdir / f"{name}-on-{scored.features.corpus.name.rpartition(' -> ')[2]}"

@@ -175,7 +175,7 @@ def write_log_mel_shard(folder: Path, number: int, clips: Iterable[Clip], audio:
 
     def row(clip: Clip) -> Row:
         frames, recording = log_mel(clip.path, clip.start_s, clip.end_s, **audio)
-        return Row(clip.id, frames, recording.digest)
+        return Row(clip.id, frames, recording.digest, conditions=tuple(recording.conditions.values()))
 
     shards.write_shard(folder, number, _rows(clips, row), (channels(audio),), "<f4")
 
@@ -188,7 +188,7 @@ def write_wave_shard(folder: Path, number: int, clips: Iterable[Clip], kept: Map
     def row(clip: Clip) -> Row:
         one = recording.read(clip.path, clip.start_s, clip.end_s, **kept)
         samples, scale = in_16_bits(one.wave)
-        return Row(clip.id, samples, one.digest, scale)
+        return Row(clip.id, samples, one.digest, scale, tuple(one.conditions.values()))
 
     shards.write_shard(folder, number, _rows(clips, row), (), "<i2")
 
@@ -199,7 +199,7 @@ def write_functionals_shard(folder: Path, number: int, clips: Iterable[Clip], ke
 
     def row(clip: Clip) -> Row:
         values, recording = of_recording(clip.path, clip.start_s, clip.end_s, **kept)
-        return Row(clip.id, values, recording.digest)
+        return Row(clip.id, values, recording.digest, conditions=tuple(recording.conditions.values()))
 
     width = functionals_count(kept["statistics"], kept["kernels"])
     shards.write_shard(folder, number, _rows(clips, row), (width,), "<f4")

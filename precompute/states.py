@@ -86,6 +86,8 @@ def _rows(clips: Sequence[Clip], logmels: ShardSet, encoder: StateEncoder) -> It
     summaries = iter(encoder(there) if there else ())
     for clip in clips:
         if clip.id in place:
-            yield Row(clip.id, next(summaries)[None], logmels.digests[place[clip.id]])
+            row = place[clip.id]
+            conditions = tuple(logmels.conditions[row].tolist())
+            yield Row(clip.id, next(summaries)[None], logmels.digests[row], conditions=conditions)
         else:
             yield failures[clip.id]

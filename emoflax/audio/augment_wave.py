@@ -168,7 +168,7 @@ def voices(x_BxS: jax.Array) -> jax.Array:
     """The next three clips of the batch at once, at equal powers: babble. The batch is in random order already."""
     power_Bx1 = jnp.square(x_BxS).mean(1, keepdims=True)
     even_BxS = x_BxS / jnp.sqrt(jnp.maximum(power_Bx1, 1e-12))
-    return sum((jnp.roll(even_BxS, 1 + place, axis=0) for place in range(_VOICES)), jnp.zeros_like(even_BxS))
+    return jnp.stack([jnp.roll(even_BxS, 1 + place, axis=0) for place in range(_VOICES)]).sum(0)
 
 
 def limit_band(x_BxS: jax.Array, low_hz_B: jax.Array, top_hz_B: jax.Array, sample_rate_hz: int) -> jax.Array:

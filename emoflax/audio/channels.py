@@ -23,6 +23,8 @@ TYPICAL = {
 
 CONTOURS = tuple(TYPICAL)
 
+CONDITIONS = ("level_db", "bandwidth_hz", "duration_s", "snr_db")  # of a recording, by `features.conditions`
+
 FRAME_MS = 10.0  # from one value of a contour to the next
 
 FUNCTIONALS = 4_530  # number of statistics that features/functionals.py computes for a clip

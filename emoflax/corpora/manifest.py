@@ -180,7 +180,7 @@ def _files(rows: Sequence[table.Row], path: Path, folder: Path) -> list[str] | N
     files = [_on_disk(os.path.normpath(folder / scan.expanded(_required(row, "file", path)))) for row in rows]
     missing = [number for number, file in enumerate(files) if not os.path.isfile(file)]
     if missing:
-        first = ", ".join(f"{rows[number].cells['file']} (line {rows[number].line})" for number in missing[:3])
+        first = ", ".join(f"{rows[number].cells['file'][:200]} (line {rows[number].line})" for number in missing[:3])
         raise UserError(
             f"{len(missing)} of the {len(files)} files that {path} lists are missing: {first}"
             f"{', ...' if len(missing) > 3 else ''}. Relative paths start at {folder}; --config.data.root sets another "
@@ -225,8 +225,8 @@ def _span(row: table.Row, path: Path) -> tuple[float, float | None]:
     for column, value in seconds.items():
         if not 0 <= value < math.inf:
             raise UserError(
-                f"{path} line {row.line} has {column} '{row.cells[column]}', which is no number of seconds and no time "
-                "such as 0 days 00:00:01.5."
+                f"{path} line {row.line} has {column} '{row.cells[column][:200]}', which is no number of "
+                "seconds and no time such as 0 days 00:00:01.5."
             )
     start_s, end_s = seconds.get("start_s", 0.0), seconds.get("end_s")
     if end_s is not None and start_s >= end_s:

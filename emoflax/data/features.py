@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from emoflax.audio.channels import CONDITIONS
 from emoflax.audio.frontend import Frontend
 from emoflax.data import speakernorm
 from emoflax.data.clip import Corpus
@@ -67,6 +68,17 @@ class Features:
     def scale(self, position: int) -> float:
         """What the waveform of the clip at `position` is to be multiplied by."""
         return self.shards["wave"].scales[self._row["wave"][self.corpus.clips[position].id]]
+
+    def usual_conditions(self, positions: np.ndarray) -> dict[str, list[float]]:
+        """Name -> [1st, 99th percentile] of how those clips were recorded (`channels.CONDITIONS`), as far as known."""
+        kind = next((kind for kind in self.shards if kind in ("logmel", "wave", "functionals", "states")), None)
+        rows = [self._row[kind][self.corpus.clips[i].id] for i in positions] if kind else []
+        measured = self.shards[kind].conditions[rows] if kind and len(rows) else np.full((1, len(CONDITIONS)), np.nan)
+        known = measured[np.isfinite(measured).all(axis=1)]
+        if not len(known):
+            return {}
+        low, high = np.percentile(known.astype(float), (1, 99), axis=0).round(2).tolist()
+        return {name: [a, b] for name, a, b in zip(CONDITIONS, low, high, strict=True)}
 
     def readable(self, positions: np.ndarray) -> np.ndarray:
         """Those of `positions` whose clips precompute could read; beside a sound, words may be missing."""

@@ -14,7 +14,7 @@ class JoinedShards:
 
     Attributes:
       manifest: the first one's, without what is of one corpus alone.
-      ids, lengths, digests, scales, failures: as in ShardSet, of all.
+      ids, lengths, digests, scales, conditions, failures: as in ShardSet, of all.
 
     Args:
       sets: name of a source corpus -> its shards, all made with the same settings.
@@ -29,6 +29,7 @@ class JoinedShards:
         self.failures = tuple(failure for one in self._sets for failure in one.failures)
         self.lengths = np.concatenate([one.lengths for one in self._sets])
         self.scales = np.concatenate([one.scales for one in self._sets])
+        self.conditions = np.concatenate([one.conditions for one in self._sets])
         self._ends = np.cumsum([len(one) for one in self._sets])
 
     def __len__(self) -> int:

@@ -3,7 +3,7 @@
 A folder holds one kind of feature of one corpus:
 
     shard-00000.npy    rows of its clips, one clip after the other: [sum of lengths, ...] float32, int32 or int16
-    shard-00000.json   {ids, lengths, digests, scales, failures, bytes, sha256} of the file above; written after it
+    shard-00000.json   {ids, lengths, digests, scales, conditions, failures, bytes, sha256} of that file, after it
     ...
     unreadable.jsonl   {id, path, reason} of every clip that gave no features
     manifest.json      {format, kind, corpus, fingerprint, settings, ..., shards: [{file, clips, bytes, sha256,
@@ -31,6 +31,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from emoflax.audio.channels import CONDITIONS
 from emoflax.errors import UserError
 from emoflax.files import make_folder as make_plain_folder
 from emoflax.files import parse_json, sha256, write_whole
@@ -45,12 +46,16 @@ _STALE_S = 3600.0  # a temporary file that nobody has written to for so long bel
 
 
 class Row(NamedTuple):
-    """Features of one clip: values [length, ...], to be multiplied by scale; digest of the recording, '' for text."""
+    """Features of one clip: values [length, ...], to be multiplied by scale; digest of the recording, '' for text.
+
+    `conditions`: how it was recorded, in the order of `channels.CONDITIONS`; empty where that was not measured.
+    """
 
     id: str
     values: np.ndarray
     digest: str = ""
     scale: float = 1.0
+    conditions: tuple[float, ...] = ()
 
 
 class Failure(NamedTuple):
@@ -70,6 +75,7 @@ class ShardSet:
       lengths: int64 [clips], rows (frames or tokens) of each clip.
       digests: hash of each clip's recording; '' for text.
       scales: float32 [clips], what each clip's rows are to be multiplied by.
+      conditions: float32 [clips, conditions], how each clip was recorded; NaN where that was not measured.
       failures: {id, path, reason} of the clips that gave no features.
     """
 
@@ -80,6 +86,9 @@ class ShardSet:
         # Shards written before there were waveforms have no scales.
         scales = [index.get("scales", [1.0] * len(index["ids"])) for index in indexes]
         self.scales = np.array([scale for part in scales for scale in part], np.float32)
+        unknown = [np.nan] * len(CONDITIONS)
+        measured = [row or unknown for i in indexes for row in i.get("conditions", [[]] * len(i["ids"]))]
+        self.conditions = np.array(measured, np.float32).reshape(-1, len(CONDITIONS))
         self.failures: tuple[dict[str, str], ...] = tuple(bad for index in indexes for bad in index["failures"])
         self.lengths = np.array([length for index in indexes for length in index["lengths"]], np.int64)
         self._arrays, self._handed_out = arrays, 0
@@ -146,7 +155,7 @@ def write_shard(
     Raises:
       UserError: the folder cannot be written to, or the disk is full.
     """
-    index: dict[str, Any] = {"ids": [], "lengths": [], "digests": [], "scales": [], "failures": []}
+    index: dict[str, Any] = {"ids": [], "lengths": [], "digests": [], "scales": [], "conditions": [], "failures": []}
     with _whole_file(folder / _rows_name(number)) as file:
         _write_header(file, (0, *row_shape), dtype)
         for row in rows:
@@ -158,6 +167,7 @@ def write_shard(
             index["lengths"].append(len(row.values))
             index["digests"].append(row.digest)
             index["scales"].append(row.scale)
+            index["conditions"].append(row.conditions)
         file.seek(0)  # numpy leaves room in the header for any number of rows
         _write_header(file, (sum(index["lengths"]), *row_shape), dtype)
         file.seek(0)

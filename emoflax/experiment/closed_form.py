@@ -71,6 +71,7 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
         solution = fit(config, model, features, clips)
         logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, solution.ridge, solution.uar)
         description |= {"calibration": calibration_of(solution, features, clips)}
+        description |= {"conditions": features.usual_conditions(clips)}
         description |= {"epoch": EPOCH, "clock_s": time.perf_counter() - begin}
         weights = devices.replicate(Weights.of(model), devices.all_devices())
         checkpoints.save(EPOCH, description, score=solution.uar, model=weights)

@@ -69,6 +69,7 @@ class Training:
         clips = features.readable(split.train)
         vocabulary = vocabulary_of(config, features, clips)
         self._description = identity.describe(config, features, split, member.seed, vocabulary)
+        self._conditions = features.usual_conditions(clips)
         self._checkpoints = Checkpoints(member.checkpoints)
         self.done = identity.check(self._checkpoints, self._description) or 0  # before anything is computed
         label = np.array([self._label(i) for i in clips])
@@ -116,7 +117,7 @@ class Training:
             clock = self._clock_s + time.perf_counter() - self._begin
             # Without dev clips the last epoch is the best one.
             chosen_by = numbers[f"dev_{config.train.select}"] if self.dev_set else epoch / config.train.epochs
-            description = self._description | {"epoch": epoch, "clock_s": clock}
+            description = self._description | {"epoch": epoch, "clock_s": clock, "conditions": self._conditions}
             self._checkpoints.save(epoch, description, chosen_by, *parts_of(state))
         if self._monitor:
             self._monitor.epoch(numbers)

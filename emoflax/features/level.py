@@ -1,4 +1,4 @@
-"""How loud speech is while somebody speaks, and a recording brought to one such level.
+"""How loud speech is while somebody speaks.
 
 Loudness over a whole recording depends on how long its pauses are. The active speech level of ITU-T Recommendation
 P.56, method B, counts only the time in which the envelope is above a threshold, or was within the last 0.2 s; the
@@ -14,11 +14,6 @@ _SMOOTHING_S, _HANGOVER_S, _MARGIN_DB = 0.03, 0.2, 15.9
 _LOWEST_HZ = 100.0  # hum and rumble under it are not speech; P.56 allows a filter before the meter
 _THRESHOLDS_DB = np.arange(-100.0, 0.5, 0.5)  # of the envelope's maximum, so that a louder recording gets just its gain
 _FLOOR = 1e-30  # of powers; of a wave of zeros
-
-
-def to_speech_level(wave: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """float32 [samples] -> the same at an active speech level of `SPEECH_DB`; peaks may exceed 1.0."""
-    return wave * np.float32(10 ** ((SPEECH_DB - active_level_db(wave, sample_rate_hz)) / 20))
 
 
 def active_level_db(wave: np.ndarray, sample_rate_hz: int) -> float:

@@ -7,8 +7,9 @@ import dataclasses
 
 import numpy as np
 
+from emoflax.features.conditions import measure
 from emoflax.features.decode import digest, resample, trim
-from emoflax.features.level import to_speech_level
+from emoflax.features.level import SPEECH_DB
 from emoflax.features.untrusted import decode
 
 LEVELS = ("normalised", "absolute")
@@ -17,11 +18,16 @@ FIELDS = ("sample_rate_hz", "trim_db", "level")  # of config.audio, that shape a
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """`wave`: float32 [samples]; `digest`: of the decoded mono samples; `duration_s`: before its ends were cut off."""
+    """`wave`: float32 [samples]; `digest`: of the decoded mono samples; `conditions`: how it was recorded, by name."""
 
     wave: np.ndarray
     digest: str
-    duration_s: float
+    conditions: dict[str, float]
+
+    @property
+    def duration_s(self) -> float:
+        """Before its ends were cut off."""
+        return self.conditions["duration_s"]
 
 
 def read(
@@ -42,6 +48,7 @@ def read(
 def of_samples(samples: np.ndarray, rate_hz: int, *, sample_rate_hz: int, trim_db: float, level: str) -> Recording:
     """The same of decoded float32 [samples] at rate_hz."""
     wave = resample(samples - samples.mean(dtype=np.float64).astype(np.float32), rate_hz, sample_rate_hz)
+    measured = measure(wave, sample_rate_hz, len(samples) / rate_hz)
     if level == "normalised":
-        wave = to_speech_level(wave, sample_rate_hz)
-    return Recording(trim(wave, trim_db), digest(samples), len(samples) / rate_hz)
+        wave = wave * np.float32(10 ** ((SPEECH_DB - measured["level_db"]) / 20))
+    return Recording(trim(wave, trim_db), digest(samples), measured)

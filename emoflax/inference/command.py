@@ -111,6 +111,8 @@ def _predict_all(
                 made.append({"file": str(path), "error": str(rows)})
                 continue
             made += [record_of(model, row, path, timed) for row in rows]
+            if unlike := next((row.notices for row in rows if row.notices), ()):
+                logging.warning("%s is unlike the training clips: %s", printable(path), "; ".join(unlike))
             for row in rows:
                 print(_line(row, path, width, timed), flush=True)
         if drawn is not None:
@@ -160,7 +162,8 @@ def record_of(model: Model, row: Prediction, path: pathlib.Path, timed: bool) ->
         "probabilities": {label: round(p, 6) for label, p in row.probabilities.items()},
         "trained_on": model.corpus,
     }
-    return made | ({"unsure": row.unsure} if model.least_confidence else {})
+    made |= {"unsure": row.unsure} if model.least_confidence else {}
+    return made | ({"notices": list(row.notices)} if row.notices else {})
 
 
 def _line(row: Prediction, path: pathlib.Path, width: int, timed: bool) -> str:

@@ -21,7 +21,7 @@ from emoflax import fingerprint
 from emoflax.data import speakernorm
 from emoflax.errors import UserError
 from emoflax.experiment import identity
-from emoflax.inference import bundle, compile_cache, recordings, sources, windows
+from emoflax.inference import bundle, compile_cache, notices, recordings, sources, windows
 from emoflax.inference.member import Member
 from emoflax.inference.recordings import Recording
 from emoflax.inference.utterances import Gaps, Utterance, of_one_speaker, utterances_of
@@ -45,6 +45,7 @@ class Prediction:
       file: its path, or None for an array.
       silent: the window holds next to no sound, so it was not predicted.
       unsure: the likeliest emotion's probability is under `Model.least_confidence`.
+      notices: in which ways the recording is unlike those that the model was trained on, in words.
     """
 
     label: str
@@ -54,6 +55,7 @@ class Prediction:
     file: str | None = None
     silent: bool = False
     unsure: bool = False
+    notices: tuple[str, ...] = ()
 
 
 class Model:
@@ -214,8 +216,19 @@ class Model:
                 continue
             kept = [parts[place][0] for place in places]
             known = dict(zip(kept, _smooth(log_p[places], kept, one, cut), strict=True))
-            made.append([self._prediction(one, span, known.get(span)) for span in own])
+            unlike = self._unlike_training(one, windowed=bool(cut.window_s))
+            made.append([self._prediction(one, span, known.get(span), unlike) for span in own])
         return made
+
+    def _unlike_training(self, one: Recording, *, windowed: bool) -> tuple[str, ...]:
+        """`Prediction.notices` of a recording; the members of an ensemble were trained on the same ones."""
+        member = self.members[0]
+        if not len(one.samples) or not member.trained.description.get("conditions"):
+            return ()
+        conditions = recordings.conditions_of(member.config, one)
+        if windowed:  # the model never gets all of it at once
+            del conditions["duration_s"]
+        return tuple(notices.unusual(member.trained.description, conditions))
 
     def _of_window(self, window: Recording, first: int, loudest_db: float, gaps: Gaps) -> Prediction:
         start_s = first / window.rate_hz
@@ -229,14 +242,19 @@ class Model:
         made = self._prediction(window, (0, len(window.samples)), log_p)
         return dataclasses.replace(made, start_s=start_s, end_s=start_s + window.seconds)
 
-    def _prediction(self, one: Recording, span: tuple[int, int], log_p: npt.NDArray[np.float64] | None) -> Prediction:
+    def _prediction(
+        self, one: Recording, span: tuple[int, int], log_p: npt.NDArray[np.float64] | None,
+        unlike: tuple[str, ...] = (),
+    ) -> Prediction:  # fmt: skip
         start_s, end_s = (sample / one.rate_hz for sample in span)
         file = str(one.path) if one.path else None
         if log_p is None:
-            return Prediction("", {}, start_s, end_s, file, silent=True)
+            return Prediction("", {}, start_s, end_s, file, silent=True, notices=unlike)
         probabilities = dict(zip(self.labels, np.exp(log_p).tolist(), strict=True))
         unsure = bool(np.exp(log_p.max()) < self.least_confidence)
-        return Prediction(self.labels[int(log_p.argmax())], probabilities, start_s, end_s, file, unsure=unsure)
+        return Prediction(
+            self.labels[int(log_p.argmax())], probabilities, start_s, end_s, file, unsure=unsure, notices=unlike
+        )
 
     def features(
         self, opened: Sequence[Recording], gaps: Gaps

@@ -134,6 +134,14 @@ def sound_of(config: ConfigDict, recording: Recording) -> np.ndarray | list[np.n
     return of_wave(wave, **_of_wave(config.audio))
 
 
+def conditions_of(config: ConfigDict, recording: Recording) -> dict[str, float]:
+    """How it was recorded, by name (`channels.CONDITIONS`)."""
+    from emoflax.features.recording import FIELDS, of_samples
+
+    shaped = {name: config.audio[name] for name in FIELDS}
+    return of_samples(recording.samples, recording.rate_hz, **shaped).conditions
+
+
 def _at_speeds(config: ConfigDict, wave: np.ndarray, audio: Mapping = types.MappingProxyType({})) -> list[np.ndarray]:
     """Log-mels of float32 [samples], one per speed. `audio`: fields of config.audio that are to differ."""
     from emoflax.features.log_mel import of_wave

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-from emoflax.data import speakernorm
+from emoflax.data import speakernorm, splits
 from emoflax.errors import UserError
 from emoflax.files import parse_json
 from emoflax.parallel.workers import usable_cores
@@ -174,6 +174,8 @@ def _heading(corpus: str, protocol: str, pretrained: bool) -> str:
         notes.append("**speakers are shared between train and test**")
     if protocol.endswith("-inner"):
         notes.append("scored on inner validation speakers; no test clip is scored")
+    if across := splits.ACROSS_CORPORA.get(splits.base_of(protocol)):
+        notes.append(across)
     if suffix := speakernorm.suffix_of(protocol):
         notes.append(speakernorm.NOTES[suffix])
     return f"**{corpus}, `{protocol}`**" + "".join(f": {note}" for note in notes) + "\n"

@@ -15,6 +15,7 @@ import yaml
 from absl import flags
 from ml_collections import config_flags
 
+from emoflax import command_line  # noqa: F401  registers how a dictionary is written on the command line
 from emoflax.configs import default
 from emoflax.corpora import synthetic
 from emoflax.experiment import checks

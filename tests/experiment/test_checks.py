@@ -5,6 +5,7 @@ import re
 import pytest
 import tiny_whisper
 
+from emoflax import command_line
 from emoflax.configs import ablation, cnn2, default, functionals, fusion_early, tiny, whisper
 from emoflax.errors import UserError
 from emoflax.experiment import checks, config_files
@@ -71,10 +72,12 @@ def test_every_packaged_config_passes(name, tmp_path):
         ("profile_steps", ((3,), (4, 2), (-1, 2), (2, 2))),
         ("split.fold", ("²", "0", "-1", "1.0", "", "every", "１")),
         ("split.dev_share", (1e-320, NAN, -0.5, 1.0)),
-        ("split.protocol", ("emobox7", "+speakernorm", "")),
+        ("split.protocol", ("emobox7", "+speakernorm", "", "loco+speakernorm+corpusnorm")),
+        ("data.labels", ({"calm": 3}, {"calm": ""})),
+        ("data.emotions", (("happy", "happy"),)),
         ("data.max_s", (0, NAN, INF, -1)),
         ("data.buckets", (0,)),
-        ("data.corpus", ("tfds:", "ravdes")),
+        ("data.corpus", ("tfds:", "ravdes", "", "ravdess,ravdes", "ravdess,", "ravdess,tfds:")),
         ("data.store", ("mp3",)),
         ("data.cache_dir", ("",)),
         ("audio.window_ms", (NAN, 0, INF)),
@@ -133,6 +136,8 @@ def test_ends_of_ranges_are_named_and_allowed():
     assert str(ALLOWED["train.temperature"]) == "a number above 0"
     for field, value in {"split.dev_share": 0, "optimizer.layer_decay": 1, "model.dropout": 0.0, "seeds": (2**32 - 1,),
                          "seeds ": [0, 1], "data.corpus": "tfds:crema_d", "split.protocol": "auto+speakernorm",
+                         "data.corpus ": "ravdess, tess,tfds:crema_d", "split.protocol ": "loco+corpusnorm",
+                         "data.labels": {"calm": "neutral", "bored": None},
                          "split.fold": "12", "precompute.runner": "", "profile_steps": ()}.items():  # fmt: skip
         assert ALLOWED[field.strip()].allows(value), field
 
@@ -263,3 +268,11 @@ def test_a_checkpoint_that_sets_an_old_field_is_refused_and_a_newer_field_has_it
     values["model"]["aligned"]["rivals"] = 8
     with pytest.raises(UserError, match="rivals does not exist any more"):
         checks.config_of(values)
+
+
+def test_labels_are_written_on_the_command_line_as_in_python():
+    parse = command_line.DictParser().parse
+    assert parse("{'calm': 'neutral', 'bored': None}") == {"calm": "neutral", "bored": None}
+    for text in ("calm=neutral", "('calm',)", "{'calm'", "__import__('os')"):
+        with pytest.raises(ValueError, match="must be a dictionary"):
+            parse(text)

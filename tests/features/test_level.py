@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from emoflax.features.level import SPEECH_DB, active_level_db, to_speech_level
+from emoflax.features.level import SPEECH_DB, active_level_db
+from emoflax.features.recording import of_samples
 
 RATE_HZ = 16_000
+
+
+def to_speech_level(wave, sample_rate_hz):
+    return of_samples(wave, sample_rate_hz, sample_rate_hz=sample_rate_hz, trim_db=0.0, level="normalised").wave
 
 
 def tone(seconds, peak=0.5):

@@ -1,0 +1,24 @@
+"""general: one model for anyone's recordings: Whisper's states and ridge regression, trained on all corpora you have.
+
+Input: states as in configs/whisper_states.py, at one speed and one speech level. Corpora count the same, and within
+each its emotions; a corpus that lacks an emotion says nothing about it. `loco` leaves one corpus out of training at a
+time and scores it: what to expect on recordings of another kind. `--mode=fit` then trains on all of them.
+Cost: states of 1,440 clips of tiny.en take two to four minutes on two cores, once; then seconds.
+
+    python main.py --config=configs/general.py --config.data.corpus=ravdess,emovo --config.data.dir=PATH,PATH
+"""
+
+from ml_collections import ConfigDict
+
+from emoflax.configs import whisper_states
+
+
+def get_config() -> ConfigDict:
+    config = whisper_states.get_config()
+    config.name = "general"
+    config.data.corpus = "ravdess,ravdess_song,tess,emovo,urdu"
+    config.split.protocol = "loco"
+    config.split.fold = "all"
+    config.functionals.speeds = (1.0,)
+    config.train.balance_corpora = True
+    return config

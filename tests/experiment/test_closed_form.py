@@ -1,0 +1,37 @@
+"""A closed-form model's temperature comes from training clips that the fit without their speaker predicts."""
+
+import numpy as np
+import pytest
+
+from emoflax.data.clip import Clip, Corpus
+from emoflax.experiment import closed_form
+from emoflax.models import ridge
+from emoflax.reporting import calibration
+
+
+class Known:
+    """Features of which the calibration takes the corpus alone."""
+
+    def __init__(self, label, speaker):
+        clips = tuple(Clip(str(i), "ab"[y], str(s)) for i, (y, s) in enumerate(zip(label, speaker, strict=True)))
+        self.corpus = Corpus("toy", ("a", "b"), clips)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_temperature_makes_left_out_clips_likeliest_also_over_several_rows_of_each(rows):
+    random = np.random.default_rng(0)
+    label, speaker = np.arange(60) % 2, np.arange(60) // 10
+    x = random.normal(size=(60, 20)) + 0.8 * label[:, None] * (np.arange(20) < 2)
+    x = np.repeat(x, rows, axis=0) + 0.3 * random.normal(size=(60 * rows, 20))
+    solution = ridge.solve(x - x.mean(0), np.repeat(label, rows), 2, np.repeat(speaker, rows), (0.1, 1.0))
+    assert solution.left_out.shape == (60 * rows, 2)
+    kept = closed_form.calibration_of(solution, Known(label, speaker), np.arange(60))
+    logits = solution.left_out - np.logaddexp.reduce(solution.left_out, axis=1, keepdims=True)
+    mean = logits.reshape(60, rows, 2).mean(1)
+    mean = mean - np.logaddexp.reduce(mean, axis=1, keepdims=True)
+
+    def loss(temperature):
+        return calibration.scores(calibration.tempered(mean, temperature), label)["nll"]
+
+    assert kept["clips"] == 60 and 0.5 < kept["right"][0] < 1
+    assert all(loss(kept["temperature"]) <= loss(factor * kept["temperature"]) for factor in (0.8, 1.25))
