@@ -48,7 +48,13 @@ def resolve_states(config: ConfigDict) -> None:
 def begins_pretrained(config: ConfigDict) -> bool:
     """Whether the model, or a candidate of it, uses published weights."""
     candidates = [fields.get("model.functionals") for fields in config.crossval.candidates.values()]
-    return any(config.model.pretrained.values()) or "states" in (config.model.functionals, *candidates)
+    return bool(pretrained_encoders(config)) or "states" in candidates
+
+
+def pretrained_encoders(config: ConfigDict) -> list[str]:
+    """Names of the encoders whose published weights the config's model uses."""
+    begun = [config.model[kind] for kind, path in config.model.pretrained.items() if path]
+    return [config.states.encoder] if config.model.functionals == "states" else begun
 
 
 def frontend_of(config: ConfigDict) -> Frontend | None:

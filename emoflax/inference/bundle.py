@@ -3,6 +3,7 @@
     bundle.json                   names, labels, weights in the ensemble, scores, licences
     members/<name>.json           of each member: config (architecture, features), labels, vocabulary, code
     members/<name>.safetensors    its weights and statistics, float32
+    encoders/<id>/                a pretrained encoder whose states members take (pretrained/own_folder.py)
     check.safetensors             a signal and the probabilities of the ensemble for it: other code is tried on it
     README.md                     the model card
     SHA256SUMS                    checksums of all these files, in the format of `sha256sum`
@@ -11,6 +12,7 @@ Nothing in it is executed when it is read, but an encoder that is named 'module:
 folder or an installed package, never from the bundle. No path and no name of the machine that trained is in it.
 """
 
+import hashlib
 import json
 import pathlib
 import re
@@ -23,6 +25,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from emoflax import pretrained
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.files import make_folder
@@ -32,6 +35,8 @@ from emoflax.training.step import Weights
 
 INDEX, CHECK, CARD = "bundle.json", "check.safetensors", "README.md"
 FORMAT = 1  # raised when an older program could not read a newer bundle
+_ENCODERS = "encoders"
+_ENCODER = re.compile(rf"{_ENCODERS}/[0-9a-f]{{16}}")
 _NAME = re.compile(r"(?!\.)[\w.+=-]{1,120}")
 # Fields of a member's config that say where things were on the machine that trained.
 _PLACES = {"data.dir": "", "data.root": "", "data.cache_dir": "cache", "text.file": "", "model.pretrained.audio": "",
@@ -120,7 +125,8 @@ def _put_in_place(new: pathlib.Path, folder: pathlib.Path) -> None:
 
 def _write_member(folder: pathlib.Path, member: Member) -> None:
     description = json.loads(json.dumps(member.trained.description))
-    for field, value in _PLACES.items():
+    places = _PLACES | {"states.weights": _write_encoder(folder.parent, member)}
+    for field, value in places.items():
         group, name = description["config"], field
         while "." in name:
             first, _, name = name.partition(".")
@@ -131,6 +137,18 @@ def _write_member(folder: pathlib.Path, member: Member) -> None:
     (folder / f"{member.name}.safetensors").write_bytes(packed(arrays))
 
 
+def _write_encoder(folder: pathlib.Path, member: Member) -> str:
+    """Writes the encoder whose states a member takes, once for all that share it; where it is in the bundle, or ''."""
+    states = member.config.states
+    if member.config.model.functionals != "states":
+        return ""
+    of_weights = f"{states.encoder} {pretrained.fingerprint(states.weights)}"
+    place = f"{_ENCODERS}/{hashlib.sha256(of_weights.encode()).hexdigest()[:16]}"
+    if not (folder / place).exists():
+        pretrained.keep(folder / place, states.encoder, states.weights)
+    return place
+
+
 def _read_member(folder: pathlib.Path, entry: dict) -> Member:
     name = entry["name"]
     if not _NAME.fullmatch(name):
@@ -138,6 +156,10 @@ def _read_member(folder: pathlib.Path, entry: dict) -> Member:
     path = folder / "members" / f"{name}.safetensors"
     description = _json(path.with_suffix(".json"))
     graph, shapes, config = evaluate.described(description, str(folder), same_code=False)
+    if config.model.functionals == "states":
+        if not _ENCODER.fullmatch(config.states.weights):
+            raise UserError(f"{folder}: {name} has no encoder at {config.states.weights!r}; fit the bundle again")
+        config.states.weights = str(folder / config.states.weights)
     arrays, wanted = safetensors.numpy.load_file(path), _named(shapes)
     for key in sorted(arrays.keys() | wanted.keys()):
         there, here = (getattr(one.get(key), "shape", None) for one in (arrays, wanted))

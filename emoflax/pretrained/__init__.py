@@ -2,7 +2,8 @@
 
     python main.py --config=configs/bert.py --config.model.pretrained.text=FOLDER
 
-FOLDER is a folder, or the name of a model on the Hugging Face hub (hub.py).
+FOLDER is a folder, or the name of a model on the Hugging Face hub (hub.py). A folder as bundles hold it
+(own_folder.py) is taken for every encoder.
 
 One file per encoder that can load them, and one line in `SOURCES`. The file defines four things (`table.Source`): the
 config fields that follow from the weights (sizes, features), how their tensors are read, to which parameter each
@@ -10,12 +11,14 @@ belongs, and which further tensors are ignored.
 """
 
 import hashlib
+import pathlib
 from typing import Any
 
 from flax import nnx
 
 from emoflax import models
 from emoflax.errors import UserError
+from emoflax.pretrained import own_folder
 from emoflax.pretrained.ast import AST
 from emoflax.pretrained.bert import BERT
 from emoflax.pretrained.hub import located, pinned
@@ -25,7 +28,7 @@ from emoflax.pretrained.wave import WAVE
 from emoflax.pretrained.whisper import WHISPER
 from emoflax.pretrained.whisper_files import sha256
 
-__all__ = ["SOURCES", "audio_encoder", "fields", "fingerprint", "load", "pinned", "source_of"]
+__all__ = ["SOURCES", "audio_encoder", "fields", "fingerprint", "keep", "load", "pinned", "source_of"]
 SOURCES = {"ast": AST, "bert": BERT, "whisper": WHISPER, **WAVE}  # by the encoder's name in the registry
 
 
@@ -35,10 +38,11 @@ def fields(encoder: str, path: str) -> dict[str, Any]:
     Raises:
       UserError: no such weights, or weights of something else.
     """
+    where = located(path)
     try:
-        return source_of(encoder).fields(located(path))
+        return source_of(encoder, where).fields(where)
     except KeyError as error:
-        raise UserError(f"{located(path) / 'config.json'} has no field {error}; copy it again") from error
+        raise UserError(f"{where / 'config.json'} has no field {error}; copy it again") from error
 
 
 def load(module: nnx.Module, encoder: str, path: str) -> None:
@@ -47,8 +51,8 @@ def load(module: nnx.Module, encoder: str, path: str) -> None:
     Raises:
       UserError: they are not there, cannot be read, or do not fit; the message names the tensors that do not fit.
     """
-    source = source_of(encoder)
     where = located(path)
+    source = source_of(encoder, where)
     assign(module, source.tensors(where), source.table(module, where), source.ignored, where)
 
 
@@ -80,15 +84,20 @@ def fingerprint(path: str) -> str:
     where = located(path)
     if not where.is_dir():
         return sha256(where) if where.is_file() else path
-    model = where / "model.bin"
-    parts = [model] if model.is_file() else [where / "config.json", *weight_files(where)]
+    model, index = where / "model.bin", own_folder.INDEX if own_folder.is_own(where) else "config.json"
+    parts = [model] if model.is_file() else [where / index, *weight_files(where)]
     return hashlib.sha256("".join(map(sha256, parts)).encode()).hexdigest()
 
 
-def source_of(encoder: str) -> Source:
+def keep(folder: pathlib.Path, encoder: str, path: str) -> None:
+    """Writes the audio encoder's weights at `path` as a folder of our own; raises what `audio_encoder` raises."""
+    own_folder.write(folder, encoder, fields(encoder, path), audio_encoder(encoder, path))
+
+
+def source_of(encoder: str, where: pathlib.Path) -> Source:
     if encoder not in SOURCES:
         raise UserError(
             f"config.model.pretrained is set, but encoder {encoder!r} cannot load pretrained weights; "
             f"these can: {', '.join(SOURCES)}"
         )
-    return SOURCES[encoder]
+    return own_folder.source(encoder) if own_folder.is_own(where) else SOURCES[encoder]

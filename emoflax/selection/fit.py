@@ -28,7 +28,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import evaluate, identity, population
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.members import Member, seeds
-from emoflax.experiment.model import begins_pretrained
+from emoflax.experiment.model import pretrained_encoders
 from emoflax.experiment.run import train_member
 from emoflax.inference import member as inference
 from emoflax.parallel import workers
@@ -150,7 +150,9 @@ def index_of(config: ConfigDict, corpus: Corpus, chosen: Chosen, made: Mapping[s
     from emoflax.corpora import licences
 
     sources = [source.name for source in corpus.sources or (corpus,)]
-    known = [config.fit.licence] if config.fit.licence else [*map(licences.licence_of, sources)]
+    of_data = [config.fit.licence] if config.fit.licence else [*map(licences.licence_of, sources)]
+    candidates = crossval.candidates_of(config)
+    encoders = sorted({encoder for name in chosen.weights for encoder in pretrained_encoders(candidates[name])})
     scores = None
     if chosen.measured:
         kept = ("protocol", "protocol_note", "folds", "seeds", "clips", "speakers", "metrics", "date", "commit")
@@ -161,8 +163,8 @@ def index_of(config: ConfigDict, corpus: Corpus, chosen: Chosen, made: Mapping[s
         "corpus": corpus.name,
         "notice": corpus.notice,
         "trained_on": {"clips": len(corpus.clips), "speakers": len(corpus.speakers)},
-        "licences": known,
-        "pretrained": begins_pretrained(config),
+        "licences": of_data + [*map(licences.licence_of_weights, encoders)],
+        "pretrained": encoders,
         "chosen_by": {"dev_scores": chosen.scores, "members": config.fit.members},
         "scores": scores,
         **made,
