@@ -223,3 +223,15 @@ def test_records_of_another_model_or_of_a_finished_command_are_not_kept(tmp_path
     (tmp_path / "out.jsonl.unfinished").write_bytes(b"[" * 5000)
     with records.Records(output, {"epoch": 2}, paths) as made:
         assert not made.earlier
+
+
+def test_windows_of_the_file_that_an_interruption_came_into_are_predicted_again(tmp_path):
+    output, paths = tmp_path / "out.jsonl", [pathlib.Path(name) for name in ("a.wav", "b.wav", "c.wav")]
+    with pytest.raises(KeyboardInterrupt), records.Records(output, {}, paths) as made:
+        made.add([{"file": name, "start_s": start_s, "emotion": "sad"} for name in ("a.wav", "b.wav")
+                  for start_s in (0.0, 1.0)])  # fmt: skip
+        raise KeyboardInterrupt
+    with output.open("rb+") as file:
+        file.truncate(output.stat().st_size - 10)
+    with records.Records(output, {}, paths) as made:
+        assert made.earlier == {"a.wav"} and [one["start_s"] for one in made.lines] == [0.0, 1.0]

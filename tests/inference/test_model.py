@@ -157,6 +157,12 @@ def test_words_can_be_given_and_a_text_is_predicted_from_them(tmp_path):
     )
 
 
+def test_a_text_is_refused_by_a_model_of_sound(model, tmp_path):
+    (tmp_path / "said.txt").write_text("Money!")
+    with pytest.raises(emoflax.UserError, match=r"said\.txt is a text, and the model takes sound"):
+        model.predict(tmp_path / "said.txt")
+
+
 @pytest.mark.parametrize(
     ("inputs", "rate_hz", "message"),
     [
