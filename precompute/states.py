@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from emoflax import fingerprint, pretrained
+from emoflax import fingerprint, models, pretrained
 from emoflax.data import shards
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.shards import Failure, Row, ShardSet
@@ -21,6 +21,7 @@ from emoflax.features.states import StateEncoder, front_end, load
 from emoflax.precompute import build
 
 _CODE = ("emoflax.models", "emoflax.features", "emoflax.audio", "emoflax.masks")  # the packages that make states
+_MADE_BY = ("emoflax.features.states", "emoflax.precompute.build.write_log_mel_shard")  # beside the encoder
 _IDENTITY = ("encoder", "silence_s", "parts")  # fields of config.states that states follow from, beside the weights
 
 
@@ -51,9 +52,7 @@ def layer_states(
         "weights": pretrained.fingerprint(weights),
         **own,
         **build.audio_versions(),
-        "code": fingerprint.of_modules(
-            ["emoflax.features.states", "emoflax.precompute.build.write_log_mel_shard"], within=_CODE
-        ),
+        "code": fingerprint.of_modules([*_MADE_BY, models.AUDIO_ENCODERS[name].__module__], within=_CODE),
     }
     head = build.head_of("states", corpus, build.recordings(corpus), settings, precompute)
     folder = build.cache_folder(cache_dir, head)

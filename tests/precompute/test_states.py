@@ -113,3 +113,9 @@ def test_one_command_probes_a_corpus_and_reports_like_any_other(weights, tmp_pat
     report = json.loads((tmp_path / "runs" / "probe-synthetic-loso" / "report.json").read_text())
     assert report["speakers"] == 5 and report["clips"] == 40 and report["pretrained"] is True
     assert "chosen among 3 layers x 2 ridges" in output and " folds)" in output
+
+
+def test_states_are_described_by_the_code_of_their_encoder_and_of_nothing_else(corpus, weights, cache):
+    code = cache[1].manifest["settings"]["code"]
+    assert {"emoflax.models.whisper", "emoflax.models.states", "emoflax.models.transformer"} <= code.keys()
+    assert not any(name in code for name in ("emoflax.models.ridge", "emoflax.models.cnn", "emoflax.models"))
