@@ -220,6 +220,9 @@ def get_config() -> ConfigDict:
     config.train.dtype = "float32"  # arithmetic of the forward pass: 'float32' | 'bfloat16'; weights stay float32
     # Loss weight of a class: (1 / its frequency) to this power. 1: every class counts the same; 0: every clip.
     config.train.class_weighting = 1.0
+    # Closed-form models: whose clips are left out together to choose the penalty and the temperature: 'speaker', or
+    # 'corpus' (with those of the same people), so that both fit a corpus that is not in training.
+    config.train.leave_out = "speaker"
     config.train.balance_corpora = (
         False  # of several corpora each counts the same; its classes, too, by class_weighting
     )

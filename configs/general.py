@@ -2,7 +2,8 @@
 
 Input: states as in configs/whisper_states.py, at one speed and one speech level. Corpora count the same, and within
 each its emotions; a corpus that lacks an emotion says nothing about it. `loco` leaves one corpus out of training at a
-time and scores it: what to expect on recordings of another kind. `--mode=fit` then trains on all of them.
+time and scores it: what to expect on recordings of another kind. Penalty and temperature are chosen in the same way
+inside of the training corpora. `--mode=fit` then trains on all of them.
 Cost: states of 1,440 clips of tiny.en take two to four minutes on two cores, once; then seconds.
 
     python main.py --config=configs/general.py --config.data.corpus=ravdess,emovo --config.data.dir=PATH,PATH
@@ -21,4 +22,5 @@ def get_config() -> ConfigDict:
     config.split.fold = "all"
     config.functionals.speeds = (1.0,)
     config.train.balance_corpora = True
+    config.train.leave_out = "corpus"
     return config

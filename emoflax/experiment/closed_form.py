@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from emoflax import models
 from emoflax.audio.channels import FRAME_MS
-from emoflax.data import speakernorm, splits
+from emoflax.data import parts, speakernorm, splits
+from emoflax.data.clip import Corpus
 from emoflax.data.features import Features, functionals_rows, logmel_rows, states_rows
 from emoflax.errors import UserError
 from emoflax.experiment import identity
@@ -84,8 +85,20 @@ def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.nda
     rows, place = rows_of(config, features, clips)
     balance = config.train.balance_corpora
     classes = len(features.corpus.labels)
-    labelled = ridge.Labelled.of(label[place], classes, speaker[place], corpus[place], balance_corpora=balance)
+    group = left_out_with(config.train.leave_out, features.corpus, speaker, corpus)
+    labelled = ridge.Labelled.of(label[place], classes, group[place], corpus[place], balance_corpora=balance)
     return model.fit(rows, labelled, text[place])
+
+
+def left_out_with(leave_out: str, corpus: Corpus, speaker_N: np.ndarray, source_N: np.ndarray) -> np.ndarray:
+    """Whom each clip is left out with: its speaker; or the corpora of the same people, if there are two such groups.
+
+    Args:
+      source_N: name of each clip's corpus.
+    """
+    number = {name: group for group, names in enumerate(parts.speaker_groups(corpus)) for name in names}
+    group_N = np.array([number[name] for name in source_N])
+    return group_N if leave_out == "corpus" and len(np.unique(group_N)) > 1 else speaker_N
 
 
 def labels_of(features: Features, clips: np.ndarray) -> np.ndarray:
@@ -93,13 +106,15 @@ def labels_of(features: Features, clips: np.ndarray) -> np.ndarray:
 
 
 def calibration_of(solution: ridge.Solution, features: Features, clips: np.ndarray) -> dict:
-    """`calibration.fitted` of the training clips, each predicted by the fit without its speaker.
+    """`calibration.fitted` of the training clips, each predicted by the fit without its speaker or corpus.
 
     The ridge's own temperature is that of single rows; the mean over a clip's speeds wants another.
     """
     rows = solution.left_out - np.logaddexp.reduce(solution.left_out, axis=1, keepdims=True)
     log_p = scoring.mean_over_rows(rows, np.repeat(np.arange(len(clips)), len(rows) // len(clips)))
-    return calibration.fitted(log_p, labels_of(features, clips))
+    label = labels_of(features, clips)
+    judged = np.isfinite(log_p[np.arange(len(label)), label])  # others have an emotion of their group alone
+    return calibration.fitted(log_p[judged], label[judged])
 
 
 def predict(config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray) -> np.ndarray:

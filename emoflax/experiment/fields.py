@@ -268,6 +268,7 @@ ALLOWED: dict[str, Kind] = {
     "train.dtype": OneOf(lambda: _registry("DTYPES").names()),
     "train.balance_corpora": FLAG,
     "train.class_weighting": Number(0, 10),
+    "train.leave_out": names("speaker", "corpus"),
     "train.select": OneOf(_metrics),
     "train.label_smoothing": DROPOUT,
     "train.contrastive": AMOUNT,

@@ -24,7 +24,8 @@ _PARTS = 5  # that clips are left out in, where fewer than two speakers are know
 class Solution:
     """`kernel` [features, classes]: features @ kernel are logits. `uar`: of left-out speakers, 0 to 1.
 
-    `left_out` [clips, classes]: logits of every training clip by the fit without its speaker.
+    `left_out` [clips, classes]: logits of every training clip by the fit without its group; -inf for a class that no
+    other group has.
     """
 
     kernel: np.ndarray
@@ -104,19 +105,19 @@ class Labelled:
 
     Attributes:
       label_N: 0 to classes - 1.
-      speaker_N: name of each clip's speaker.
+      group_N: whom each clip is left out with, to choose the penalty and the temperature: its speaker, or its corpus.
       weight_N: mean 1.
       known_NxC: bool, whether the clip's corpus has that class. It tells nothing about one that it does not have.
     """
 
     label_N: np.ndarray
-    speaker_N: np.ndarray
+    group_N: np.ndarray
     weight_N: np.ndarray
     known_NxC: np.ndarray
 
     @classmethod
     def of(
-        cls, label_N: np.ndarray, classes: int, speaker_N: np.ndarray, corpus_N: Sequence[str] = (),
+        cls, label_N: np.ndarray, classes: int, group_N: np.ndarray, corpus_N: Sequence[str] = (),
         *, balance_corpora: bool = False,
     ) -> "Labelled":  # fmt: skip
         """Every class weighs the same; with `balance_corpora` each class of each corpus, and each corpus, too.
@@ -131,11 +132,11 @@ class Labelled:
         weight_N = balance(label_N, classes)
         if balance_corpora:
             weight_N = 1 / (count_KxC[place_N, label_N] * np.count_nonzero(count_KxC, axis=1)[place_N])
-        return cls(label_N, speaker_N, weight_N / weight_N.mean(), known_KxC[place_N])
+        return cls(label_N, group_N, weight_N / weight_N.mean(), known_KxC[place_N])
 
 
 def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Solution:
-    """The fit whose ridge makes left-out speakers' labels most likely, among the classes that their corpus has.
+    """The fit whose ridge makes left-out groups' labels most likely, among the classes that their corpus has.
 
     With fewer features than clips, the same numbers come from the features' own matrix: time and memory then grow
     with the number of clips, not with its square or cube.
@@ -146,7 +147,7 @@ def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Soluti
     """
     size = float(np.square(x_NxD, dtype=np.float64).sum(1).mean())
     x_NxD = x_NxD / x_NxD.dtype.type(np.sqrt(size))
-    groups, classes = groups_of(clips.speaker_N), clips.known_NxC.shape[1]
+    groups, classes = groups_of(clips.group_N), clips.known_NxC.shape[1]
     columns = [(part, _system(x_NxD[part.rows], clips.weight_N[part.rows])) for part in _columns(clips, groups)]
     fits = []
     for ridge in ridges:
@@ -156,8 +157,9 @@ def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Soluti
             kernel_DxC[:, part.classes] = x_NxD[part.rows].T @ fit.dual_NxC.astype(x_NxD.dtype)
             scores_NxC[np.ix_(part.rows, part.classes)] = fit.scores_of_left_out(part.target_NxC, part.groups)
         temperature, likelihood = _calibrate(scores_NxC, clips)
-        hits = scores_NxC.argmax(1) == clips.label_N
-        uar = np.mean([hits[clips.label_N == c].mean() for c in np.unique(clips.label_N)])
+        judged_N = np.isfinite(scores_NxC[np.arange(len(scores_NxC)), clips.label_N])
+        hits, label_N = (scores_NxC.argmax(1) == clips.label_N)[judged_N], clips.label_N[judged_N]
+        uar = np.mean([hits[label_N == c].mean() for c in np.unique(label_N)])
         fits.append((likelihood, ridge, temperature / np.sqrt(size) * kernel_DxC, uar, temperature * scores_NxC))
     _, ridge, kernel_DxC, uar, left_out_NxC = max(fits, key=lambda each: each[0])
     return Solution(kernel_DxC.astype(x_NxD.dtype), ridge, float(uar), left_out_NxC)
@@ -193,10 +195,11 @@ class _Fit:
     block: Callable[[np.ndarray], np.ndarray]
 
     def scores_of_left_out(self, target_NxC: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
-        """Scores [clips, classes] of every clip by the fit without its group."""
-        scores = np.empty_like(target_NxC)
+        """Scores [clips, classes] of every clip by the fit without its group; -inf where nobody else has the class."""
+        scores = np.full_like(target_NxC, -np.inf)
         for group in groups:
-            scores[group] = target_NxC[group] - np.linalg.solve(self.block(group), self.dual_NxC[group])
+            if len(group) < len(scores):
+                scores[group] = target_NxC[group] - np.linalg.solve(self.block(group), self.dual_NxC[group])
         return scores
 
 
@@ -233,21 +236,23 @@ def _of_features(
     return _Fit(weight_N[:, None] * residual_NxC / ridge, block)
 
 
-def groups_of(speaker_N: np.ndarray) -> list[np.ndarray]:
-    """The clips of each speaker, or every fifth clip where all are by one."""
-    groups = [np.flatnonzero(speaker_N == speaker) for speaker in np.unique(speaker_N)]
+def groups_of(group_N: np.ndarray) -> list[np.ndarray]:
+    """The clips of each group, or every fifth clip where there is one group alone."""
+    groups = [np.flatnonzero(group_N == group) for group in np.unique(group_N)]
     if len(groups) < 2:
         groups = [groups[0][start::_PARTS] for start in range(min(_PARTS, len(groups[0])))]
     return groups
 
 
 def _calibrate(scores_NxC: np.ndarray, clips: Labelled) -> tuple[float, float]:
-    """(factor of the scores, mean log-likelihood) under which the labels are most likely."""
+    """(factor of the scores, mean log-likelihood) under which the labels are most likely, where they have scores."""
+    judged_N = np.isfinite(scores_NxC[np.arange(len(scores_NxC)), clips.label_N])
+    scores_NxC, label_N, weight_N = scores_NxC[judged_N], clips.label_N[judged_N], clips.weight_N[judged_N]
     likelihoods = []
     for factor in _TEMPERATURES:
         logits = factor * scores_NxC
         logits -= logits.max(1, keepdims=True)
-        log_p = logits[np.arange(len(logits)), clips.label_N] - np.log(np.exp(logits).sum(1))
-        likelihoods.append(np.average(log_p, weights=clips.weight_N))
+        log_p = logits[np.arange(len(logits)), label_N] - np.log(np.exp(logits).sum(1))
+        likelihoods.append(np.average(log_p, weights=weight_N))
     best = int(np.argmax(likelihoods))
     return float(_TEMPERATURES[best]), float(likelihoods[best])

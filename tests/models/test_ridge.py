@@ -93,3 +93,32 @@ def test_a_corpus_has_no_say_in_an_emotion_that_it_does_not_have():
         target = is_it - np.average(is_it, weights=weight)
         dual = np.linalg.solve(own @ own.T / scale + np.diag(0.3 / weight), target)
         np.testing.assert_allclose(column, own.T @ dual / np.linalg.norm(own.T @ dual), atol=1e-8)
+
+
+def test_a_class_that_nobody_else_has_is_judged_by_nobody():
+    x, label, speaker = clips_of(3)
+    kept = np.flatnonzero((label != 2) | (speaker == "s0"))
+    clips = Labelled.of(label[kept], CLASSES, speaker[kept], speaker[kept])
+    solution = ridge.solve(x[kept], clips, (0.3,))
+    own = speaker[kept] == "s0"
+    assert np.isneginf(solution.left_out[:, 2]).all() and np.isfinite(solution.left_out[:, :2]).all()
+    judged = label[kept] != 2
+    assert own.any() and solution.uar == pytest.approx(
+        np.mean([(solution.left_out.argmax(1) == c)[judged & (label[kept] == c)].mean() for c in range(2)])
+    )
+
+
+def test_groups_of_whole_corpora_choose_a_stronger_penalty_where_corpora_differ_more_than_speakers():
+    rng, label = np.random.default_rng(0), np.tile(np.arange(CLASSES), 40)
+    corpus = np.repeat(["one", "two", "three", "four"], 30)
+    speaker = np.char.add(corpus, np.tile(np.repeat(["a", "b", "c"], 10), 4))
+    own = {name: rng.normal(size=(CLASSES, 60)) for name in np.unique(corpus)}  # how a corpus records each class
+    shared = rng.normal(size=(CLASSES, 60))
+    x = 0.5 * shared[label] + np.stack([own[c][k] for c, k in zip(corpus, label, strict=True)])
+    x = x + 0.3 * rng.normal(size=x.shape)
+    x -= x.mean(0)
+    by_speaker, by_corpus = (ridge.solve(x, Labelled.of(label, CLASSES, group, corpus), RIDGES)
+                             for group in (speaker, corpus))  # fmt: skip
+    assert by_corpus.ridge >= by_speaker.ridge and by_corpus.uar < by_speaker.uar
+    sharpness = [np.abs(x @ fit.kernel).mean() for fit in (by_speaker, by_corpus)]
+    assert sharpness[1] < sharpness[0]  # and probabilities that claim less
