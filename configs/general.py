@@ -23,4 +23,5 @@ def get_config() -> ConfigDict:
     config.functionals.speeds = (1.0,)
     config.train.balance_corpora = True
     config.train.leave_out = "corpus"
+    config.model.states.ridges = (1.0, 3.0, 10.0, 30.0, 100.0)  # corpora differ more than speakers do
     return config
