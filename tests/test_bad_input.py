@@ -150,7 +150,7 @@ def test_a_missing_or_damaged_checkpoint_is_named(place):
     state.write_bytes(b"")
     output = cli.run("--mode=predict", f"--checkpoint={run}", "--inputs=s0-sad.wav", cwd=place, status=2)
     assert "checkpoint" in output
-    assert "there is no checkpoint" in cli.run(
+    assert "there is no trained model in nowhere" in cli.run(
         "--mode=predict", "--checkpoint=nowhere", "--inputs=s0-sad.wav", cwd=place, status=2
     )
 

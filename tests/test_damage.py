@@ -136,7 +136,9 @@ def test_an_interrupted_prediction_keeps_what_was_done_and_the_same_command_goes
         process.send_signal(one)
         time.sleep(0.05)
     said = process.communicate(timeout=120)[0]
-    assert process.returncode == (130 if signals[0] == signal.SIGINT else -9) and "Traceback" not in said
+    # The second Ctrl-C may come after Python has put the usual handler back: a shell shows 130 for both.
+    ended = (130, -signal.SIGINT) if signals[0] == signal.SIGINT else (-signal.SIGKILL,)
+    assert process.returncode in ended and "Traceback" not in said
     done = out.read_text().splitlines()
     assert 0 < len(done) < 400
     with out.open("a") as file:

@@ -89,6 +89,7 @@ def plain_librosa(path: pathlib.Path, audio: dict) -> np.ndarray:
 
     rate_hz = audio["sample_rate_hz"]
     wave, _ = librosa.load(path, sr=rate_hz)
+    wave -= wave.mean()  # as `features.recording` does
     if audio["trim_db"]:
         wave, _ = librosa.effects.trim(wave, top_db=audio["trim_db"])
     window = round(audio["window_ms"] * rate_hz / 1000)

@@ -203,7 +203,8 @@ def check_wave_encoder(config: ConfigDict) -> None:
     if not wave:
         return
     fields = {f"augment.{name}": value for name, value in config.augment.items() if name in ONLY_OF_LOG_MELS}
-    fields |= {f"evaluate.{name}": tuple(value) not in ((0.0,), (1.0,)) for name, value in config.evaluate.items()}
+    usual = {"evaluate.speeds": (1.0,), "evaluate.band_shifts": (0.0,)}
+    fields |= {name: tuple(config.evaluate[name.partition(".")[2]]) != value for name, value in usual.items()}
     if acts := [name for name, value in fields.items() if value]:
         raise UserError(
             f"config.{acts[0]} changes log-mels, of which {config.model.audio!r} makes none; set it back, and use "

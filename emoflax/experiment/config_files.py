@@ -51,7 +51,8 @@ def locate(name: str) -> pathlib.Path:
         hint = f"there is no such file here; the config of that name in the package is --config={path.stem}"
     else:
         hint = "there is no such config" + (f"; did you mean {' or '.join(close)}?" if close else "")
-    listed = "\n".join(f"  {name:16}{summary(name)}" for name in names())
+    width = max(map(len, names())) + 2
+    listed = "\n".join(f"  {name:{width}}{summary(name)}" for name in names())
     raise UserError(f"--config={name}: {hint}\n--config takes the path of a file, or one of these names:\n{listed}")
 
 

@@ -100,7 +100,8 @@ class Model:
             integers), or a sequence of them.
           rate_hz: sample rate of arrays; files have their own.
           texts: what is said in each input, for models that take words; else Whisper transcribes.
-          window_s, hop_s: length of windows and distance of their beginnings; 0: the whole input, no overlap.
+          window_s: length of windows; 0: the whole input.
+          hop_s: from one window's beginning to the next one's; 0: windows do not overlap.
           smooth_s: log-probabilities are averaged over the windows whose middles are within half of this; 0: off.
 
         Raises:
@@ -143,8 +144,10 @@ class Model:
 
         Args:
           chunks: arrays [samples] or [samples, channels] of any length, as a microphone gives them.
-          rate_hz, window_s, hop_s: as of `predict`. Memory holds about one window and one chunk. A window is silent by
-            the loudest one so far.
+          rate_hz: sample rate of the chunks.
+          window_s: as of `predict`. Memory holds about one window and one chunk. A window is silent by the loudest
+            one so far.
+          hop_s: as of `predict`.
 
         Raises:
           UserError: a chunk that is no sound.

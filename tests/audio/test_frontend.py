@@ -175,6 +175,6 @@ def test_shards_without_scales_are_still_read(stored, tmp_path):
     shards.write_shard(tmp_path, 0, [shards.Row("a", np.ones(3))], (), "<f4")
     index = (tmp_path / "shard-00000.json").read_text()
     (tmp_path / "shard-00000.json").write_text(index.replace('"scales": [1.0], ', ""))
-    shards.write_manifest(tmp_path, 1, {"kind": "old"})
+    shards.write_manifest(tmp_path, 1, {"kind": "old", "settings": {}})
     assert "scales" not in (tmp_path / "shard-00000.json").read_text()
     assert shards.ShardSet.open(tmp_path, verify=True).scales.tolist() == [1.0]

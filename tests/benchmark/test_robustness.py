@@ -80,7 +80,7 @@ def test_measured_beside_the_clips_as_they_are_a_gain_changes_nothing_and_noise_
     corpus, part = Corpus("toy", ("a", "b"), tuple(clips)), np.arange
     model = build_model(config, 0, 2, seed=0)
     made = train_config_of(config, model, 1)
-    description = {"labels": ["a", "b"], "vocabulary": [], "corpus": "toy", "notice": ""}
+    description = {"labels": ["a", "b"], "vocabulary": [], "corpus": "toy", "notice": "", "protocol": "loso"}
     trained = evaluate.Trained(config, description, made.model, made.init(model, 0))
     split = Split("loso", 1, part(3), part(0), part(3, 6), False)
     found = robustness.measure(trained, corpus, split, split.test, ["gain -20 dB", "babble, SNR 0 dB"])

@@ -23,7 +23,9 @@ def test_the_temperature_makes_left_out_clips_likeliest_also_over_several_rows_o
     label, speaker = np.arange(60) % 2, np.arange(60) // 10
     x = random.normal(size=(60, 20)) + 0.8 * label[:, None] * (np.arange(20) < 2)
     x = np.repeat(x, rows, axis=0) + 0.3 * random.normal(size=(60 * rows, 20))
-    solution = ridge.solve(x - x.mean(0), np.repeat(label, rows), 2, np.repeat(speaker, rows), (0.1, 1.0))
+    solution = ridge.solve(
+        x - x.mean(0), ridge.Labelled.of(np.repeat(label, rows), 2, np.repeat(speaker, rows)), (0.1, 1.0)
+    )
     assert solution.left_out.shape == (60 * rows, 2)
     kept = closed_form.calibration_of(solution, Known(label, speaker), np.arange(60))
     logits = solution.left_out - np.logaddexp.reduce(solution.left_out, axis=1, keepdims=True)

@@ -37,7 +37,7 @@ class Shards:
 
 
 def features():
-    clips = tuple(Clip(f"s{s}/{i}", LABELS[i % 3], f"s{s}", "x.wav") for s in range(6) for i in range(6))
+    clips = tuple(Clip(f"s{s}/{i}", LABELS[i % 3], f"s{s}", f"s{s}-{i}.wav") for s in range(6) for i in range(6))
     return Features(Corpus("toy", LABELS, clips), {"logmel": Shards()})
 
 
