@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from emoflax.audio.channels import CONDITIONS
 from emoflax.benchmark import population as benchmark
 from emoflax.configs import tiny
 from emoflax.data.clip import Clip, Corpus
@@ -31,6 +32,7 @@ class Shards:
         self.ids = [f"s{s}/{i}" for s in range(6) for i in range(6)]
         self.rows = [rng.normal(i % 3, 1, (n, 8)).astype(np.float32) for i, n in enumerate(rng.integers(9, 50, 36))]
         self.lengths, self.digests = np.array([len(row) for row in self.rows]), self.ids
+        self.conditions = np.full((len(self.ids), len(CONDITIONS)), np.nan)
 
     def __getitem__(self, row):
         return self.rows[row]
