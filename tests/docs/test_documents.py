@@ -134,22 +134,25 @@ def test_the_results_page_is_the_ledger():
     assert shown.strip() == ledger.tables(ledger.read(ROOT / ledger.PATH)).strip()
 
 
-def test_the_readme_table_is_the_ledger_and_has_one_protocol_per_column_none_of_them_random_or_pretrained():
+def test_the_readme_tables_are_the_ledger_with_one_protocol_per_column_and_pretrained_models_in_a_table_of_their_own():
     newest = {
         (line["config"], line["protocol"]): line
         for line in ledger.read(ROOT / ledger.PATH)
         if line["metric"] == "uar" and line["corpus"] == "ravdess"
     }
     section = (ROOT / "README.md").read_text().split("## Results")[1].split("\n## ")[0]
-    head, _, *rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
-    protocols = [cell.strip(" `") for cell in head[1:4]]
-    assert protocols == ["emobox6", "luna5", "loso24"] and len(rows) == 8 and "literature" in head[4]
-    for row in rows:
-        for protocol, cell in zip(protocols, row[1:4], strict=True):
-            line = newest.get((row[0].split("`")[1], protocol))
-            assert not (line and line["pretrained"])
-            shown = f"{100 * line['mean']:.1f} [{100 * line['low']:.1f}, {100 * line['high']:.1f}]" if line else ""
-            assert cell.strip() == shown, (row[0], protocol)
+    tables = [part.splitlines() for part in section.split("\n\n") if part.startswith("|")]
+    assert [len(table) for table in tables] == [2 + 8, 2 + 2]
+    for table, pretrained in zip(tables, (False, True), strict=True):
+        head, _, *rows = [line.strip("|").split("|") for line in table]
+        protocols = [cell.strip(" `") for cell in head[1:4]]
+        assert protocols == ["emobox6", "luna5", "loso24"] and "literature" in head[4]
+        for row in rows:
+            for protocol, cell in zip(protocols, row[1:4], strict=True):
+                line = newest.get((row[0].split("`")[1], protocol))
+                assert line is None or line["pretrained"] == pretrained
+                shown = f"{100 * line['mean']:.1f} [{100 * line['low']:.1f}, {100 * line['high']:.1f}]" if line else ""
+                assert cell.strip() == shown, (row[0], protocol)
 
 
 def test_random_and_actor_disjoint_protocols_never_share_a_table():

@@ -219,7 +219,15 @@ def test_an_interrupt_from_the_keyboard_ends_the_build_at_once(many_wavs, tmp_pa
     for path in many_wavs.glob("*.wav"):
         for copy in range(10):
             os.link(path, folder / f"{copy}-{path.name}")
-    process = start(script, folder, tmp_path, workers=1, shard_clips=40, process_group=0)
+    process = start(
+        script,
+        folder,
+        tmp_path,
+        workers=1,
+        shard_clips=40,
+        process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # a shell's background ignores it
     children = wait_for_shards(process, tmp_path, 1)
     os.killpg(process.pid, signal.SIGINT)
     status, _, err = end(process)
