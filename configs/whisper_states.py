@@ -4,7 +4,7 @@ Input: the encoder's states (Radford et al. 2022, arXiv:2212.04356), of each cli
 an openai-whisper name such as base or large-v3, its .pt file, or a Hugging Face or CTranslate2 folder. Layers 1 to 3
 fit tiny and tiny.en; of a larger model take the middle ones, or all: --config.states.layers="()". Left-out training
 speakers choose the penalty and the temperature of the probabilities. Cost: the states are computed once and cached;
-then a second or two a fold.
+then less than half a minute a fold on two cores.
 
     python main.py --config=configs/whisper_states.py --config.states.weights=tiny.en --config.split.fold=all
 """

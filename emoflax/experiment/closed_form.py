@@ -114,8 +114,8 @@ def calibration_of(solution: ridge.Solution, features: Features, clips: np.ndarr
     rows = solution.left_out - np.logaddexp.reduce(solution.left_out, axis=1, keepdims=True)
     log_p = scoring.mean_over_rows(rows, np.repeat(np.arange(len(clips)), len(rows) // len(clips)))
     label = labels_of(features, clips)
-    judged = np.isfinite(log_p[np.arange(len(label)), label])  # others have an emotion of their group alone
-    return calibration.fitted(log_p[judged], label[judged])
+    scored = np.isfinite(log_p[np.arange(len(label)), label])  # others have an emotion of their group alone
+    return calibration.fitted(log_p[scored], label[scored])
 
 
 def predict(config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ def measure(wave: np.ndarray, sample_rate_hz: int, duration_s: float) -> dict[st
     padded = np.pad(wave, (0, max(0, width - len(wave))))
     frames = padded[: len(padded) // width * width].reshape(-1, width)
     power_T = np.square(frames).mean(1)
-    sounding = power_T > _FLOOR  # digital silence was added by a program, and is nobody's background
+    sounding = power_T > _FLOOR  # digital silence was added by a program; no recording has it as background
     quiet = float(np.percentile(power_T[sounding], _QUIET)) if sounding.any() else _FLOOR
     snr_db = float(np.clip(level_db - 10 * np.log10(max(quiet, _FLOOR)), _LOWEST_SNR_DB, _HIGHEST_SNR_DB))
     values = (level_db, _bandwidth_hz(frames, sample_rate_hz), duration_s, snr_db)

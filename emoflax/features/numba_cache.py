@@ -7,6 +7,8 @@ import pathlib
 import shutil
 import tempfile
 
+from emoflax.files import is_writable
+
 
 def ensure() -> None:
     """Gives numba a temporary folder if it has no other: no writable site-packages and no home, as in containers.
@@ -19,16 +21,6 @@ def ensure() -> None:
     librosa = importlib.util.find_spec("librosa")
     beside = pathlib.Path(librosa.origin).parent / "__pycache__"
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "numba"
-    if not (_writable(beside) or _writable(home)):
+    if not (is_writable(beside) or is_writable(home)):
         folder = os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="emoflax-numba-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-
-def _writable(folder: pathlib.Path) -> bool:
-    """Whether files can be made in it, by trying, as numba does: access rights do not show a read-only file system."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return False
-    return True

@@ -2,9 +2,10 @@
 
 import os
 import pathlib
-import tempfile
 
 import jax
+
+from emoflax.files import is_writable
 
 VARIABLE = "EMOFLAX_CACHE_DIR"
 
@@ -19,18 +20,13 @@ def folder() -> pathlib.Path | None:
     path = pathlib.Path(given) if given else pathlib.Path(base) / "emoflax"
     if not path.is_absolute() and not given:  # '~' that stands for nothing
         return None
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError:
-        return None
-    return path
+    return path if is_writable(path) else None
 
 
 def keep(where: pathlib.Path | None) -> None:
-    """Lets JAX keep every compiled program in `where`/xla, however fast it compiled; what is set already stays.
+    """Lets JAX keep every compiled program in `where`/xla, however fast it compiled.
 
-    A program that the process set, or $JAX_COMPILATION_CACHE_DIR, has the word.
+    A folder that the process has set, or $JAX_COMPILATION_CACHE_DIR, is kept.
     """
     if where is None or jax.config.jax_compilation_cache_dir:
         return

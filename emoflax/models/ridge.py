@@ -157,8 +157,8 @@ def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Soluti
             kernel_DxC[:, part.classes] = x_NxD[part.rows].T @ fit.dual_NxC.astype(x_NxD.dtype)
             scores_NxC[np.ix_(part.rows, part.classes)] = fit.scores_of_left_out(part.target_NxC, part.groups)
         temperature, likelihood = _calibrate(scores_NxC, clips)
-        judged_N = np.isfinite(scores_NxC[np.arange(len(scores_NxC)), clips.label_N])
-        hits, label_N = (scores_NxC.argmax(1) == clips.label_N)[judged_N], clips.label_N[judged_N]
+        scored_N = np.isfinite(scores_NxC[np.arange(len(scores_NxC)), clips.label_N])
+        hits, label_N = (scores_NxC.argmax(1) == clips.label_N)[scored_N], clips.label_N[scored_N]
         uar = np.mean([hits[label_N == c].mean() for c in np.unique(label_N)])
         fits.append((likelihood, ridge, temperature / np.sqrt(size) * kernel_DxC, uar, temperature * scores_NxC))
     _, ridge, kernel_DxC, uar, left_out_NxC = max(fits, key=lambda each: each[0])
@@ -246,8 +246,8 @@ def groups_of(group_N: np.ndarray) -> list[np.ndarray]:
 
 def _calibrate(scores_NxC: np.ndarray, clips: Labelled) -> tuple[float, float]:
     """(factor of the scores, mean log-likelihood) under which the labels are most likely, where they have scores."""
-    judged_N = np.isfinite(scores_NxC[np.arange(len(scores_NxC)), clips.label_N])
-    scores_NxC, label_N, weight_N = scores_NxC[judged_N], clips.label_N[judged_N], clips.weight_N[judged_N]
+    scored_N = np.isfinite(scores_NxC[np.arange(len(scores_NxC)), clips.label_N])
+    scores_NxC, label_N, weight_N = scores_NxC[scored_N], clips.label_N[scored_N], clips.weight_N[scored_N]
     likelihoods = []
     for factor in _TEMPERATURES:
         logits = factor * scores_NxC

@@ -46,7 +46,7 @@ def render(index: Mapping[str, Any], members: Sequence[tuple[str, float, int]]) 
         "",
         *(f"- {licence}" for licence in index["licences"]),
         "",
-        "Whether the licences of training data and of pretrained weights bind a model's users is for them to settle.",
+        "Whether the licences of training data and of pretrained weights bind a model's users is for them to find out.",
         "",
         "## Limits",
         "",
