@@ -155,7 +155,8 @@ def get_config() -> ConfigDict:
     # Per-channel energy normalisation of the mel bands in the place of dB. time_s: of its smoother; 0: off, usual 0.4.
     config.model.pcen = ConfigDict({"time_s": 0.0, "gain": 0.98, "bias": 2.0, "root": 0.5})
     # A closed-form model in the place of encoders: 'ridge', of statistics over the clip | 'aligned', of random
-    # convolutions over each part of a text that many clips say | 'states', of a pretrained encoder's states | ''
+    # convolutions over each part of a text that many clips say | 'states', of a pretrained encoder's states |
+    # 'layer_sum', of a learned sum of its layers | ''
     config.model.functionals = ""
     config.model.states = ConfigDict({"ridges": (0.3, 1.0, 3.0, 10.0)})
     config.model.ridge = ConfigDict({"ridges": (0.1, 0.3, 1.0, 3.0)})  # penalties; left-out training speakers choose
@@ -163,6 +164,8 @@ def get_config() -> ConfigDict:
     config.model.aligned = ConfigDict({
         "states": 32, "parts": 8, "kernels": 1000, "texts": 16, "ridges": (0.1, 0.3, 1.0, 3.0),
     })  # fmt: skip
+    # layers: follows from states.layers; hidden: units of the head's hidden layer, 0: none.
+    config.model.layer_sum = ConfigDict({"layers": 0, "hidden": 0, "penalties": (0.0003, 0.001, 0.003, 0.01)})
     config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'
     config.model.fusion = "concat"  # of sound and words: 'concat' | 'early' | 'late' | 'hybrid'
     # Share of the training clips whose sound, and of those whose words, are taken for missing; never both of one clip.

@@ -33,9 +33,9 @@ EPOCH = 1  # that its checkpoint is numbered by: the model is done
 def check(config: ConfigDict) -> None:
     """Raises UserError for settings with which a model would get no input."""
     name, states = config.model.functionals, config.states
-    if name == "states" and not states.weights:
-        raise UserError("config.model.functionals='states' needs published weights: set config.states.weights")
-    if name == "states" and states.layers and states.layers[-1] >= states.depth:
+    if name in models.STATES_MODELS and not states.weights:
+        raise UserError(f"config.model.functionals={name!r} needs published weights: set config.states.weights")
+    if name in models.STATES_MODELS and states.layers and states.layers[-1] >= states.depth:
         raise UserError(
             f"config.states.layers={tuple(states.layers)}: {states.weights} has layers 0 to {states.depth - 1}"
         )
@@ -133,7 +133,7 @@ def rows_of(config: ConfigDict, features: Features, clips: np.ndarray):
     """What the model takes of the clips, one row per speed, and each row's place in `clips`."""
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
         return logmel_rows(features, clips)
-    if config.model.functionals == "states":
+    if config.model.functionals in models.STATES_MODELS:
         return states_rows(features, clips, functools.partial(chosen_states, config))
     return functionals_rows(features, clips)
 

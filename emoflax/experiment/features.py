@@ -50,7 +50,7 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
             shards[kind] = of_sources(
                 corpus, lambda source, audio=audio: build.log_mels(source, audio, cache_dir, precompute)
             )
-    elif config.model.functionals == "states":
+    elif config.model.functionals in models.STATES_MODELS:
         for speed, audio in closed_form.audio_of_speeds(config).items():
             shards["states" if speed == 1 else f"states@{speed:g}"] = states_of(config, corpus, audio)
     elif config.model.functionals:

@@ -29,7 +29,7 @@ def resolve(config: ConfigDict) -> None:
         for field, value in decided.items():
             logging.info("%s decides: config.%s=%s", path, field, value)
         config.update_from_flattened_dict(decided)
-    if config.model.functionals == "states" and config.states.weights:
+    if config.model.functionals in models.STATES_MODELS and config.states.weights:
         resolve_states(config)
     if config.text.tokenizer:
         config.text.tokenizer = subwords.read(config.text.tokenizer)
@@ -41,6 +41,7 @@ def resolve_states(config: ConfigDict) -> None:
     decided = pretrained.fields(encoder, config.states.weights)
     config.states.width = decided[f"model.{encoder}.width"]
     config.states.depth = 1 + decided[f"model.{encoder}.layers"]
+    config.model.layer_sum.layers = len(config.states.layers) or config.states.depth
     if config.audio.sample_rate_hz != decided["audio.sample_rate_hz"]:
         raise UserError(f"config.audio.sample_rate_hz must be {decided['audio.sample_rate_hz']} for {encoder}'s states")
 
@@ -48,13 +49,13 @@ def resolve_states(config: ConfigDict) -> None:
 def begins_pretrained(config: ConfigDict) -> bool:
     """Whether the model, or a candidate of it, uses published weights."""
     candidates = [fields.get("model.functionals") for fields in config.crossval.candidates.values()]
-    return bool(pretrained_encoders(config)) or "states" in candidates
+    return bool(pretrained_encoders(config)) or any(name in models.STATES_MODELS for name in candidates)
 
 
 def pretrained_encoders(config: ConfigDict) -> list[str]:
     """Names of the encoders whose published weights the config's model uses."""
     begun = [config.model[kind] for kind, path in config.model.pretrained.items() if path]
-    return [config.states.encoder] if config.model.functionals == "states" else begun
+    return [config.states.encoder] if config.model.functionals in models.STATES_MODELS else begun
 
 
 def frontend_of(config: ConfigDict) -> Frontend | None:
@@ -95,7 +96,7 @@ def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: in
 
 def functionals_of(config: ConfigDict) -> int:
     """How many numbers describe a clip to the config's closed-form model."""
-    if config.model.functionals == "states":
+    if config.model.functionals in models.STATES_MODELS:
         chosen = config.states
         return (len(chosen.layers) or chosen.depth) * states.count(chosen.parts) * chosen.width
     return functionals_count(config.functionals.statistics, config.functionals.kernels)

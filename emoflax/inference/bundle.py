@@ -25,7 +25,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from emoflax import pretrained
+from emoflax import models, pretrained
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.files import make_folder
@@ -140,7 +140,7 @@ def _write_member(folder: pathlib.Path, member: Member) -> None:
 def _write_encoder(folder: pathlib.Path, member: Member) -> str:
     """Writes the encoder whose states a member takes, once for all that share it; where it is in the bundle, or ''."""
     states = member.config.states
-    if member.config.model.functionals != "states":
+    if member.config.model.functionals not in models.STATES_MODELS:
         return ""
     of_weights = f"{states.encoder} {pretrained.fingerprint(states.weights)}"
     place = f"{_ENCODERS}/{hashlib.sha256(of_weights.encode()).hexdigest()[:16]}"
@@ -156,7 +156,7 @@ def _read_member(folder: pathlib.Path, entry: dict) -> Member:
     path = folder / "members" / f"{name}.safetensors"
     description = _json(path.with_suffix(".json"))
     graph, shapes, config = evaluate.described(description, str(folder), same_code=False)
-    if config.model.functionals == "states":
+    if config.model.functionals in models.STATES_MODELS:
         if not _ENCODER.fullmatch(config.states.weights):
             raise UserError(f"{folder}: {name} has no encoder at {config.states.weights!r}; fit the bundle again")
         config.states.weights = str(folder / config.states.weights)

@@ -122,7 +122,7 @@ def sound_of(config: ConfigDict, recording: Recording) -> np.ndarray | list[np.n
 
     shaped = {name: config.audio[name] for name in FIELDS}
     wave = of_samples(recording.samples, recording.rate_hz, **shaped).wave
-    if config.model.functionals == "states":
+    if config.model.functionals in models.STATES_MODELS:
         encoder = closed_form.encoder_of(config)
         return closed_form.chosen_states(config, encoder(_at_speeds(config, wave, encoder.audio)))
     if config.model.functionals in models.FRAME_LEVEL_MODELS:

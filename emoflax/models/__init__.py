@@ -43,6 +43,7 @@ from emoflax.models.cnn import Cnn
 from emoflax.models.functionals import Ridge
 from emoflax.models.fusion import Concat, Early, Hybrid, Late
 from emoflax.models.gru import Gru
+from emoflax.models.layer_sum import LayerSum
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 from emoflax.models.wave import WaveEncoder
 from emoflax.models.wavlm import WavLm
@@ -52,8 +53,9 @@ WAVE_ENCODERS = {"data2vec_audio": WaveEncoder, "hubert": WaveEncoder, "wav2vec2
 AUDIO_ENCODERS = {"ast": Ast, "attention_cnn": AttentionCnn, "cnn": Cnn, "whisper": Whisper, **WAVE_ENCODERS}
 CONTOUR_ENCODERS = ("attention_cnn",)  # whose input channels need not be mels: contours may follow
 TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
-FUNCTIONALS_MODELS = {"ridge": Ridge, "aligned": Aligned, "states": Ridge}
+FUNCTIONALS_MODELS = {"ridge": Ridge, "aligned": Aligned, "states": Ridge, "layer_sum": LayerSum}
 FRAME_LEVEL_MODELS = ("aligned",)  # of these, those whose input is log-mels with contours
+STATES_MODELS = ("states", "layer_sum")  # whose input is the states of a pretrained encoder
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
 FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")

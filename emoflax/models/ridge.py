@@ -156,13 +156,10 @@ def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Soluti
             fit = system(ridge, part.target_NxC)
             kernel_DxC[:, part.classes] = x_NxD[part.rows].T @ fit.dual_NxC.astype(x_NxD.dtype)
             scores_NxC[np.ix_(part.rows, part.classes)] = fit.scores_of_left_out(part.target_NxC, part.groups)
-        temperature, likelihood = _calibrate(scores_NxC, clips)
-        scored_N = np.isfinite(scores_NxC[np.arange(len(scores_NxC)), clips.label_N])
-        hits, label_N = (scores_NxC.argmax(1) == clips.label_N)[scored_N], clips.label_N[scored_N]
-        uar = np.mean([hits[label_N == c].mean() for c in np.unique(label_N)])
+        likelihood, temperature, uar = rated(scores_NxC, clips)
         fits.append((likelihood, ridge, temperature / np.sqrt(size) * kernel_DxC, uar, temperature * scores_NxC))
     _, ridge, kernel_DxC, uar, left_out_NxC = max(fits, key=lambda each: each[0])
-    return Solution(kernel_DxC.astype(x_NxD.dtype), ridge, float(uar), left_out_NxC)
+    return Solution(kernel_DxC.astype(x_NxD.dtype), ridge, uar, left_out_NxC)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +239,14 @@ def groups_of(group_N: np.ndarray) -> list[np.ndarray]:
     if len(groups) < 2:
         groups = [groups[0][start::_PARTS] for start in range(min(_PARTS, len(groups[0])))]
     return groups
+
+
+def rated(scores_NxC: np.ndarray, clips: Labelled) -> tuple[float, float, float]:
+    """Mean log-likelihood of the labels, the temperature that makes it greatest, and UAR, of left-out scores."""
+    temperature, likelihood = _calibrate(scores_NxC, clips)
+    scored_N = np.isfinite(scores_NxC[np.arange(len(scores_NxC)), clips.label_N])
+    hits, label_N = (scores_NxC.argmax(1) == clips.label_N)[scored_N], clips.label_N[scored_N]
+    return likelihood, temperature, float(np.mean([hits[label_N == c].mean() for c in np.unique(label_N)]))
 
 
 def _calibrate(scores_NxC: np.ndarray, clips: Labelled) -> tuple[float, float]:

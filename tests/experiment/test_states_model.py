@@ -43,6 +43,20 @@ def test_a_prediction_from_a_recording_is_that_of_the_evaluation(folder):
     assert report["pretrained"] is True and report["parameters"] == 8 * (1 + 2 * 4 * 16)
 
 
+def test_a_learned_sum_of_the_layers_trains_and_predicts_as_it_was_scored(folder):
+    arguments = options("tiny.pt", **{"name": "layers", "states.layers": "()", "model.layer_sum.penalties": "(0.01,)"})
+    cli.run(cli.config("whisper_layers"), *arguments[1:], cwd=folder)
+    run = folder / "runs" / "layers-synthetic-speakers5"
+    with (run / "predictions.csv").open() as file:
+        row = next(csv.DictReader(file))
+    inputs = f"--inputs=voices/{row['clip']}.wav"
+    cli.run("--mode=predict", f"--checkpoint={run}/seed0-fold1", inputs, "--output=layers.jsonl", cwd=folder)
+    for label, p in json.loads((folder / "layers.jsonl").read_text())["probabilities"].items():
+        assert float(row[label]) == pytest.approx(p, abs=1e-4)
+    parameters = json.loads((run / "report.json").read_text())["parameters"]
+    assert parameters == 3 + 8 * (1 + 4 * 16)  # three layers; mean, deviation and two parts of each, 16 wide
+
+
 def test_other_weights_are_refused_where_a_run_lies(folder):
     tiny_whisper.write(folder / "other.pt", 1, audio_layers=2)
     output = cli.run(*options("other.pt"), cwd=folder, status=2)
