@@ -1,6 +1,7 @@
 """Closed-form models (config.model.functionals): fitted at once, without optimizer, epochs or gradients."""
 
 import functools
+import pathlib
 import time
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import identity
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model
+from emoflax.files import make_folder, write_whole
 from emoflax.models import ridge
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import calibration
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from emoflax.features.states import StateEncoder
 
 EPOCH = 1  # that its checkpoint is numbered by: the model is done
+_LEFT_OUT = "left_out.npz"
 
 
 def check(config: ConfigDict) -> None:
@@ -71,7 +74,9 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
         model = build_model(config, 0, len(features.corpus.labels), member.seed)
         solution = fit(config, model, features, clips)
         logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, solution.ridge, solution.uar)
-        description |= {"calibration": calibration_of(solution, features, clips)}
+        scored, log_p = left_out(solution, features, clips)
+        _write_left_out(member.folder, scored, log_p)
+        description |= {"calibration": calibration.fitted(log_p, labels_of(features, scored))}
         description |= {"conditions": features.usual_conditions(clips)}
         description |= {"epoch": EPOCH, "clock_s": time.perf_counter() - begin}
         weights = devices.replicate(Weights.of(model), devices.all_devices())
@@ -106,16 +111,30 @@ def labels_of(features: Features, clips: np.ndarray) -> np.ndarray:
     return np.array([features.corpus.labels.index(features.corpus.clips[i].label) for i in clips])
 
 
-def calibration_of(solution: ridge.Solution, features: Features, clips: np.ndarray) -> dict:
-    """`calibration.fitted` of the training clips, each predicted by the fit without its speaker or corpus.
+def left_out(solution: ridge.Solution, features: Features, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Training clips and their log-probabilities [clips, classes], each by the fit without its speaker or corpus.
 
-    The ridge's own temperature is that of single rows; the mean over a clip's speeds wants another.
+    Without clips of an emotion that their speaker or corpus alone has. The ridge's own temperature is that of single
+    rows; the mean over a clip's speeds wants another.
     """
     rows = solution.left_out - np.logaddexp.reduce(solution.left_out, axis=1, keepdims=True)
     log_p = scoring.mean_over_rows(rows, np.repeat(np.arange(len(clips)), len(rows) // len(clips)))
-    label = labels_of(features, clips)
-    scored = np.isfinite(log_p[np.arange(len(label)), label])  # others have an emotion of their group alone
-    return calibration.fitted(log_p[scored], label[scored])
+    scored = np.isfinite(log_p[np.arange(len(clips)), labels_of(features, clips)])
+    return clips[scored], log_p[scored]
+
+
+def _write_left_out(folder: pathlib.Path, clips: np.ndarray, log_p: np.ndarray) -> None:
+    make_folder(folder)
+    with write_whole(folder / _LEFT_OUT) as file:
+        np.savez(file, clips=clips, log_p=log_p)
+
+
+def read_left_out(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Fields of `Predictions` that `train_member` left in a model's folder; none, where it left nothing."""
+    if not (folder / _LEFT_OUT).is_file():
+        return {}
+    with np.load(folder / _LEFT_OUT) as kept:
+        return {"left_out_clips": kept["clips"], "left_out_log_p": kept["log_p"]}
 
 
 def predict(config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray) -> np.ndarray:

@@ -38,6 +38,9 @@ class Predictions:
     log_p: np.ndarray
     parameters: int
     seconds: float  # that the model was trained for
+    # Of a closed-form model: clips that trained it, each predicted by the fit without its speaker.
+    left_out_clips: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
+    left_out_log_p: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Nested evaluation: what is chosen is chosen on each fold's training speakers, then the fold is scored once.
 
     inner   training speakers less the inner validation speakers -> every candidate with every seed, scored on these
-    choice  the best candidate; its epoch, if asked for; the weights of all candidates in an ensemble
+    choice  the best candidate; its epoch, if asked for; the weights of all candidates in an ensemble, for which
+            closed-form candidates also predict the speakers that trained them, each left out in turn
     final   what was chosen, trained on all training speakers for every seed; one look at the test clips
 
 Where there is one candidate and its epochs are fixed, there is nothing to choose, and no inner model is trained.
@@ -28,7 +29,7 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features, permute_labels
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.experiment import checks, evaluate, identity, population
+from emoflax.experiment import checks, closed_form, evaluate, identity, population
 from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
@@ -281,6 +282,8 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
     train_member(config, features, member, watch)
     last = not config.crossval.choose_epoch
     predictions = evaluate.predict_member(config, features, member, task.part, last=last, calibrated=False)
+    if task.part == "dev":
+        predictions = dataclasses.replace(predictions, **closed_form.read_left_out(member.folder))
     _write(task.kept, key, predictions)
     return predictions
 
@@ -322,10 +325,29 @@ def choose(
         name: round(np.median([each.epoch for each in seeds])) if candidates[name].crossval.choose_epoch else None
         for name, seeds in dev.items()
     }
-    label = labels_of(next(iter(dev.values()))[0], corpus)
-    found = pool.weights(np.stack([mean_log_p(seeds) for seeds in dev.values()]), label)
+    found = pool.weights(*held_out(dev, corpus))
     weights = {name: float(weight) for name, weight in zip(dev, found, strict=True) if weight}
     return Choice(fold, "dev scores", max(scores, key=scores.__getitem__), scores, epochs, weights)
+
+
+def held_out(dev: Mapping[str, Sequence[Predictions]], corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities [candidates, clips, classes], and labels, of clips that no predicting model was trained on.
+
+    Beside the inner validation clips these are, where all candidates are closed-form, the clips that trained them, each
+    predicted by the fit without its speaker: four times as many, so that weights hardly change from fold to fold.
+    """
+    first = next(iter(dev.values()))[0]
+    log_p, label = np.stack([mean_log_p(seeds) for seeds in dev.values()]), labels_of(first, corpus)
+    known = [{clip: row for row, clip in enumerate(seeds[0].left_out_clips)} for seeds in dev.values()]
+    shared = sorted(set.intersection(*map(set, known)))
+    if not shared:
+        return log_p, label
+    more = [
+        seeds[0].left_out_log_p[[rows[clip] for clip in shared]]
+        for seeds, rows in zip(dev.values(), known, strict=True)
+    ]
+    more_label = labels_of(dataclasses.replace(first, clips=np.array(shared)), corpus)
+    return np.concatenate([log_p, more], axis=1), np.concatenate([label, more_label])
 
 
 def only(name: str, fold: int) -> Choice:
@@ -371,5 +393,5 @@ def _read(path: pathlib.Path, key: str) -> Predictions | None:
     with np.load(path) as kept:
         if str(kept["key"]) != key:
             return None
-        fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions)}
+        fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions) if field.name in kept}
     return Predictions(**{name: value if value.ndim else value.item() for name, value in fields.items()})

@@ -99,9 +99,8 @@ def weigh(
     best = max(scores, key=scores.__getitem__)
     if kind == "best":
         return Chosen({best: 1.0}, epochs, scores, measured)
-    log_p = np.concatenate([[crossval.mean_log_p(own[name]) for name in candidates] for own in by_fold], axis=1)
-    label = np.concatenate([crossval.labels_of(next(iter(own.values()))[0], corpus) for own in by_fold])
-    found = zip(candidates, pool.weights(log_p, label), strict=True)
+    log_p, label = zip(*(crossval.held_out(own, corpus) for own in by_fold), strict=True)
+    found = zip(candidates, pool.weights(np.concatenate(log_p, axis=1), np.concatenate(label)), strict=True)
     return Chosen({name: float(weight) for name, weight in found if weight}, epochs, scores, measured)
 
 

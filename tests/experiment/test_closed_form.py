@@ -27,7 +27,8 @@ def test_the_temperature_makes_left_out_clips_likeliest_also_over_several_rows_o
         x - x.mean(0), ridge.Labelled.of(np.repeat(label, rows), 2, np.repeat(speaker, rows)), (0.1, 1.0)
     )
     assert solution.left_out.shape == (60 * rows, 2)
-    kept = closed_form.calibration_of(solution, Known(label, speaker), np.arange(60))
+    clips, log_p = closed_form.left_out(solution, Known(label, speaker), np.arange(60))
+    kept = calibration.fitted(log_p, label[clips])
     logits = solution.left_out - np.logaddexp.reduce(solution.left_out, axis=1, keepdims=True)
     mean = logits.reshape(60, rows, 2).mean(1)
     mean = mean - np.logaddexp.reduce(mean, axis=1, keepdims=True)
@@ -35,5 +36,6 @@ def test_the_temperature_makes_left_out_clips_likeliest_also_over_several_rows_o
     def loss(temperature):
         return calibration.scores(calibration.tempered(mean, temperature), label)["nll"]
 
+    np.testing.assert_allclose(log_p, mean, atol=1e-12)
     assert kept["clips"] == 60 and 0.5 < kept["right"][0] < 1
     assert all(loss(kept["temperature"]) <= loss(factor * kept["temperature"]) for factor in (0.8, 1.25))

@@ -93,6 +93,35 @@ def test_an_ensemble_has_every_seed_of_its_candidates_by_their_weights():
     np.testing.assert_allclose(mixed.log_p, pool.mix([crossval.mean_log_p(m) for m in members.values()], [0.7, 0.4]))
 
 
+def left_out(predictions, clips, guesses):
+    """The same predictions with some of training clips, each by a fit without its speaker."""
+    return dataclasses.replace(
+        predictions, left_out_clips=np.array(clips), left_out_log_p=predictions_of(guesses).log_p
+    )
+
+
+def test_closed_form_candidates_are_weighed_by_all_training_speakers():
+    corpus = corpus_of(10, 10, 10)
+    label = np.repeat(np.arange(3), 10)
+    dev = {name: dataclasses.replace(right_in(8, corpus), clips=np.arange(3), log_p=predictions_of([0] * 3).log_p)
+           for name in ("a", "b")}  # fmt: skip
+    inside = np.arange(3, 30)
+    one = left_out(dev["a"], inside, label[inside])
+    other = left_out(dev["b"], inside[::-1], (label[inside[::-1]] + 1) % 3)
+    choice = crossval.choose({"a": [one], "b": [other]}, dict.fromkeys("ab", config_of((0,))), 1, corpus)
+    assert list(choice.weights) == ["a"]  # alike on the inner validation clips, and all wrong elsewhere
+    log_p, found = crossval.held_out({"a": [one], "b": [other]}, corpus)
+    np.testing.assert_array_equal(found, label)
+    assert (log_p[0, 3:].argmax(1) == label[3:]).all() and (log_p[1, 3:].argmax(1) != label[3:]).all()
+
+
+def test_beside_a_network_candidates_are_weighed_by_the_inner_validation_clips_alone():
+    corpus = corpus_of(10, 10, 10)
+    closed = left_out(right_in(8, corpus), np.arange(5), [0] * 5)
+    log_p, label = crossval.held_out({"closed": [closed], "network": [right_in(5, corpus)]}, corpus)
+    assert log_p.shape == (2, 30, 3) and len(label) == 30
+
+
 def test_kept_predictions_are_taken_for_the_settings_that_made_them_alone(tmp_path):
     path, made = tmp_path / "dev.npz", right_in(3, corpus_of(4, 4, 4), seed=2, epoch=7)
     assert crossval._read(path, "these settings") is None
@@ -100,6 +129,7 @@ def test_kept_predictions_are_taken_for_the_settings_that_made_them_alone(tmp_pa
     kept = crossval._read(path, "these settings")
     assert (kept.seed, kept.fold, kept.epoch, kept.parameters, kept.seconds) == (2, 1, 7, 10, 1.0)
     np.testing.assert_array_equal(kept.log_p, made.log_p)
+    assert len(kept.left_out_clips) == 0
     assert crossval._read(path, "other settings") is None
 
 
