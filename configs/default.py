@@ -152,6 +152,9 @@ def get_config() -> ConfigDict:
     # Name of an audio encoder in emoflax/models/__init__.py, 'my_module:MyEncoder' for one of your own, or '' for none.
     config.model.audio = ""
     config.model.text = ""  # name of a text encoder, 'my_module:MyEncoder', or ''
+    # Log-mels in dB: the top bands that stay so far under a clip's loudest cell were not recorded (8 kHz, codecs) and
+    # get the training mean; 0: they hold their floor.
+    config.model.absent_db = 65.0
     # Per-channel energy normalisation of the mel bands in the place of dB. time_s: of its smoother; 0: off, usual 0.4.
     config.model.pcen = ConfigDict({"time_s": 0.0, "gain": 0.98, "bias": 2.0, "root": 0.5})
     # A closed-form model in the place of encoders: 'ridge', of statistics over the clip | 'aligned', of random

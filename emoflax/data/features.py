@@ -16,6 +16,9 @@ from emoflax.data.shards import ShardSet
 from emoflax.parallel import multihost
 
 
+_NEVER = 1e9  # deviation of a band that no training clip has
+
+
 class Features:
     """What precompute made of a corpus: of each kind ('logmel', 'tokens', 'states') one sequence per readable clip.
 
@@ -133,12 +136,15 @@ def logmel_statistics(
     train: np.ndarray,
     frontend: Frontend | None = None,
     compress: Callable[[np.ndarray], np.ndarray] | None = None,
+    absent: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each mel band, float32 [mels], over all frames of the training clips alone.
 
     Args:
       frontend: makes log-mels where the features are waveforms.
       compress: what the model makes of a log-mel [frames, mels] before it normalises them.
+      absent: bool [mels], which bands of a log-mel were not recorded, and do not count. One that no training clip has
+        gets mean 0 and a deviation under which it will never count.
     """
     frames, total, squares = 0, 0.0, 0.0
     for position in multihost.own_share(train):
@@ -146,13 +152,15 @@ def logmel_statistics(
             logmel = frontend.alone(features.get("wave", position), features.scale(position))
         else:
             logmel = features.get("logmel", position)
+        there = ~absent(logmel) if absent else np.ones(logmel.shape[1], bool)
         if compress:
             logmel = compress(logmel)
-        logmel = np.asarray(logmel, np.float64)
-        frames, total, squares = frames + len(logmel), total + logmel.sum(0), squares + (logmel**2).sum(0)
-    frames, total, squares = multihost.total(np.stack([np.full_like(total, frames), total, squares]))
-    mean = total / frames
-    std = np.sqrt(np.maximum(squares / frames - mean**2, 1e-6))
+        logmel = np.asarray(logmel, np.float64) * there
+        frames, total, squares = frames + len(logmel) * there, total + logmel.sum(0), squares + (logmel**2).sum(0)
+    frames, total, squares = multihost.total(np.stack([np.asarray(frames, np.float64) + 0 * total, total, squares]))
+    mean = total / np.maximum(frames, 1)
+    std = np.sqrt(np.maximum(squares / np.maximum(frames, 1) - mean**2, 1e-6))
+    std = np.where(frames > 0, std, _NEVER)
     return mean.astype(np.float32), std.astype(np.float32)
 
 

@@ -92,7 +92,7 @@ WAVE_ENCODER = {
 }  # fmt: skip
 
 # Fields that came later, and whose default is not what was done before: what checkpoints without them were made with.
-BEFORE = {"audio.level": "absolute"}
+BEFORE = {"audio.level": "absolute", "model.absent_db": 0.0}
 
 ALLOWED: dict[str, Kind] = {
     "name": NAME,
@@ -188,6 +188,7 @@ ALLOWED: dict[str, Kind] = {
     "probe.ridges": RIDGES,
     "model.audio": _registry("AUDIO_ENCODERS", none=True, own=True),
     "model.text": _registry("TEXT_ENCODERS", none=True, own=True),
+    "model.absent_db": Number(1, 79, or_zero=True),  # the floor is 80 dB under the loudest cell
     "model.pcen.time_s": AMOUNT,
     "model.pcen.gain": SHARE,
     "model.pcen.bias": AMOUNT,
