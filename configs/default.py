@@ -255,6 +255,8 @@ def get_config() -> ConfigDict:
         True  # False: candidates are scored on the inner validation speakers, and no test clip is scored
     )
     config.crossval.choose_epoch = False  # the epoch, too; else the last one
+    # Of one candidate, too, with nothing to choose, an inner model is trained, whose predictions give the temperature.
+    config.crossval.calibrate = False
     config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
     config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance
 

@@ -287,6 +287,7 @@ ALLOWED: dict[str, Kind] = {
     "crossval.inner_share": Number(0.001, 0.9, or_zero=True),
     "crossval.final": FLAG,
     "crossval.choose_epoch": FLAG,
+    "crossval.calibrate": FLAG,
     "crossval.workers": COUNT,
     "crossval.permute_labels": whole(0, 2**32 - 1),
     "fit.members": names("ensemble", "best"),

@@ -35,7 +35,7 @@ from emoflax.experiment.features import features_of
 from emoflax.experiment.members import Member, folds, run_folder, seeds
 from emoflax.experiment.run import train_member
 from emoflax.parallel import workers
-from emoflax.reporting import metrics
+from emoflax.reporting import calibration, metrics
 from emoflax.selection import pool
 
 
@@ -57,7 +57,8 @@ class Task:
 class Choice:
     """What a fold's training speakers chose.
 
-    By candidate: dev scores (means over seeds), epochs (None: all), and weights in the ensemble.
+    By candidate: dev scores (means over seeds), epochs (None: all), and weights in the ensemble. `temperature`: of the
+    chosen candidate, under which the inner validation clips' labels are likeliest; None: that of its checkpoint.
     """
 
     fold: int
@@ -66,6 +67,7 @@ class Choice:
     scores: dict[str, float]
     epochs: dict[str, int | None]
     weights: dict[str, float]
+    temperature: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +124,9 @@ def nested_splits(config: ConfigDict, corpus: Corpus) -> tuple[tuple[Split, ...]
 
 
 def chooses(candidates: Mapping[str, ConfigDict]) -> bool:
-    """Whether there is anything to choose, so that inner models are trained."""
-    return len(candidates) > 1 or any(candidate.crossval.choose_epoch for candidate in candidates.values())
+    """Whether there is anything to choose, or a temperature to fit, so that inner models are trained."""
+    settings = [candidate.crossval for candidate in candidates.values()]
+    return len(candidates) > 1 or any(one.choose_epoch or one.calibrate for one in settings)
 
 
 def run_folder_of(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pathlib.Path:
@@ -142,12 +145,18 @@ def combine(
     # A closed-form model is reported once, unless other folds have chosen one that differs from seed to seed.
     wanted = max((seeds(candidates[choice.candidate]) for choice in choices), key=len)
     one = [
-        dataclasses.replace(predictions, seed=seed)
+        dataclasses.replace(tempered(predictions, choice.temperature), seed=seed)
         for choice, by_name in zip(choices, tested, strict=True)
         for seed, predictions in zip(wanted, itertools.cycle(by_name[choice.candidate]), strict=False)
     ]
     ensemble = [mix(choice, by_name) for choice, by_name in zip(choices, tested, strict=True)]
     return one, ensemble, max(sum(len(seeds(candidates[name])) for name in choice.weights) for choice in choices)
+
+
+def tempered(predictions: Predictions, temperature: float | None) -> Predictions:
+    """At that temperature, or at that of the checkpoint."""
+    temperature = predictions.temperature if temperature is None else temperature
+    return dataclasses.replace(predictions, log_p=calibration.tempered(predictions.log_p, temperature))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,7 +334,10 @@ def choose(
     label = labels_of(next(iter(dev.values()))[0], corpus)
     found = pool.weights(np.stack([mean_log_p(seeds) for seeds in dev.values()]), label)
     weights = {name: float(weight) for name, weight in zip(dev, found, strict=True) if weight}
-    return Choice(fold, "dev scores", max(scores, key=scores.__getitem__), scores, epochs, weights)
+    best = max(scores, key=scores.__getitem__)
+    every = np.concatenate([each.log_p for each in dev[best]])
+    temperature = calibration.fit_temperature(every, np.tile(label, len(dev[best])))
+    return Choice(fold, "dev scores", best, scores, epochs, weights, round(temperature, 4))
 
 
 def only(name: str, fold: int) -> Choice:
@@ -371,5 +383,5 @@ def _read(path: pathlib.Path, key: str) -> Predictions | None:
     with np.load(path) as kept:
         if str(kept["key"]) != key:
             return None
-        fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions)}
+        fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions) if field.name in kept}
     return Predictions(**{name: value if value.ndim else value.item() for name, value in fields.items()})
