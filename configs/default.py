@@ -31,6 +31,9 @@ def get_config() -> ConfigDict:
     # What precompute keeps of the sound: log-mels, or 16-bit waveforms, of which the compiled step makes log-mels.
     config.data.store = "logmel"  # 'logmel' | 'wave'
     config.data.max_s = 6.0  # longer clips are cut into windows of this length, whose log-probabilities are averaged
+    # Disturbed copies of each training clip, made by precompute, that are learnt from as well: rooms, noise, babble,
+    # narrow bands. Every one costs as much as the clips themselves. With store='logmel', and in closed-form models.
+    config.data.copies = 0
     # Whether all rows are put into the devices' memory; else batches are streamed from the cache. Both give one result.
     config.data.resident = "auto"  # 'auto': if they take no more than half of it | 'yes' | 'no'
     config.data.buckets = 3  # clips are grouped by length into this many padded widths

@@ -142,9 +142,8 @@ def main(options: argparse.Namespace) -> None:
     corpus, split = split_of(trained, options.dir)
     clips = clips_of(split, options.part, options.clips)
     found = measure(trained, corpus, split, clips, names)
-    title = (
-        f"{trained.config.name} on {corpus.name}, {split.protocol} fold {split.fold}, {len(clips)} {options.part} clips"
-    )
+    scored = f"{len(clips)} {options.part} clips"
+    title = f"{trained.config.name} on {corpus.name}, {split.protocol} fold {split.fold}, {scored}"
     draw(options.workdir / "robustness.png", title, found, len(corpus.labels))
     text = f"{title}\n\n{table(found)}"
     (options.workdir / "robustness.md").write_text(f"# Robustness of {text}\n")

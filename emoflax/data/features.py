@@ -15,7 +15,7 @@ from emoflax.data.joined_shards import JoinedShards
 from emoflax.data.shards import ShardSet
 from emoflax.parallel import multihost
 
-
+COPY = "copy"  # that the names of kinds of features of disturbed copies begin with
 _NEVER = 1e9  # deviation of a band that no training clip has
 
 
@@ -57,6 +57,11 @@ class Features:
         return tuple(kind for kind in self.shards if _base(kind) in ("logmel", "wave"))
 
     @property
+    def copies(self) -> tuple[str, ...]:
+        """Kinds of features of disturbed copies of each clip, 'copy1', 'copy2', ..., from which models learn alone."""
+        return tuple(kind for kind in self.shards if kind.startswith(COPY))
+
+    @property
     def sound(self) -> str | None:
         """'logmel' or 'wave', of which a network's rows are made; None: the network takes words alone."""
         return self.sounds[0] if self.sounds else None
@@ -74,10 +79,12 @@ class Features:
 
     def usual_conditions(self, positions: np.ndarray) -> dict[str, list[float]]:
         """Name -> [1st, 99th percentile] of how those clips were recorded (`channels.CONDITIONS`), as far as known."""
-        kind = next((kind for kind in self.shards if kind in ("logmel", "wave", "functionals", "states")), None)
-        rows = [self._row[kind][self.corpus.clips[i].id] for i in positions] if kind else []
-        measured = self.shards[kind].conditions[rows] if kind and len(rows) else np.full((1, len(CONDITIONS)), np.nan)
-        known = measured[np.isfinite(measured).all(axis=1)]
+        own = next((kind for kind in self.shards if kind in ("logmel", "wave", "functionals", "states")), None)
+        measured = [np.full((1, len(CONDITIONS)), np.nan)]
+        for kind in (own, *self.copies) if own else ():
+            measured.append(self.shards[kind].conditions[[self._row[kind][self.corpus.clips[i].id] for i in positions]])
+        every = np.concatenate(measured)
+        known = every[np.isfinite(every).all(axis=1)]
         if not len(known):
             return {}
         low, high = np.percentile(known.astype(float), (1, 99), axis=0).round(2).tolist()
@@ -164,23 +171,37 @@ def logmel_statistics(
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-def functionals_rows(features: Features, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Functionals of all speeds of the clips, float32 [rows, functionals], and each row's place in `positions`."""
-    rows = [features.get("functionals", position) for position in positions]
+def functionals_rows(
+    features: Features, positions: np.ndarray, *, copies: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Functionals of all speeds of the clips, float32 [rows, functionals], and each row's place in `positions`.
+
+    Args:
+      copies: whether those of a clip's disturbed copies follow.
+    """
+    kinds = ("functionals", *features.copies) if copies else ("functionals",)
+    rows = [np.concatenate([features.get(kind, position) for kind in kinds]) for position in positions]
     return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
 
 
-def logmel_rows(features: Features, positions: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Log-mels of all speeds of the clips, [frames, channels] each, and each one's place in `positions`."""
-    rows = [features.get(kind, position) for position in positions for kind in features.sounds]
-    return rows, np.repeat(np.arange(len(positions)), len(features.sounds))
+def logmel_rows(
+    features: Features, positions: np.ndarray, *, copies: bool = False
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Log-mels of all speeds of the clips, [frames, channels] each, and each one's place in `positions`.
+
+    Args:
+      copies: whether those of a clip's disturbed copies follow.
+    """
+    kinds = features.sounds + (features.copies if copies else ())
+    rows = [features.get(kind, position) for position in positions for kind in kinds]
+    return rows, np.repeat(np.arange(len(positions)), len(kinds))
 
 
 def states_rows(
-    features: Features, positions: np.ndarray, choose: Callable[[np.ndarray], np.ndarray]
+    features: Features, positions: np.ndarray, choose: Callable[[np.ndarray], np.ndarray], *, copies: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `choose` takes of the states [1, layers, statistics, width] of all speeds of the clips, float32 [rows,
-    numbers], and each row's place in `positions`."""
-    kinds = [kind for kind in features.shards if _base(kind) == "states"]
+    numbers], and each row's place in `positions`; with `copies`, of a clip's disturbed copies as well."""
+    kinds = [kind for kind in features.shards if _base(kind) == "states" or (copies and kind in features.copies)]
     rows = [choose(features.get(kind, position)) for position in positions for kind in kinds]
     return np.concatenate(rows), np.repeat(np.arange(len(positions)), len(kinds))

@@ -107,6 +107,7 @@ ALLOWED: dict[str, Kind] = {
     "data.speakers": SPEAKERS,
     "data.cache_dir": PATH,
     "data.store": names("logmel", "wave"),
+    "data.copies": whole(0, 20),
     "data.max_s": Number(0.1, 86_400),
     "data.resident": names("auto", "yes", "no"),
     "data.buckets": SIZE,

@@ -128,9 +128,9 @@ def sentence(summary: Mapping[str, Any]) -> str:
     """The line of a report."""
     return (
         f"calibration: expected calibration error {summary['ece']:.3f} (mean confidence {summary['confidence']:.2f}, "
-        f"right in {summary['accuracy']:.2f}; perfect probabilities of so many clips have {summary['ece_by_chance']:.3f} "
-        f"by chance), negative log-likelihood {summary['nll']:.2f} nats, Brier score {summary['brier']:.2f}; "
-        "reliability.png"
+        f"right in {summary['accuracy']:.2f}; by chance perfect probabilities of so many clips have "
+        f"{summary['ece_by_chance']:.3f}), negative log-likelihood {summary['nll']:.2f} nats, Brier score "
+        f"{summary['brier']:.2f}; reliability.png"
     )
 
 
