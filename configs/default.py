@@ -31,6 +31,9 @@ def get_config() -> ConfigDict:
     # What precompute keeps of the sound: log-mels, or 16-bit waveforms, of which the compiled step makes log-mels.
     config.data.store = "logmel"  # 'logmel' | 'wave'
     config.data.max_s = 6.0  # longer clips are cut into windows of this length, whose log-probabilities are averaged
+    # Disturbed copies of each training clip, made by precompute, that are learnt from as well: rooms, noise, babble,
+    # narrow bands. Every one costs as much as the clips themselves. With store='logmel', and in closed-form models.
+    config.data.copies = 0
     # Whether all rows are put into the devices' memory; else batches are streamed from the cache. Both give one result.
     config.data.resident = "auto"  # 'auto': if they take no more than half of it | 'yes' | 'no'
     config.data.buckets = 3  # clips are grouped by length into this many padded widths
@@ -152,6 +155,9 @@ def get_config() -> ConfigDict:
     # Name of an audio encoder in emoflax/models/__init__.py, 'my_module:MyEncoder' for one of your own, or '' for none.
     config.model.audio = ""
     config.model.text = ""  # name of a text encoder, 'my_module:MyEncoder', or ''
+    # Log-mels in dB: the top bands that stay so far under a clip's loudest cell were not recorded (8 kHz, codecs) and
+    # get the training mean; 0: they hold their floor.
+    config.model.absent_db = 65.0
     # Per-channel energy normalisation of the mel bands in the place of dB. time_s: of its smoother; 0: off, usual 0.4.
     config.model.pcen = ConfigDict({"time_s": 0.0, "gain": 0.98, "bias": 2.0, "root": 0.5})
     # A closed-form model in the place of encoders: 'ridge', of statistics over the clip | 'aligned', of random
@@ -255,6 +261,8 @@ def get_config() -> ConfigDict:
         True  # False: candidates are scored on the inner validation speakers, and no test clip is scored
     )
     config.crossval.choose_epoch = False  # the epoch, too; else the last one
+    # Of one candidate, too, with nothing to choose, an inner model is trained, whose predictions give the temperature.
+    config.crossval.calibrate = False
     config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
     config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance
 

@@ -51,7 +51,7 @@ def log_mels(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precomput
     """
     head = log_mel_head(corpus, audio, precompute)
     write = functools.partial(write_log_mel_shard, audio=dict(audio))
-    return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
+    return from_recordings(corpus, head, write, audio, cache_dir, precompute)
 
 
 def waves(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]) -> ShardSet:
@@ -63,7 +63,7 @@ def waves(corpus: Corpus, audio: Mapping[str, Any], cache_dir: str, precompute: 
     settings = {**kept, **audio_versions(), **code_of(write_wave_shard)}
     head = head_of("wave", corpus, recordings(corpus), settings, precompute)
     write = functools.partial(write_wave_shard, kept=kept)
-    return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
+    return from_recordings(corpus, head, write, audio, cache_dir, precompute)
 
 
 def functionals(
@@ -82,10 +82,10 @@ def functionals(
     settings = {**kept, **audio_versions(), **code_of(write_functionals_shard)}
     head = head_of("functionals", corpus, recordings(corpus), settings, precompute)
     write = functools.partial(write_functionals_shard, kept=kept)
-    return _from_recordings(corpus, head, write, audio, cache_dir, precompute)
+    return from_recordings(corpus, head, write, audio, cache_dir, precompute)
 
 
-def _from_recordings(
+def from_recordings(
     corpus: Corpus,
     head: dict[str, Any],
     write: Callable[..., None],
@@ -205,7 +205,7 @@ def write_functionals_shard(folder: Path, number: int, clips: Iterable[Clip], ke
     shards.write_shard(folder, number, _rows(clips, row), (width,), "<f4")
 
 
-def _rows(clips: Iterable[Clip], make: Callable[[Clip], Row]) -> Iterator[Row | Failure]:
+def rows_of(clips: Iterable[Clip], make: Callable[[Clip], Row]) -> Iterator[Row | Failure]:
     """A row of each clip whose recording can be used, and why not of the others."""
     for clip in clips:
         try:
@@ -213,6 +213,9 @@ def _rows(clips: Iterable[Clip], make: Callable[[Clip], Row]) -> Iterator[Row | 
         except UserError as error:
             row = Failure(clip.id, clip.path, str(error))
         yield row
+
+
+_rows = rows_of  # by this name the functions above call it, and what they are called by is hashed with their shards
 
 
 def _word_errors(corpus: Corpus, transcripts: Sequence[str | None]) -> dict[str, tuple[int, int]]:

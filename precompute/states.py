@@ -4,6 +4,7 @@ Stored as shards: float32 [1, layers, statistics, width] per clip. The encoder r
 run continues after its last finished shard.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from emoflax.data.clip import Clip, Corpus
 from emoflax.data.shards import Failure, Row, ShardSet
 from emoflax.errors import UserError
 from emoflax.features.states import StateEncoder, front_end, load
-from emoflax.precompute import build
+from emoflax.precompute import build, copies
 
 _CODE = ("emoflax.models", "emoflax.features", "emoflax.audio", "emoflax.masks")  # the packages that make states
 _MADE_BY = ("emoflax.features.states", "emoflax.precompute.build.write_log_mel_shard")  # beside the encoder
@@ -26,8 +27,9 @@ _IDENTITY = ("encoder", "silence_s", "parts")  # fields of config.states that st
 
 
 def layer_states(
-    corpus: Corpus, states: Mapping[str, Any], audio: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any]
-) -> ShardSet:
+    corpus: Corpus, states: Mapping[str, Any], audio: Mapping[str, Any], cache_dir: str, precompute: Mapping[str, Any],
+    copy: int = 0,
+) -> ShardSet:  # fmt: skip
     """Every layer's states of a corpus, computed where they are not cached, from log-mels that are cached as well.
 
     Args:
@@ -37,6 +39,7 @@ def layer_states(
         weights.
       cache_dir: shards go to <cache_dir>/<corpus name>/states-<hash>.
       precompute: the fields of config.precompute.
+      copy: number of the recordings' disturbed copies (`copies`); 0: the recordings themselves.
 
     Raises:
       UserError: no weights, or as `build.log_mels`.
@@ -47,19 +50,24 @@ def layer_states(
             "config.states.weights is empty; set it to published weights: an openai-whisper name, a file or a folder"
         )
     own = {field: audio[field] for field in ("trim_db", "level", "speed") if field in audio}
+    make = functools.partial(copies.log_mels, number=copy) if copy else build.log_mels
+    code = fingerprint.of_modules([*_MADE_BY, models.AUDIO_ENCODERS[name].__module__], within=_CODE)
+    if copy:
+        own |= {"copy": copy}
+        code |= build.code_of(copies.write_log_mel_shard)["code"]
     settings = {
         **{field: states[field] for field in _IDENTITY},
         "weights": pretrained.fingerprint(weights),
         **own,
         **build.audio_versions(),
-        "code": fingerprint.of_modules([*_MADE_BY, models.AUDIO_ENCODERS[name].__module__], within=_CODE),
+        "code": code,
     }
     head = build.head_of("states", corpus, build.recordings(corpus), settings, precompute)
     folder = build.cache_folder(cache_dir, head)
     if (folder / shards.MANIFEST).exists():
         logging.info("states cache found: %s", folder)
     else:
-        logmels = build.log_mels(corpus, {**audio, **front_end(name, weights)}, cache_dir, precompute)
+        logmels = make(corpus, {**audio, **front_end(name, weights)}, cache_dir, precompute)
         encoder = load(name, weights, **{field: states[field] for field in ("silence_s", "parts", "batch")})
         _compute(folder, corpus, logmels, encoder, precompute)
         shards.write_manifest(folder, len(build.parts_of(corpus.clips, precompute)), head)

@@ -57,13 +57,17 @@ def write_mixed(folder):
     (folder / "folder.wav").mkdir()
     (folder / ".git").mkdir()
     for name, form in (("ok.wav", "WAV"), ("UPPER.AIFF", "AIFF"), ("sub/ü [1].wav", "WAV"), ("a.oga", "OGG"),
-                       ("._ok.wav", "WAV"), (".git/a.wav", "WAV"), ("killer.wav", "WAV")):  # fmt: skip
+                       ("half.aiff", "AIFF"), ("._ok.wav", "WAV"), (".git/a.wav", "WAV"),
+                       ("killer.wav", "WAV")):  # fmt: skip
         soundfile.write(folder / name, voice, 16_000, format=form)
+    soundfile.write(folder / "b.opus", voice, 16_000, format="OGG", subtype="OPUS")
     (folder / "linked").symlink_to(folder / "sub", target_is_directory=True)
     (folder / "sub" / "circle").symlink_to(folder, target_is_directory=True)
     good = (folder / "ok.wav").read_bytes()
     for hz in (1, 2, 100, 4_000_000_000):
         (folder / f"rate_{hz}.wav").write_bytes(good[:24] + struct.pack("<I", hz) + good[28:])
+    half = (folder / "half.aiff").read_bytes()
+    (folder / "half.aiff").write_bytes(half[: len(half) // 2])
     at = good.index(b"data") + 4
     (folder / "short.wav").write_bytes(good[:at] + struct.pack("<I", 9000) + good[at + 4 :])
     (folder / "page.wav").write_text("<html><body>404</body></html>")
@@ -76,8 +80,16 @@ def write_mixed(folder):
         file.write(good)
     bad = {f"rate_{hz}.wav": "rate" for hz in (1, 2, 100)} | {"rate_4000000000.wav": "not sound"}
     bad |= {"short.wav": "wrong header", "page.wav": "not sound", "zero.wav": "empty", "pointer.wav": "git lfs pull"}
-    bad |= {"pipe.wav": "named pipe", "killer.wav": "ended the decoding process"}
-    read = ["ok.wav", "UPPER.AIFF", "a.oga", "sub/ü [1].wav", "linked/ü [1].wav", os.fsdecode(b"caf\xe9\n.wav")]
+    bad |= {"pipe.wav": "named pipe", "killer.wav": "ended the decoding process", "half.aiff": "truncated"}
+    read = [
+        "ok.wav",
+        "b.opus",
+        "UPPER.AIFF",
+        "a.oga",
+        "sub/ü [1].wav",
+        "linked/ü [1].wav",
+        os.fsdecode(b"caf\xe9\n.wav"),
+    ]
     return bad | dict.fromkeys(read, "")
 
 

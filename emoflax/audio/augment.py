@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
+from emoflax.audio.absent_bands import AbsentBands
 from emoflax.batch import Batch
 from emoflax.errors import UserError
 from emoflax.masks import valid
@@ -43,6 +44,7 @@ class Augmentation:
       bands: mel bands at the front of each frame, before the contours. None: every channel is a mel band.
       band_hz: centre of each mel band, rising; only vtlp and band_limit need it.
       unit_db: how many dB one unit of the log-mels is.
+      absent: fills bands that a clip does not have, as the model does; None: they stay at their floor.
     """
 
     crop: float = 0.0
@@ -65,6 +67,7 @@ class Augmentation:
     bands: int | None = None
     band_hz: tuple[float, ...] = ()
     unit_db: float = 1.0
+    absent: AbsentBands | None = None
 
     def __post_init__(self):
         check_strengths(self, "config.augment", _MOST)
@@ -102,6 +105,8 @@ class Augmentation:
             x = limit_bands(
                 draws, x, frames, self.band_hz, self.band_limit, self.band_limit_hz, _RANGE_DB / self.unit_db
             )
+            if self.absent:  # before masks come, under which absent bands could not be told
+                x = self.absent(x, frames, mean_F[: x.shape[-1]])
         if contours.shape[-1] and (on(self.contour_shift) or on(self.contour_drop)):
             contours = self._disturb(jax.random.fold_in(key, 0xC0), contours, mean_F, std_F)
         logmel = inside(jnp.concatenate([x, contours], axis=-1), frames)

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.signal
 import soundfile
 
+from emoflax.features import disturb
 from emoflax.features.decode import change_speed, decode, resample
 from emoflax.features.level import active_level_db
 
@@ -88,10 +89,8 @@ def mp3(clip: Clip, random, kbit_per_s: int) -> tuple[np.ndarray, int]:
 
 def noisy(clip: Clip, random: np.random.Generator, snr_db: float, colour: float) -> tuple[np.ndarray, int]:
     """Noise whose power falls with frequency to the power of `colour`: 0 is white, 1 pink."""
-    spectrum = np.fft.rfft(random.normal(size=len(clip.samples)))
-    spectrum[1:] *= np.arange(1, len(spectrum)) ** (-colour / 2)
-    spectrum[0] = 0
-    return _added(clip, np.fft.irfft(spectrum, len(clip.samples)), snr_db), clip.rate_hz
+    noise = disturb.coloured(len(clip.samples), colour, random)
+    return disturb.add(clip.samples, clip.rate_hz, noise, snr_db), clip.rate_hz
 
 
 def babble(clip: Clip, random: np.random.Generator, snr_db: float) -> tuple[np.ndarray, int]:
@@ -102,17 +101,11 @@ def babble(clip: Clip, random: np.random.Generator, snr_db: float) -> tuple[np.n
         voice = resample(samples - samples.mean(), rate_hz, clip.rate_hz)
         voice = np.roll(np.resize(voice, len(total)), random.integers(len(total)))
         total += voice / max(float(np.sqrt(np.square(voice).mean())), 1e-9)
-    return _added(clip, total, snr_db), clip.rate_hz
+    return disturb.add(clip.samples, clip.rate_hz, total, snr_db), clip.rate_hz
 
 
 def room(clip: Clip, random: np.random.Generator, rt60_s: float, direct_db: float) -> tuple[np.ndarray, int]:
-    """Convolution with the direct sound and noise that decays by 60 dB in rt60_s, `direct_db` under it altogether."""
-    after = np.arange(round(rt60_s * clip.rate_hz))
-    tail = random.normal(size=len(after)) * np.exp(-0.5 * np.log(1e6) * after / len(after))
-    tail[: round(0.005 * clip.rate_hz)] = 0
-    response = tail * 10 ** (-direct_db / 20) / np.sqrt(np.square(tail).sum())
-    response[0] = 1
-    return scipy.signal.fftconvolve(clip.samples, response).astype(np.float32), clip.rate_hz
+    return disturb.reverberate(clip.samples, clip.rate_hz, random, rt60_s, direct_db), clip.rate_hz
 
 
 def silence(clip: Clip, random, before_s: float, after_s: float) -> tuple[np.ndarray, int]:
@@ -145,13 +138,6 @@ def _conditions() -> dict[str, Distortion]:
 
 
 CONDITIONS = _conditions()
-
-
-def _added(clip: Clip, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """The clip and noise whose mean power is that far under the active level of the speech."""
-    level_db = active_level_db(clip.samples - clip.samples.mean(), clip.rate_hz) - snr_db
-    scale = 10 ** (level_db / 20) / np.sqrt(np.square(noise).mean())
-    return (clip.samples + scale * noise).astype(np.float32)
 
 
 def _through_file(samples: np.ndarray, rate_hz: int, kind: str, **options) -> tuple[np.ndarray, int]:

@@ -6,6 +6,8 @@ Every test clip of the model's fold goes through each condition of `distortions.
 that --mode=predict uses. UAR, share of changed predictions and expected calibration error of each condition: a table
 (robustness.md), a picture and a JSON file in the workdir. About 45 conditions; of 240 clips, minutes to an hour on two
 cores, by what the features cost; --clips takes so many of them, evenly spread.
+
+--part=dev takes the dev clips in their place, so that a recipe can be chosen without a look at the test clips.
 """
 
 import argparse
@@ -94,6 +96,15 @@ def split_of(trained: evaluate.Trained, folder: str) -> tuple[Corpus, Split]:
     return corpus, split
 
 
+def clips_of(split: Split, part: str, most: int) -> np.ndarray:
+    """Positions of the part's clips; `most` of them, evenly spread, unless it is 0."""
+    clips = getattr(split, part)
+    if not len(clips):
+        raise UserError(f"fold {split.fold} has no {part} clips: the model was trained with config.split.dev_share=0")
+    count = min(most or len(clips), len(clips))
+    return clips[np.linspace(0, len(clips) - 1, count).round().astype(int)]
+
+
 def table(found: dict[str, dict[str, float]]) -> str:
     """Markdown."""
     lines = ["| condition | UAR | lost | changed predictions | ECE | mean confidence |", "|---|---|---|---|---|---|"]
@@ -129,15 +140,21 @@ def main(options: argparse.Namespace) -> None:
     folder = options.checkpoint / "checkpoints" if (options.checkpoint / "checkpoints").is_dir() else options.checkpoint
     trained = evaluate.restore(folder)
     corpus, split = split_of(trained, options.dir)
-    count = min(options.clips or len(split.test), len(split.test))
-    clips = split.test[np.linspace(0, len(split.test) - 1, count).round().astype(int)]
+    clips = clips_of(split, options.part, options.clips)
     found = measure(trained, corpus, split, clips, names)
-    title = f"{trained.config.name} on {corpus.name}, {split.protocol} fold {split.fold}, {count} test clips"
+    scored = f"{len(clips)} {options.part} clips"
+    title = f"{trained.config.name} on {corpus.name}, {split.protocol} fold {split.fold}, {scored}"
     draw(options.workdir / "robustness.png", title, found, len(corpus.labels))
     text = f"{title}\n\n{table(found)}"
     (options.workdir / "robustness.md").write_text(f"# Robustness of {text}\n")
     seconds = round(time.perf_counter() - begin, 1)
-    facts = {"checkpoint": str(options.checkpoint), "title": title, "clips": count, "seconds": seconds}
+    facts = {
+        "checkpoint": str(options.checkpoint),
+        "title": title,
+        "clips": len(clips),
+        "part": options.part,
+        "seconds": seconds,
+    }
     script.write(options.workdir / "robustness.json", facts | {"conditions": found}, text)
 
 
@@ -146,5 +163,6 @@ if __name__ == "__main__":
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="a run's model, RUN/seed0-fold1")
     parser.add_argument("--dir", default="", help="the corpus's folder, if it is not where the model was trained")
     parser.add_argument("--clips", type=int, default=0, help="so many test clips, evenly spread; 0: all")
+    parser.add_argument("--part", default="test", choices=("test", "dev"), help="dev: to choose a recipe by")
     parser.add_argument("--only", default="", help="conditions whose names contain one of these, a,b,...; '': all")
     script.run(main, parser)

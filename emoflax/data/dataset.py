@@ -116,21 +116,27 @@ def load(
     *,
     vocabulary: Sequence[str],
     weights: np.ndarray | None = None,
+    copies: bool = False,
     **options: Any,
 ) -> Dataset:
     """Rows of the clips at `positions`.
 
     Args:
       weights: float32 [clips at `positions`], weight of each clip's loss, see `clip_weights`; None: 1.
+      copies: whether every disturbed copy of the clips counts as a clip as well.
       options: of `from_arrays`.
     """
     positions = features.readable(positions)
+    kinds = np.repeat([features.sound or "", *(features.copies if copies else ())], len(positions))
+    weights = None if weights is None else np.resize(weights, len(kinds))
+    positions = np.resize(positions, len(kinds))  # all clips, then all first copies, ...
     labels = {label: i for i, label in enumerate(features.corpus.labels)}
     label = np.array([labels[features.corpus.clips[i].label] for i in positions], np.int32)
     sounds = scales = tokens = None
-    if kind := features.sound:
-        sounds = Sequences(lambda clip: features.get(kind, positions[clip]), features.lengths(kind, positions))
-    if kind == "wave":
+    if features.sound:
+        length = [features.lengths(str(kind), positions[kinds == kind]) for kind in dict.fromkeys(kinds)]
+        sounds = Sequences(lambda clip: features.get(str(kinds[clip]), positions[clip]), np.concatenate(length))
+    if features.sound == "wave":
         scales = np.array([features.scale(i) for i in positions], np.float32)
     if "tokens" in features.shards:
         ids = token_ids(features.shards["tokens"].manifest["lexicon"], vocabulary)

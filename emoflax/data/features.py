@@ -15,6 +15,9 @@ from emoflax.data.joined_shards import JoinedShards
 from emoflax.data.shards import ShardSet
 from emoflax.parallel import multihost
 
+COPY = "copy"  # that the names of kinds of features of disturbed copies begin with
+_NEVER = 1e9  # deviation of a band that no training clip has
+
 
 class Features:
     """What precompute made of a corpus: of each kind ('logmel', 'tokens', 'states') one sequence per readable clip.
@@ -54,6 +57,11 @@ class Features:
         return tuple(kind for kind in self.shards if _base(kind) in ("logmel", "wave"))
 
     @property
+    def copies(self) -> tuple[str, ...]:
+        """Kinds of features of disturbed copies of each clip, 'copy1', 'copy2', ..., from which models learn alone."""
+        return tuple(kind for kind in self.shards if kind.startswith(COPY))
+
+    @property
     def sound(self) -> str | None:
         """'logmel' or 'wave', of which a network's rows are made; None: the network takes words alone."""
         return self.sounds[0] if self.sounds else None
@@ -71,10 +79,12 @@ class Features:
 
     def usual_conditions(self, positions: np.ndarray) -> dict[str, list[float]]:
         """Name -> [1st, 99th percentile] of how those clips were recorded (`channels.CONDITIONS`), as far as known."""
-        kind = next((kind for kind in self.shards if kind in ("logmel", "wave", "functionals", "states")), None)
-        rows = [self._row[kind][self.corpus.clips[i].id] for i in positions] if kind else []
-        measured = self.shards[kind].conditions[rows] if kind and len(rows) else np.full((1, len(CONDITIONS)), np.nan)
-        known = measured[np.isfinite(measured).all(axis=1)]
+        own = next((kind for kind in self.shards if kind in ("logmel", "wave", "functionals", "states")), None)
+        measured = [np.full((1, len(CONDITIONS)), np.nan)]
+        for kind in (own, *self.copies) if own else ():
+            measured.append(self.shards[kind].conditions[[self._row[kind][self.corpus.clips[i].id] for i in positions]])
+        every = np.concatenate(measured)
+        known = every[np.isfinite(every).all(axis=1)]
         if not len(known):
             return {}
         low, high = np.percentile(known.astype(float), (1, 99), axis=0).round(2).tolist()
@@ -133,12 +143,15 @@ def logmel_statistics(
     train: np.ndarray,
     frontend: Frontend | None = None,
     compress: Callable[[np.ndarray], np.ndarray] | None = None,
+    absent: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each mel band, float32 [mels], over all frames of the training clips alone.
 
     Args:
       frontend: makes log-mels where the features are waveforms.
       compress: what the model makes of a log-mel [frames, mels] before it normalises them.
+      absent: bool [mels], which bands of a log-mel were not recorded, and do not count. One that no training clip has
+        gets mean 0 and a deviation under which it will never count.
     """
     frames, total, squares = 0, 0.0, 0.0
     for position in multihost.own_share(train):
@@ -146,33 +159,49 @@ def logmel_statistics(
             logmel = frontend.alone(features.get("wave", position), features.scale(position))
         else:
             logmel = features.get("logmel", position)
+        there = ~absent(logmel) if absent else np.ones(logmel.shape[1], bool)
         if compress:
             logmel = compress(logmel)
-        logmel = np.asarray(logmel, np.float64)
-        frames, total, squares = frames + len(logmel), total + logmel.sum(0), squares + (logmel**2).sum(0)
-    frames, total, squares = multihost.total(np.stack([np.full_like(total, frames), total, squares]))
-    mean = total / frames
-    std = np.sqrt(np.maximum(squares / frames - mean**2, 1e-6))
+        logmel = np.asarray(logmel, np.float64) * there
+        frames, total, squares = frames + len(logmel) * there, total + logmel.sum(0), squares + (logmel**2).sum(0)
+    frames, total, squares = multihost.total(np.stack([np.asarray(frames, np.float64) + 0 * total, total, squares]))
+    mean = total / np.maximum(frames, 1)
+    std = np.sqrt(np.maximum(squares / np.maximum(frames, 1) - mean**2, 1e-6))
+    std = np.where(frames > 0, std, _NEVER)
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-def functionals_rows(features: Features, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Functionals of all speeds of the clips, float32 [rows, functionals], and each row's place in `positions`."""
-    rows = [features.get("functionals", position) for position in positions]
+def functionals_rows(
+    features: Features, positions: np.ndarray, *, copies: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Functionals of all speeds of the clips, float32 [rows, functionals], and each row's place in `positions`.
+
+    Args:
+      copies: whether those of a clip's disturbed copies follow.
+    """
+    kinds = ("functionals", *features.copies) if copies else ("functionals",)
+    rows = [np.concatenate([features.get(kind, position) for kind in kinds]) for position in positions]
     return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
 
 
-def logmel_rows(features: Features, positions: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Log-mels of all speeds of the clips, [frames, channels] each, and each one's place in `positions`."""
-    rows = [features.get(kind, position) for position in positions for kind in features.sounds]
-    return rows, np.repeat(np.arange(len(positions)), len(features.sounds))
+def logmel_rows(
+    features: Features, positions: np.ndarray, *, copies: bool = False
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Log-mels of all speeds of the clips, [frames, channels] each, and each one's place in `positions`.
+
+    Args:
+      copies: whether those of a clip's disturbed copies follow.
+    """
+    kinds = features.sounds + (features.copies if copies else ())
+    rows = [features.get(kind, position) for position in positions for kind in kinds]
+    return rows, np.repeat(np.arange(len(positions)), len(kinds))
 
 
 def states_rows(
-    features: Features, positions: np.ndarray, choose: Callable[[np.ndarray], np.ndarray]
+    features: Features, positions: np.ndarray, choose: Callable[[np.ndarray], np.ndarray], *, copies: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `choose` takes of the states [1, layers, statistics, width] of all speeds of the clips, float32 [rows,
-    numbers], and each row's place in `positions`."""
-    kinds = [kind for kind in features.shards if _base(kind) == "states"]
+    numbers], and each row's place in `positions`; with `copies`, of a clip's disturbed copies as well."""
+    kinds = [kind for kind in features.shards if _base(kind) == "states" or (copies and kind in features.copies)]
     rows = [choose(features.get(kind, position)) for position in positions for kind in kinds]
     return np.concatenate(rows), np.repeat(np.arange(len(positions)), len(kinds))

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from emoflax.configs import default
+from emoflax.data import speakernorm
 from emoflax.errors import UserError
 from emoflax.experiment.fields import ALLOWED, BEFORE, NAME
 from emoflax.experiment.kinds import Number, Table
@@ -276,6 +277,12 @@ def _check_closed_form(config: ConfigDict) -> None:
 
 def check_augmentation(config: ConfigDict) -> None:
     train, augment = config.train, config.augment
+    if config.data.copies and config.data.store == "wave":
+        raise UserError(
+            "config.data.copies are made with config.data.store='logmel'; with 'wave' use config.augment.wave"
+        )
+    if config.data.copies and (suffix := speakernorm.suffix_of(config.split.protocol)):
+        raise UserError(f"config.data.copies would count among a speaker's recordings; set it to 0 with {suffix}")
     if train.contrastive and augment.mixup:
         raise UserError("config.train.contrastive compares clips of one emotion; set config.augment.mixup to 0 with it")
     if augment.mixup and config.model.audio and config.model.text:

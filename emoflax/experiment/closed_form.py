@@ -59,6 +59,11 @@ def audio_of_speeds(config: ConfigDict) -> dict[float, dict]:
     return {speed: audio | ({} if speed == 1 else {"speed": speed}) for speed in config.functionals.speeds}
 
 
+def functionals_of(config: ConfigDict) -> dict:
+    """The fields of config.functionals that decide what is computed of a recording."""
+    return {name: config.functionals[name] for name in ("statistics", "kernels", "speeds")}
+
+
 def train_member(config: ConfigDict, features: Features, member: Member) -> None:
     """Fits a model to the training clips of a split and leaves its checkpoint on disk, if it is not there."""
     from emoflax.training.checkpoint import Checkpoints  # orbax takes a second; prediction does without
@@ -88,7 +93,7 @@ def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.nda
     known, label = [features.corpus.clips[i] for i in clips], labels_of(features, clips)
     fields = ("speaker", "text", "corpus")
     speaker, text, corpus = (np.array([getattr(clip, field) or "" for clip in known]) for field in fields)
-    rows, place = rows_of(config, features, clips)
+    rows, place = rows_of(config, features, clips, copies=True)
     balance = config.train.balance_corpora
     classes = len(features.corpus.labels)
     group = left_out_with(config.train.leave_out, features.corpus, speaker, corpus)
@@ -114,10 +119,13 @@ def labels_of(features: Features, clips: np.ndarray) -> np.ndarray:
 def left_out(solution: ridge.Solution, features: Features, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Training clips and their log-probabilities [clips, classes], each by the fit without its speaker or corpus.
 
-    Without clips of an emotion that their speaker or corpus alone has. The ridge's own temperature is that of single
-    rows; the mean over a clip's speeds wants another.
+    Without clips of an emotion that their speaker or corpus alone has, and without disturbed copies. The ridge's own
+    temperature is that of single rows; the mean over a clip's speeds wants another.
     """
-    rows = solution.left_out - np.logaddexp.reduce(solution.left_out, axis=1, keepdims=True)
+    left_out = solution.left_out.reshape(len(clips), -1, solution.left_out.shape[1])
+    left_out = left_out[:, : left_out.shape[1] - len(features.copies)]  # copies come last
+    rows = left_out.reshape(-1, left_out.shape[2])
+    rows = rows - np.logaddexp.reduce(rows, axis=1, keepdims=True)
     log_p = scoring.mean_over_rows(rows, np.repeat(np.arange(len(clips)), len(rows) // len(clips)))
     scored = np.isfinite(log_p[np.arange(len(clips)), labels_of(features, clips)])
     return clips[scored], log_p[scored]
@@ -148,13 +156,13 @@ def log_probabilities(model: nnx.Module, rows, place: np.ndarray) -> np.ndarray:
     return scoring.mean_over_rows(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True), place)
 
 
-def rows_of(config: ConfigDict, features: Features, clips: np.ndarray):
-    """What the model takes of the clips, one row per speed, and each row's place in `clips`."""
+def rows_of(config: ConfigDict, features: Features, clips: np.ndarray, *, copies: bool = False):
+    """What the model takes of the clips, one row per speed and then one per copy, and each row's place in `clips`."""
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
-        return logmel_rows(features, clips)
+        return logmel_rows(features, clips, copies=copies)
     if config.model.functionals in models.STATES_MODELS:
-        return states_rows(features, clips, functools.partial(chosen_states, config))
-    return functionals_rows(features, clips)
+        return states_rows(features, clips, functools.partial(chosen_states, config), copies=copies)
+    return functionals_rows(features, clips, copies=copies)
 
 
 def chosen_states(config: ConfigDict, states: np.ndarray) -> np.ndarray:

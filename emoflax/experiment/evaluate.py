@@ -38,6 +38,7 @@ class Predictions:
     log_p: np.ndarray
     parameters: int
     seconds: float  # that the model was trained for
+    temperature: float = 1.0  # that its checkpoint fitted, whether it was applied or not
     # Of a closed-form model: clips that trained it, each predicted by the fit without its speaker.
     left_out_clips: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     left_out_log_p: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
@@ -131,12 +132,13 @@ def predict_member(
         )
     clips = features.readable(getattr(member.split, part))
     log_p = log_probabilities(config, trained, features, clips, mesh)
+    temperature = calibration.temperature_of(trained.description)
     if calibrated:
-        log_p = calibration.tempered(log_p, calibration.temperature_of(trained.description))
+        log_p = calibration.tempered(log_p, temperature)
     if part == "test" and splits.base_of(member.split.protocol) == "loco":
         log_p = among(log_p, shared_labels(features.corpus, member.split, clips))
     epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
-    return Predictions(member.seed, member.split.fold, epoch, clips, log_p, trained.parameters, seconds)
+    return Predictions(member.seed, member.split.fold, epoch, clips, log_p, trained.parameters, seconds, temperature)
 
 
 def log_probabilities(

@@ -11,7 +11,7 @@ from emoflax.data import dataset as data
 from emoflax.data import speakernorm, subwords
 from emoflax.data.clip import Corpus
 from emoflax.data.dataset import Dataset
-from emoflax.data.features import Features, build_vocabulary
+from emoflax.data.features import COPY, Features, build_vocabulary
 from emoflax.data.joined_shards import JoinedShards, of_sources
 from emoflax.data.shards import ShardSet
 from emoflax.errors import UserError
@@ -54,19 +54,34 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
         for speed, audio in closed_form.audio_of_speeds(config).items():
             shards["states" if speed == 1 else f"states@{speed:g}"] = states_of(config, corpus, audio)
     elif config.model.functionals:
-        fields = (config.audio.to_dict(), config.functionals.to_dict(), cache_dir, precompute)
+        fields = (config.audio.to_dict(), closed_form.functionals_of(config), cache_dir, precompute)
         shards["functionals"] = of_sources(corpus, lambda source: build.functionals(source, *fields))
+    if config.model.functionals or config.model.audio:
+        shards |= {f"{COPY}{n}": copies_of(config, corpus, n) for n in range(1, config.data.copies + 1)}
     if config.model.text:
         shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
     return Features(corpus, shards, speakernorm.SUFFIXES.get(suffix, ""))
 
 
-def states_of(config: ConfigDict, corpus: Corpus, audio: dict) -> ShardSet | JoinedShards:
+def states_of(config: ConfigDict, corpus: Corpus, audio: dict, copy: int = 0) -> ShardSet | JoinedShards:
     """States of the config's pretrained encoder; audio: the fields of config.audio, and the speed."""
     from emoflax.precompute import states  # audio libraries come with it
 
     fields = (config.states.to_dict(), audio, config.data.cache_dir, config.precompute.to_dict())
-    return of_sources(corpus, lambda source: states.layer_states(source, *fields))
+    return of_sources(corpus, lambda source: states.layer_states(source, *fields, copy=copy))
+
+
+def copies_of(config: ConfigDict, corpus: Corpus, number: int) -> ShardSet | JoinedShards:
+    """Features of one disturbed copy of every clip, as the config's model takes them; at its own speed alone."""
+    from emoflax.precompute import copies
+
+    audio, last = config.audio.to_dict(), (config.data.cache_dir, config.precompute.to_dict())
+    if config.model.functionals == "states":
+        return states_of(config, corpus, audio, number)
+    if config.model.audio or config.model.functionals in models.FRAME_LEVEL_MODELS:
+        return of_sources(corpus, lambda source: copies.log_mels(source, audio, *last, number=number))
+    wanted = closed_form.functionals_of(config)
+    return of_sources(corpus, lambda source: copies.functionals(source, audio, wanted, *last, number=number))
 
 
 def check_own_scale(config: ConfigDict) -> None:
@@ -94,9 +109,13 @@ def vocabulary_of(config: ConfigDict, features: Features, train: np.ndarray) -> 
 
 def dataset_of(
     config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None, mesh: Mesh | None = None,
-    row_multiple: int = SCORED_ROW_MULTIPLE,
+    row_multiple: int = SCORED_ROW_MULTIPLE, copies: bool = False,
 ) -> Dataset:  # fmt: skip
-    """Rows on the devices in arrays of a multiple of `row_multiple` rows: buckets of about one size share programs."""
+    """Rows on the devices in arrays of a multiple of `row_multiple` rows: buckets of about one size share programs.
+
+    Args:
+      copies: whether the rows of the clips' disturbed copies are among them, as in training.
+    """
     return data.load(
         features,
         positions,
@@ -110,4 +129,5 @@ def dataset_of(
         mesh=mesh,
         resident=config.data.resident,
         row_multiple=row_multiple,
+        copies=copies,
     )

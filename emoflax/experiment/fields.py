@@ -92,7 +92,7 @@ WAVE_ENCODER = {
 }  # fmt: skip
 
 # Fields that came later, and whose default is not what was done before: what checkpoints without them were made with.
-BEFORE = {"audio.level": "absolute"}
+BEFORE = {"audio.level": "absolute", "model.absent_db": 0.0}
 
 ALLOWED: dict[str, Kind] = {
     "name": NAME,
@@ -107,6 +107,7 @@ ALLOWED: dict[str, Kind] = {
     "data.speakers": SPEAKERS,
     "data.cache_dir": PATH,
     "data.store": names("logmel", "wave"),
+    "data.copies": whole(0, 20),
     "data.max_s": Number(0.1, 86_400),
     "data.resident": names("auto", "yes", "no"),
     "data.buckets": SIZE,
@@ -188,6 +189,7 @@ ALLOWED: dict[str, Kind] = {
     "probe.ridges": RIDGES,
     "model.audio": _registry("AUDIO_ENCODERS", none=True, own=True),
     "model.text": _registry("TEXT_ENCODERS", none=True, own=True),
+    "model.absent_db": Number(1, 79, or_zero=True),  # the floor is 80 dB under the loudest cell
     "model.pcen.time_s": AMOUNT,
     "model.pcen.gain": SHARE,
     "model.pcen.bias": AMOUNT,
@@ -289,6 +291,7 @@ ALLOWED: dict[str, Kind] = {
     "crossval.inner_share": Number(0.001, 0.9, or_zero=True),
     "crossval.final": FLAG,
     "crossval.choose_epoch": FLAG,
+    "crossval.calibrate": FLAG,
     "crossval.workers": COUNT,
     "crossval.permute_labels": whole(0, 2**32 - 1),
     "fit.members": names("ensemble", "best"),

@@ -9,6 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from emoflax import models, pretrained
+from emoflax.audio.absent_bands import AbsentBands
 from emoflax.audio.channels import channels, functionals_count
 from emoflax.audio.frontend import Frontend, LogMel, Samples
 from emoflax.audio.pcen import Pcen
@@ -91,6 +92,7 @@ def build_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: in
         projection=config.train.projection if config.train.contrastive else 0,
         test_time=test_time_of(config),
         functionals=functionals_of(config),
+        absent=absent_of(config),
     )
 
 
@@ -111,6 +113,13 @@ def pcen_of(config: ConfigDict) -> Pcen | None:
     return Pcen(bands=bands, hop_ms=hop_ms, **config.model.pcen.to_dict())
 
 
+def absent_of(config: ConfigDict) -> AbsentBands | None:
+    """Of log-mels in dB; the others are as published weights expect them."""
+    if not config.model.audio or config.audio.frontend != "librosa" or not config.model.absent_db:
+        return None
+    return AbsentBands(config.audio.mels, config.model.absent_db)
+
+
 def test_time_of(config: ConfigDict) -> TestTimeAugmentation | None:
     views = TestTimeAugmentation(tuple(config.evaluate.speeds), tuple(config.evaluate.band_shifts), config.audio.mels)
     return views if views.on else None
@@ -125,7 +134,8 @@ def initial_model(
         if path:
             pretrained.load(getattr(model, kind), config.model[kind], path)
     if config.model.audio and config.audio.frontend == "librosa":  # the others' scale is that of published weights
-        statistics = functools.partial(logmel_statistics, features, clips, model.frontend)
+        absent = model.absent.of_clip if model.absent else None
+        statistics = functools.partial(logmel_statistics, features, clips, model.frontend, absent=absent)
         model.normalise.set(*statistics())
         if pcen := model.pcen:
             model.normalise_pcen.set(*statistics(pcen.alone))

@@ -75,7 +75,7 @@ class Training:
         label = np.array([self._label(i) for i in clips])
         corpora = [self._corpus.clips[i].corpus for i in clips] if config.train.balance_corpora else None
         weights = data.clip_weights(label, len(labels), config.train.class_weighting, corpora)
-        self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, TRAINED_ROW_MULTIPLE)
+        self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, TRAINED_ROW_MULTIPLE, True)
         self.dev_set = dataset_of(config, features, split.dev, vocabulary, mesh=mesh) if len(split.dev) else None
         self.model = initial_model(config, features, clips, vocabulary, member.seed)
         self.train_config = train_config_of(config, self.model, self.train_set.steps)

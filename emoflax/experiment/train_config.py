@@ -11,6 +11,7 @@ from emoflax.audio.augment import Augmentation
 from emoflax.audio.augment_wave import WaveAugmentation
 from emoflax.audio.frontend import UNIT_DB, band_edges_hz
 from emoflax.errors import UserError
+from emoflax.experiment.model import absent_of
 from emoflax.training import optimizer
 from emoflax.training.optimizer import Hyperparameters, OptimizerConfig
 from emoflax.training.step import StepConfig, TrainConfig
@@ -65,7 +66,7 @@ def augmentation_of(config: ConfigDict) -> Augmentation:
     centres_hz = band_edges_hz(config.audio.mels, config.audio.fmin_hz, config.audio.fmax_hz)[1:-1].tolist()
     unit_db = UNIT_DB[config.audio.frontend]
     bands = {"bands": config.audio.mels, "band_hz": tuple(centres_hz)}
-    return Augmentation(**_strengths(config.augment), **bands, unit_db=unit_db)
+    return Augmentation(**_strengths(config.augment), **bands, unit_db=unit_db, absent=absent_of(config))
 
 
 def wave_augmentation_of(config: ConfigDict) -> WaveAugmentation:

@@ -61,8 +61,9 @@ class Prediction:
 class Model:
     """One trained model or an ensemble of several. Any number of threads may use it at once.
 
-    A model by itself is calibrated by its checkpoint's temperature. The models of an ensemble are not, as they were
-    not when their weights were chosen.
+    A bundle is calibrated by the temperature of what was chosen together, where a cross-validation fitted one; else a
+    model by itself by its checkpoint's. The models of an ensemble are not, as they were not when their weights were
+    chosen.
 
     Attributes:
       labels: names of the emotions.
@@ -85,7 +86,7 @@ class Model:
         self._speech_to_text = threading.Lock()  # Whisper's engines are not made for several threads
         self.takes_text = any(bool(member.config.model.text) for member in members)
         self.by_speaker = any(map(_by_speaker, members))
-        calibrated = first.get("calibration") if len(members) == 1 else None
+        calibrated = index.get("calibration") or (first.get("calibration") if len(members) == 1 else None)
         self._temperature = calibration.temperature_of({"calibration": calibrated})
         self.least_confidence = calibration.threshold(calibrated, members[0].config.evaluate.unsure)
 

@@ -128,7 +128,7 @@ def sound_of(config: ConfigDict, recording: Recording) -> np.ndarray | list[np.n
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
         return _at_speeds(config, wave)
     if config.model.functionals:
-        return functionals.of_wave(wave, config.audio.sample_rate_hz, **config.functionals.to_dict())
+        return functionals.of_wave(wave, config.audio.sample_rate_hz, **closed_form.functionals_of(config))
     if frontend := frontend_of(config):
         return frontend.alone(*in_16_bits(wave))
     return of_wave(wave, **_of_wave(config.audio))

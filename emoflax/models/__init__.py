@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 from flax import nnx
 
+from emoflax.audio.absent_bands import AbsentBands
 from emoflax.audio.frontend import Frontend
 from emoflax.audio.pcen import Pcen
 from emoflax.audio.test_time import TestTimeAugmentation
@@ -64,7 +65,7 @@ DTYPES = ("float32", "bfloat16")
 def build(
     model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int,
     frontend: Frontend | None = None, pcen: Pcen | None = None, projection: int = 0,
-    test_time: TestTimeAugmentation | None = None, functionals: int = 0,
+    test_time: TestTimeAugmentation | None = None, functionals: int = 0, absent: AbsentBands | None = None,
 ) -> Classifier | Ridge:  # fmt: skip
     """A freshly initialised classifier.
 
@@ -78,6 +79,7 @@ def build(
       projection: width of the vectors that a contrastive loss compares; 0: no such loss. Functionals have none.
       test_time: test-time augmentation; None: none.
       functionals: width of the input of a model of functionals.
+      absent: fills mel bands that a recording does not have; None: they stay at their floor.
 
     Raises:
       UserError: a name that the registry does not have, or no encoder at all.
@@ -116,6 +118,7 @@ def build(
         sound_dtype=jnp.dtype("float32") if takes_waveform(model["audio"]) else options["dtype"],
         frontend=frontend,
         pcen=pcen,
+        absent=absent,
         projection=Head(fusion.pooled_width, **compared, **options) if projection else None,
         test_time=test_time,
     )

@@ -61,13 +61,14 @@ class Classifier(nnx.Module):
       sound_dtype: of the audio encoder's input; waveforms stay float32 where log-mels may become bfloat16.
       frontend: makes log-mels (or frames, for a wave encoder) of batches that hold waveforms; None: they hold log-mels.
       pcen: compresses log-mels before they are normalised; None: they stay in dB.
+      absent: fills mel bands that a recording does not have with the training mean; None: they stay at their floor.
       projection: maps pooled vectors to those that a contrastive loss compares; None: there is no such loss.
       test_time: test-time augmentation (`emoflax.audio.test_time`); None: a clip is predicted as it is.
     """
 
     def __init__(
         self, audio, text, fusion, *, mels: int, classes: int, modality_dropout: Mapping[str, float], sound_dtype,
-        frontend, pcen=None, projection=None, test_time=None,
+        frontend, pcen=None, absent=None, projection=None, test_time=None,
     ):  # fmt: skip
         if not 0 <= sum(modality_dropout.values()) <= 1:
             raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
@@ -75,6 +76,7 @@ class Classifier(nnx.Module):
         # Statistics of log-mels in dB, also with PCEN: augmentation masks with this mean.
         self.normalise = Normalise(mels) if audio else None
         self.test_time = test_time if audio else None
+        self.absent = absent if audio else None
         self.pcen, self.normalise_pcen = pcen, Normalise(mels) if audio and pcen else None
         self.audio, self.text, self.fusion, self.projection = audio, text, fusion, projection
         self.audio_missing, self.text_missing = modality_dropout["audio"], modality_dropout["text"]
@@ -122,7 +124,10 @@ class Classifier(nnx.Module):
 
     def to_log_mel(self, batch: Batch) -> Batch:
         """The batch with log-mels, which are made here if it holds waveforms (`emoflax.audio.frontend.LogMel`)."""
-        return self.frontend(batch) if batch.wave is not None else batch
+        batch = self.frontend(batch) if batch.wave is not None else batch
+        if self.absent is None or batch.logmel is None:
+            return batch
+        return batch.replace(logmel=self.absent(batch.logmel, batch.frames, self.normalise.mean[...]))
 
     def _scaled(self, logmel_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
         if self.pcen:

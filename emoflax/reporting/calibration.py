@@ -13,6 +13,7 @@ import numpy as np
 from emoflax.reporting.pictures import pyplot
 
 _BINS = 15  # of confidence, equally wide, as in Guo et al.
+_DRAWS = 200
 _COLDEST, _HOTTEST = 0.05, 20.0
 _THRESHOLDS = np.linspace(0, 1, 101)
 
@@ -76,7 +77,7 @@ def threshold(calibration: Mapping[str, Any] | None, wanted: float) -> float:
 def bins(log_p_NxC: np.ndarray, label_N: np.ndarray) -> dict[str, np.ndarray]:
     """{'clips', 'confidence', 'accuracy'} of each of 15 equal bins of confidence; 0 in empty bins."""
     confidence_N, right_N = np.exp(log_p_NxC.max(1)), log_p_NxC.argmax(1) == label_N
-    bin_N = np.clip(np.ceil(confidence_N * _BINS).astype(int) - 1, 0, _BINS - 1)
+    bin_N = _bin(confidence_N)
     clips = np.bincount(bin_N, minlength=_BINS)
     sums = (np.bincount(bin_N, values, minlength=_BINS) for values in (confidence_N, right_N.astype(float)))
     confidence, accuracy = (total / np.maximum(clips, 1) for total in sums)
@@ -84,17 +85,30 @@ def bins(log_p_NxC: np.ndarray, label_N: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def scores(log_p_NxC: np.ndarray, label_N: np.ndarray) -> dict[str, float]:
-    """Expected calibration error, negative log-likelihood (nats), Brier score (0 to 2), mean confidence, accuracy."""
+    """Expected calibration error and that `by_chance`, negative log-likelihood (nats), Brier score (0 to 2), mean
+    confidence, accuracy."""
     filled = bins(log_p_NxC, label_N)
     p_NxC = np.exp(log_p_NxC)
     target_NxC = np.eye(log_p_NxC.shape[1])[label_N]
     return {
         "ece": float(filled["clips"] @ np.abs(filled["confidence"] - filled["accuracy"]) / len(label_N)),
+        "ece_by_chance": by_chance(np.exp(log_p_NxC.max(1))),
         "nll": -float(_of_labels(log_p_NxC, label_N).mean()),
         "brier": float(np.square(p_NxC - target_NxC).sum(1).mean()),
         "confidence": float(p_NxC.max(1).mean()),
         "accuracy": float((p_NxC.argmax(1) == label_N).mean()),
     }
+
+
+def by_chance(confidence_N: np.ndarray) -> float:
+    """The expected calibration error that perfect probabilities have on so few clips: a mean over drawn labels.
+
+    It never is 0, because the share of right ones in a bin differs from its expectation: of 240 clips about 0.06.
+    """
+    right_DxN = np.random.default_rng(0).random((_DRAWS, len(confidence_N))) < confidence_N[None]
+    bin_N = _bin(confidence_N)
+    gap_DxK = (confidence_N[None] - right_DxN) @ (bin_N[:, None] == np.arange(_BINS)[None])
+    return float(np.abs(gap_DxK).sum(1).mean() / len(confidence_N))
 
 
 def summarise(log_p: Sequence[np.ndarray], label: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -114,7 +128,8 @@ def sentence(summary: Mapping[str, Any]) -> str:
     """The line of a report."""
     return (
         f"calibration: expected calibration error {summary['ece']:.3f} (mean confidence {summary['confidence']:.2f}, "
-        f"right in {summary['accuracy']:.2f}), negative log-likelihood {summary['nll']:.2f} nats, Brier score "
+        f"right in {summary['accuracy']:.2f}; by chance perfect probabilities of so many clips have "
+        f"{summary['ece_by_chance']:.3f}), negative log-likelihood {summary['nll']:.2f} nats, Brier score "
         f"{summary['brier']:.2f}; reliability.png"
     )
 
@@ -133,6 +148,10 @@ def draw(path: pathlib.Path, title: str, summary: Mapping[str, Any]) -> None:
     axes.legend(loc="upper left")
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _bin(confidence_N: np.ndarray) -> np.ndarray:
+    return np.clip(np.ceil(confidence_N * _BINS).astype(int) - 1, 0, _BINS - 1)
 
 
 def _of_labels(log_p_NxC: np.ndarray, label_N: np.ndarray) -> np.ndarray:

@@ -36,8 +36,8 @@ from emoflax.experiment.features import features_of
 from emoflax.experiment.members import Member, folds, run_folder, seeds
 from emoflax.experiment.run import train_member
 from emoflax.parallel import workers
-from emoflax.reporting import metrics
-from emoflax.selection import pool
+from emoflax.reporting import calibration, metrics
+from emoflax.selection import kept_predictions, pool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Task:
 class Choice:
     """What a fold's training speakers chose.
 
-    By candidate: dev scores (means over seeds), epochs (None: all), and weights in the ensemble.
+    By candidate: dev scores (means over seeds), epochs (None: all), and weights in the ensemble. `temperature`: of the
+    chosen candidate, under which the inner validation clips' labels are likeliest; None: that of its checkpoint.
     """
 
     fold: int
@@ -67,6 +68,7 @@ class Choice:
     scores: dict[str, float]
     epochs: dict[str, int | None]
     weights: dict[str, float]
+    temperature: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +125,9 @@ def nested_splits(config: ConfigDict, corpus: Corpus) -> tuple[tuple[Split, ...]
 
 
 def chooses(candidates: Mapping[str, ConfigDict]) -> bool:
-    """Whether there is anything to choose, so that inner models are trained."""
-    return len(candidates) > 1 or any(candidate.crossval.choose_epoch for candidate in candidates.values())
+    """Whether there is anything to choose, or a temperature to fit, so that inner models are trained."""
+    settings = [candidate.crossval for candidate in candidates.values()]
+    return len(candidates) > 1 or any(one.choose_epoch or one.calibrate for one in settings)
 
 
 def run_folder_of(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pathlib.Path:
@@ -143,12 +146,18 @@ def combine(
     # A closed-form model is reported once, unless other folds have chosen one that differs from seed to seed.
     wanted = max((seeds(candidates[choice.candidate]) for choice in choices), key=len)
     one = [
-        dataclasses.replace(predictions, seed=seed)
+        dataclasses.replace(tempered(predictions, choice.temperature), seed=seed)
         for choice, by_name in zip(choices, tested, strict=True)
         for seed, predictions in zip(wanted, itertools.cycle(by_name[choice.candidate]), strict=False)
     ]
     ensemble = [mix(choice, by_name) for choice, by_name in zip(choices, tested, strict=True)]
     return one, ensemble, max(sum(len(seeds(candidates[name])) for name in choice.weights) for choice in choices)
+
+
+def tempered(predictions: Predictions, temperature: float | None) -> Predictions:
+    """At that temperature, or at that of the checkpoint."""
+    temperature = predictions.temperature if temperature is None else temperature
+    return dataclasses.replace(predictions, log_p=calibration.tempered(predictions.log_p, temperature))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,14 +286,14 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
     config, member = task.config, task.member
     features = training_features(task)
     key = identity.key(identity.describe(config, features, member.split, member.seed, ()))
-    if (known := _read(task.kept, key)) is not None:
+    if (known := kept_predictions.read(task.kept, key)) is not None:
         return known
     train_member(config, features, member, watch)
     last = not config.crossval.choose_epoch
     predictions = evaluate.predict_member(config, features, member, task.part, last=last, calibrated=False)
     if task.part == "dev":
         predictions = dataclasses.replace(predictions, **closed_form.read_left_out(member.folder))
-    _write(task.kept, key, predictions)
+    kept_predictions.write(task.kept, key, predictions)
     return predictions
 
 
@@ -327,7 +336,10 @@ def choose(
     }
     found = pool.weights(*held_out(dev, corpus))
     weights = {name: float(weight) for name, weight in zip(dev, found, strict=True) if weight}
-    return Choice(fold, "dev scores", max(scores, key=scores.__getitem__), scores, epochs, weights)
+    best = max(scores, key=scores.__getitem__)
+    log_p, label = zip(*(held_out({best: [each]}, corpus) for each in dev[best]), strict=True)
+    temperature = calibration.fit_temperature(np.concatenate(log_p, axis=1)[0], np.concatenate(label))
+    return Choice(fold, "dev scores", best, scores, epochs, weights, round(temperature, 4))
 
 
 def held_out(dev: Mapping[str, Sequence[Predictions]], corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
@@ -378,20 +390,3 @@ def mix(choice: Choice, members: Mapping[str, Sequence[Predictions]]) -> Predict
 
 def mean_log_p(seeds: Sequence[Predictions]) -> np.ndarray:
     return np.mean([each.log_p for each in seeds], axis=0)
-
-
-def _write(path: pathlib.Path, key: str, predictions: Predictions) -> None:
-    new = path.with_suffix(".new.npz")
-    np.savez(new, key=key, **dataclasses.asdict(predictions))
-    new.replace(path)  # whole or not at all
-
-
-def _read(path: pathlib.Path, key: str) -> Predictions | None:
-    """What `_write` kept, unless settings or data have changed since (`train_member` then says which)."""
-    if not path.exists():
-        return None
-    with np.load(path) as kept:
-        if str(kept["key"]) != key:
-            return None
-        fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions) if field.name in kept}
-    return Predictions(**{name: value if value.ndim else value.item() for name, value in fields.items()})

@@ -32,6 +32,7 @@ from emoflax.experiment.model import pretrained_encoders
 from emoflax.experiment.run import train_member
 from emoflax.inference import member as inference
 from emoflax.parallel import workers
+from emoflax.reporting import calibration
 from emoflax.selection import crossval, pool
 
 
@@ -43,6 +44,7 @@ class Chosen:
       weights: candidate -> weight in the ensemble.
       epochs: candidate -> epochs; None: all.
       scores: candidate -> mean dev score over the folds; empty where nothing was chosen.
+      calibration: `calibration.fitted` of the inner predictions of what was chosen; None where nothing was chosen.
       measured: report.json of the cross-validation, of the ensemble or of the best candidate; None: there is none.
     """
 
@@ -50,6 +52,7 @@ class Chosen:
     epochs: dict[str, int | None]
     scores: dict[str, float]
     measured: dict[str, Any] | None
+    calibration: dict[str, Any] | None = None
 
 
 def choose(config: ConfigDict, corpus: Corpus, nested: pathlib.Path) -> Chosen:
@@ -97,11 +100,11 @@ def weigh(
         for name, candidate in candidates.items()
     }
     best = max(scores, key=scores.__getitem__)
-    if kind == "best":
-        return Chosen({best: 1.0}, epochs, scores, measured)
     log_p, label = zip(*(crossval.held_out(own, corpus) for own in by_fold), strict=True)
-    found = zip(candidates, pool.weights(np.concatenate(log_p, axis=1), np.concatenate(label)), strict=True)
-    return Chosen({name: float(weight) for name, weight in found if weight}, epochs, scores, measured)
+    log_p, label = np.concatenate(log_p, axis=1), np.concatenate(label)
+    found = np.array([float(name == best) for name in candidates]) if kind == "best" else pool.weights(log_p, label)
+    weights = {name: float(weight) for name, weight in zip(candidates, found, strict=True) if weight}
+    return Chosen(weights, epochs, scores, measured, calibration.fitted(pool.mix(log_p, found), label))
 
 
 def train(config: ConfigDict, corpus: Corpus, folder: pathlib.Path, chosen: Chosen) -> list[inference.Member]:
@@ -166,5 +169,6 @@ def index_of(config: ConfigDict, corpus: Corpus, chosen: Chosen, made: Mapping[s
         "pretrained": encoders,
         "chosen_by": {"dev_scores": chosen.scores, "members": config.fit.members},
         "scores": scores,
+        "calibration": chosen.calibration,
         **made,
     }

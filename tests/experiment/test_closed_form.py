@@ -14,7 +14,7 @@ class Known:
 
     def __init__(self, label, speaker):
         clips = tuple(Clip(str(i), "ab"[y], str(s)) for i, (y, s) in enumerate(zip(label, speaker, strict=True)))
-        self.corpus = Corpus("toy", ("a", "b"), clips)
+        self.corpus, self.copies = Corpus("toy", ("a", "b"), clips), ()
 
 
 @pytest.mark.parametrize("rows", [1, 3])

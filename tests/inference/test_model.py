@@ -18,6 +18,7 @@ from emoflax.experiment import evaluate, identity
 from emoflax.experiment.model import build_model
 from emoflax.inference import member, recordings, windows
 from emoflax.inference.model import Model
+from emoflax.reporting import calibration
 from emoflax.training.step import Weights
 
 LABELS = ["angry", "calm", "sad"]
@@ -50,6 +51,17 @@ def voice(seconds: float, seed: int = 0) -> np.ndarray:
 
 def values(predictions):
     return np.array([list(one.probabilities.values()) for one in predictions])
+
+
+def test_a_bundle_has_the_temperature_and_the_threshold_of_what_was_chosen_together(model):
+    kept = {"temperature": 2.0, "kept": [1.0] * 101, "right": np.linspace(0, 1, 101).tolist()}
+    members = [member.Member(f"network-seed{seed}", 0.5, network(seed)) for seed in (0, 1)]
+    members[0].config.evaluate.unsure = 0.6
+    calibrated = Model(members, {"calibration": kept}, "memory")
+    before, after = (np.log(values(one.predict(voice(1.0), RATE_HZ))) for one in (model, calibrated))
+    np.testing.assert_allclose(calibration.tempered(before, 2.0), after, atol=1e-5)
+    assert calibrated.least_confidence == pytest.approx(0.6) and model.least_confidence == 0
+    assert calibrated.predict(voice(1.0), RATE_HZ)[0].unsure == (np.exp(after.max()) < 0.6)
 
 
 def test_files_and_arrays_of_any_type_rate_and_channels_give_one_prediction_each_in_their_order(model, tmp_path):

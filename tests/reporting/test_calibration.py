@@ -38,6 +38,13 @@ def test_scores_by_hand():
     assert found["brier"] == pytest.approx((2 * 0.1**2 + 2 * 0.9**2 + 2 * 0.3**2) / 3)
 
 
+@pytest.mark.parametrize("clips", [240, 1440])
+def test_the_error_by_chance_is_what_perfect_probabilities_have(clips):
+    found = [calibration.scores(*drawn(clips, seed=seed)) for seed in range(20)]
+    ece, by_chance = (np.mean([each[name] for each in found]) for name in ("ece", "ece_by_chance"))
+    assert by_chance == pytest.approx(ece, rel=0.15) and by_chance > 0.01
+
+
 @pytest.mark.parametrize("wanted", [0.6, 0.8, 0.9])
 def test_what_is_not_unsure_is_right_as_often_as_wanted_also_on_other_clips(wanted):
     kept = calibration.fitted(*drawn())

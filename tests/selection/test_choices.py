@@ -12,7 +12,8 @@ from emoflax.data.clip import Clip, Corpus
 from emoflax.data.features import Features
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.members import Member
-from emoflax.selection import crossval, pool
+from emoflax.reporting import calibration
+from emoflax.selection import crossval, fit, kept_predictions, pool
 
 LABELS = ("calm", "happy", "sad")
 
@@ -122,15 +123,56 @@ def test_beside_a_network_candidates_are_weighed_by_the_inner_validation_clips_a
     assert log_p.shape == (2, 30, 3) and len(label) == 30
 
 
+@pytest.mark.parametrize("sharpness", [0.5, 4.0])
+def test_the_chosen_candidate_gets_the_temperature_that_fits_the_inner_validation_clips(sharpness):
+    """That of the same logits before they were made `sharpness` times as sure, times as much."""
+    corpus, rng = corpus_of(400, 400, 400), np.random.default_rng(0)
+    label = np.repeat(np.arange(3), 400)
+    logits = 2 * np.eye(3)[label] + rng.gumbel(size=(1200, 3)) - rng.gumbel(size=(1200, 3))
+    own = calibration.fit_temperature(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True), label)
+    made = dataclasses.replace(predictions_of(label), log_p=sharpness * logits)
+    made.log_p[:] -= np.logaddexp.reduce(made.log_p, axis=1, keepdims=True)
+    choice = crossval.choose({"one": [made, made]}, {"one": config_of()}, 1, corpus)
+    assert choice.temperature == pytest.approx(sharpness * own, rel=1e-2)
+    after = crossval.tempered(made, choice.temperature).log_p
+    assert (after.argmax(1) == made.log_p.argmax(1)).all()
+    assert calibration.scores(after, label)["nll"] < calibration.scores(made.log_p, label)["nll"]
+
+
+def test_without_inner_models_the_checkpoints_own_temperature_is_taken():
+    made = dataclasses.replace(predictions_of([0, 1, 2]), temperature=2.0)
+    assert crossval.only("one", 1).temperature is None
+    np.testing.assert_allclose(crossval.tempered(made, None).log_p, calibration.tempered(made.log_p, 2.0))
+
+
+def test_a_single_candidate_has_inner_models_if_a_temperature_is_wanted_alone():
+    assert not crossval.chooses({"one": config_of(**{"crossval.choose_epoch": False})})
+    assert crossval.chooses({"one": config_of(**{"crossval.choose_epoch": False, "crossval.calibrate": True})})
+
+
+@pytest.mark.parametrize("kind", ["best", "ensemble"])
+def test_what_is_fitted_on_everybody_keeps_the_calibration_of_all_folds_inner_predictions(kind):
+    corpus = corpus_of(10, 10, 10)
+    dev = {(fold, name, 0): dataclasses.replace(right_in(n, corpus), fold=fold)
+           for fold in (1, 2) for name, n in (("a", 6), ("b", 4))}  # fmt: skip
+    chosen = fit.weigh(dev, dict.fromkeys("ab", config_of((0,))), corpus, kind)
+    kept, weight = chosen.calibration, [chosen.weights.get(name, 0.0) for name in "ab"]
+    assert kept["clips"] == 60 and kept["right"][0] == pytest.approx(0.6)
+    members = [np.concatenate([dev[fold, name, 0].log_p for fold in (1, 2)]) for name in "ab"]
+    label = np.tile([corpus.labels.index(clip.label) for clip in corpus.clips], 2)
+    mixed = pool.mix(members, weight)
+    assert kept["temperature"] == pytest.approx(calibration.fit_temperature(mixed, label), abs=1e-3)
+
+
 def test_kept_predictions_are_taken_for_the_settings_that_made_them_alone(tmp_path):
     path, made = tmp_path / "dev.npz", right_in(3, corpus_of(4, 4, 4), seed=2, epoch=7)
-    assert crossval._read(path, "these settings") is None
-    crossval._write(path, "these settings", made)
-    kept = crossval._read(path, "these settings")
+    assert kept_predictions.read(path, "these settings") is None
+    kept_predictions.write(path, "these settings", made)
+    kept = kept_predictions.read(path, "these settings")
     assert (kept.seed, kept.fold, kept.epoch, kept.parameters, kept.seconds) == (2, 1, 7, 10, 1.0)
     np.testing.assert_array_equal(kept.log_p, made.log_p)
     assert len(kept.left_out_clips) == 0
-    assert crossval._read(path, "other settings") is None
+    assert kept_predictions.read(path, "other settings") is None
 
 
 @pytest.mark.parametrize("shuffled_by", [0, 5])
