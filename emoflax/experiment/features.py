@@ -76,7 +76,7 @@ def copies_of(config: ConfigDict, corpus: Corpus, number: int) -> ShardSet | Joi
     from emoflax.precompute import copies
 
     audio, last = config.audio.to_dict(), (config.data.cache_dir, config.precompute.to_dict())
-    if config.model.functionals == "states":
+    if config.model.functionals in models.STATES_MODELS:
         return states_of(config, corpus, audio, number)
     if config.model.audio or config.model.functionals in models.FRAME_LEVEL_MODELS:
         return of_sources(corpus, lambda source: copies.log_mels(source, audio, *last, number=number))
