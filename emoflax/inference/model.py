@@ -228,7 +228,7 @@ class Model:
         member = self.members[0]
         if not len(one.samples) or not member.trained.description.get("conditions"):
             return ()
-        conditions = recordings.conditions_of(member.config, one)
+        conditions = dict(one.shaped(member.config)[1])
         if windowed:  # the model never gets all of it at once
             del conditions["duration_s"]
         return tuple(notices.unusual(member.trained.description, conditions))
