@@ -6,10 +6,10 @@
     training  the candidates that have a weight, with every seed, on every clip of the corpus
     bundle    these models with their weights, and the scores that the cross-validation measured for their kind
 
-No test clip has a part in the choice of models and weights. Where no cross-validation was made, one config's seeds are trained and weigh the
-same, and the card says that no score was measured. Where one was made of a config that has nothing to choose, its test
-predictions give the temperature: they are of speakers that the predicting models were not trained on, and no score of
-this model is measured on them.
+No test clip has a part in the choice of models and weights. Where no cross-validation was made, one config's seeds are
+trained and weigh the same, and the card says that no score was measured. Where one was made of a config that has
+nothing to choose, its test predictions give the temperature: they are of speakers that the predicting models were not
+trained on, and no score of this model is measured on them.
 
     runs/<name>-<corpus>-<protocol>-fit/<candidate>-seed0/    checkpoints, logs
     runs/<name>-<corpus>-<protocol>-fit/bundle/               unless --output names another folder
