@@ -39,14 +39,20 @@ CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "predict: a bundle, a model such as RUN/seed0-fold1, or a RUN, whose models are pooled; "
     "eval: a model or a RUN.",
 )  # fmt: skip
-INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
+INPUTS = flags.DEFINE_multi_string(
+    "inputs", [], "predict: recordings: a file, a folder or a glob, may be repeated; - for standard input, a recording "
+    "or names of files; mic or mic:DEVICE.",
+)  # fmt: skip
 OUTPUT = flags.DEFINE_string(
-    "output", None, "predict: file for the JSON lines; without it they follow the table. fit: folder of the bundle."
+    "output", None, "predict: file for the records, by suffix JSON lines, .csv or .parquet. fit: folder of the bundle."
 )
 WINDOW_S = flags.DEFINE_float("window_s", 0.0, "predict: a row for every window of so many seconds; 0: one per file.")
 HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict: from one window to the next; 0: windows do not overlap.")
 SMOOTH_S = flags.DEFINE_float("smooth_s", 0.0, "predict: windows are averaged with those this close together; 0: off.")
+VAD = flags.DEFINE_bool("vad", False, "predict: mark what is not speech, and do not predict it (extra vad).")
+PLOT = flags.DEFINE_bool("plot", False, "predict, with --window_s: draw each recording's probabilities over time.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
+FINAL = flags.DEFINE_bool("final", False, "crossval: then do --mode=fit, too: the bundle that --output names.")
 RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
 RUNNER = flags.DEFINE_string(
     "runner", None, "precompute: Apache Beam's runner in the place of local processes, e.g. DirectRunner; Beam's own "
@@ -88,8 +94,11 @@ def main(argv: list[str]) -> None:
     if mode == "predict":
         from emoflax.inference import command, windows  # not job: what trains takes two seconds to import
 
-        cut = windows.Windows(WINDOW_S.value, HOP_S.value, SMOOTH_S.value)
-        command.run(config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value, draw=EXPLAIN.value, cut=cut)
+        cut = windows.Windows(WINDOW_S.value, HOP_S.value, SMOOTH_S.value, VAD.value)
+        command.run(
+            config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value,
+            draw=EXPLAIN.value, plot=PLOT.value, cut=cut,
+        )  # fmt: skip
         return
     from emoflax import job
 
@@ -100,7 +109,7 @@ def main(argv: list[str]) -> None:
             if CHECKPOINT.value
             else job.train_and_report(config, workdir, train=False, record=record)
         ),
-        "crossval": lambda: job.crossval(config, workdir, record=record),
+        "crossval": lambda: job.crossval(config, workdir, record=record, final=FINAL.value, output=OUTPUT.value),
         "fit": lambda: job.fit(config, workdir, OUTPUT.value),
         "sweep": lambda: job.sweep(config, workdir),
         "probe": lambda: job.probe(config, workdir, record=record),

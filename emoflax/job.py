@@ -142,10 +142,14 @@ def transfer(config: ConfigDict, workdir: pathlib.Path, checkpoint: str, *, reco
     logging.info("report and predictions: %s", folder)
 
 
-def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
-    """Nested evaluation: one report of the chosen model, one of the ensemble."""
+def crossval(
+    config: ConfigDict, workdir: pathlib.Path, *, record: bool, final: bool = False, output: str | None = None
+) -> None:
+    """Nested evaluation: one report of the chosen model, one of the ensemble; `final`: then as `fit`."""
     _, commit = begin_command(config, record)
     corpus = open_corpus(config)
+    if final:
+        bundle.check_place(bundle_of(workdir, config, corpus, output))
     permuted = "-permuted" if config.crossval.permute_labels else ""
     folder = nested.run_folder_of(workdir, config, corpus)
     lock.hold(folder)
@@ -161,6 +165,18 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None
     drawn, which = (result.inner, "inner") if result.inner else (result.final, "final")
     report.draw_curves(folder / "curves.png", f"{facts.title}: {which} models", [member.folder for member in drawn])
     logging.info("reports, predictions and choices: %s", folder)
+    if final:
+        fit(config, workdir, output)
+
+
+def bundle_of(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus, output: str | None) -> pathlib.Path:
+    """Where `fit` writes."""
+    return pathlib.Path(output) if output else fit_folder(workdir, config, corpus) / "bundle"
+
+
+def fit_folder(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pathlib.Path:
+    folder = run_folder(workdir, config, corpus)
+    return folder.with_name(f"{folder.name}-fit")
 
 
 def fit(config: ConfigDict, workdir: pathlib.Path, output: str | None) -> None:
@@ -170,10 +186,8 @@ def fit(config: ConfigDict, workdir: pathlib.Path, output: str | None) -> None:
 
     _, commit = begin_command(config, record=False)
     corpus = open_corpus(config)
-    folder = run_folder(workdir, config, corpus)
-    folder = folder.with_name(f"{folder.name}-fit")
+    folder, place = fit_folder(workdir, config, corpus), bundle_of(workdir, config, corpus, output)
     lock.hold(folder)
-    place = pathlib.Path(output) if output else folder / "bundle"
     bundle.check_place(place)
     chosen = final.choose(config, corpus, nested.run_folder_of(workdir, config, corpus))
     own = final.train(config, corpus, folder, chosen)

@@ -8,7 +8,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
 
 from emoflax.audio.augment import check_strengths, on
 from emoflax.batch import Batch
@@ -135,7 +134,7 @@ def room_response(noise_BxL: jax.Array, rt60_B: jax.Array, direct_db_B: jax.Arra
 def reverberate(x_BxS: jax.Array, response_BxL: jax.Array, samples_B: jax.Array) -> jax.Array:
     """Convolution with each clip's room response; reverberation after the clip's end is cut."""
     width = x_BxS.shape[1]
-    size = scipy.fft.next_fast_len(width + response_BxL.shape[1], real=True)
+    size = _fast_length(width + response_BxL.shape[1])
 
     @by_device
     def convolve(x_BxS: jax.Array, response_BxL: jax.Array) -> jax.Array:
@@ -174,7 +173,7 @@ def voices(x_BxS: jax.Array) -> jax.Array:
 def limit_band(x_BxS: jax.Array, low_hz_B: jax.Array, top_hz_B: jax.Array, sample_rate_hz: int) -> jax.Array:
     """What a telephone or a codec lets through: nothing above `top_hz`, and nothing under `low_hz` (0: all)."""
     width = x_BxS.shape[1]
-    size = scipy.fft.next_fast_len(width, real=True)
+    size = _fast_length(width)
     hz_1xK = jnp.linspace(0, sample_rate_hz / 2, size // 2 + 1)[None]
     below_BxK = jnp.clip((top_hz_B[:, None] - hz_1xK) / _BAND_EDGE_HZ + 0.5, 0, 1)
     above_BxK = jnp.clip((hz_1xK - low_hz_B[:, None]) / _BAND_EDGE_HZ + 0.5, 0, 1)
@@ -194,3 +193,10 @@ def inside(x_BxS: jax.Array, samples_B: jax.Array) -> jax.Array:
 
 def _between(u_B: jax.Array, ends: tuple[float, float]) -> jax.Array:
     return ends[0] + (ends[1] - ends[0]) * u_B
+
+
+def _fast_length(samples: int) -> int:
+    """The least length from `samples` on whose real Fourier transform is fast."""
+    from scipy.fft import next_fast_len  # 0.2 s, which no prediction needs
+
+    return next_fast_len(samples, real=True)

@@ -5,9 +5,9 @@ P.56, method B, counts only the time in which the envelope is above a threshold,
 threshold is the one that lies 15.9 dB under the level that results.
 """
 
-import functools
-
 import numpy as np
+
+from emoflax.features import recursive
 
 SPEECH_DB = -26.0  # active level, dB of full scale, that recordings are brought to: usual in ITU-T's tests of speech
 _SMOOTHING_S, _HANGOVER_S, _MARGIN_DB = 0.03, 0.2, 15.9
@@ -18,9 +18,7 @@ _FLOOR = 1e-30  # of powers; of a wave of zeros
 
 def active_level_db(wave: np.ndarray, sample_rate_hz: int) -> float:
     """Active speech level of float32 [samples], dB of full-scale power; 0.3 ms of processor per second of sound."""
-    import scipy.signal
-
-    wave = scipy.signal.sosfilt(_high_pass(sample_rate_hz), wave)
+    wave = recursive.run(recursive.high_pass(4, _LOWEST_HZ, sample_rate_hz), wave)
     held = _held_envelope(wave, sample_rate_hz)
     top_db = 20 * np.log10(max(float(held.max()), _FLOOR))
     threshold_db = top_db + _THRESHOLDS_DB
@@ -37,19 +35,19 @@ def active_level_db(wave: np.ndarray, sample_rate_hz: int) -> float:
 
 def _held_envelope(wave: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """Envelope of [samples] every 1 ms, as it moves slowly; at each moment the largest value of the last 0.2 s."""
-    import scipy.ndimage
-    import scipy.signal
-
     every = max(1, min(sample_rate_hz // 1000, len(wave)))
     means = np.abs(wave[: len(wave) // every * every]).reshape(-1, every).mean(1)
     keep = np.exp(-every / (_SMOOTHING_S * sample_rate_hz))
-    envelope = scipy.signal.lfilter([(1 - keep) ** 2], [1, -2 * keep, keep**2], means)
-    half = round(_HANGOVER_S * sample_rate_hz / every / 2)
-    return scipy.ndimage.maximum_filter1d(envelope, 2 * half + 1, origin=half, mode="constant")
+    smooth = recursive.smoothing(keep)
+    envelope = recursive.run(smooth, recursive.run(smooth, means))
+    return _running_max(envelope, 2 * round(_HANGOVER_S * sample_rate_hz / every / 2) + 1)
 
 
-@functools.lru_cache(maxsize=4)
-def _high_pass(sample_rate_hz: int) -> np.ndarray:
-    import scipy.signal
-
-    return scipy.signal.butter(4, _LOWEST_HZ, "highpass", fs=sample_rate_hz, output="sos")
+def _running_max(values: np.ndarray, width: int) -> np.ndarray:
+    """[n] -> [n]: the largest of the last `width` values, of 0 before the first."""
+    largest, covered = np.concatenate([np.zeros(width - 1, values.dtype), values]), 1
+    while covered < width:
+        step = min(covered, width - covered)
+        largest = np.maximum(largest[step:], largest[:-step])
+        covered += step
+    return largest

@@ -47,8 +47,16 @@ def read(
 
 def of_samples(samples: np.ndarray, rate_hz: int, *, sample_rate_hz: int, trim_db: float, level: str) -> Recording:
     """The same of decoded float32 [samples] at rate_hz."""
+    wave, measured = shaped(samples, rate_hz, sample_rate_hz=sample_rate_hz, trim_db=trim_db, level=level)
+    return Recording(wave, digest(samples), measured)
+
+
+def shaped(
+    samples: np.ndarray, rate_hz: int, *, sample_rate_hz: int, trim_db: float, level: str
+) -> tuple[np.ndarray, dict[str, float]]:
+    """`wave` and `conditions` of a `Recording`; a prediction needs no digest."""
     wave = resample(samples - samples.mean(dtype=np.float64).astype(np.float32), rate_hz, sample_rate_hz)
     measured = measure(wave, sample_rate_hz, len(samples) / rate_hz)
     if level == "normalised":
         wave = wave * np.float32(10 ** ((SPEECH_DB - measured["level_db"]) / 20))
-    return Recording(trim(wave, trim_db), digest(samples), measured)
+    return trim(wave, trim_db), measured

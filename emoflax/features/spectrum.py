@@ -64,7 +64,8 @@ def trim(wave: np.ndarray, trim_db: float) -> np.ndarray:
     """
     padded = np.pad(wave, _TRIM_FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _TRIM_FRAME)[::_TRIM_HOP]
-    rms = np.sqrt([np.mean(np.square(frame)) for frame in frames])
+    blocks = (frames[begin : begin + _BLOCK] for begin in range(0, len(frames), _BLOCK))
+    rms = np.sqrt(np.concatenate([np.mean(np.square(block), axis=1) for block in blocks]))
     db = 20 * np.log10(np.maximum(1e-5, rms)) - 20 * np.log10(max(1e-5, rms.max()))
     loud = np.flatnonzero(db > -trim_db)
     if not len(loud):

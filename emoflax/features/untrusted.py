@@ -28,9 +28,14 @@ try:
     import resource
 except ImportError:  # Windows: without limits
     resource = None
+try:
+    from fcntl import F_SETPIPE_SZ, fcntl
+except ImportError:  # not Linux: pipes stay as they are
+    fcntl = None
 
 _CPU_S, _CPU_S_PER_MB = 10.0, 1.0  # that decoding may take; it takes 0.01 s and 0.1 s per MB
 _MEMORY_BYTES = 6 << 30  # a recording of `sound_file.MOST_SAMPLES` needs 4 GB while it is put together
+_PIPE_BYTES = 1 << 20  # 16 s at 16 kHz in one go; with the usual 64 kB two processes wait in turns
 _SERVE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from emoflax.features import untrusted; untrusted.serve()"
 )
@@ -73,6 +78,9 @@ class _Decoder:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=-1
         )
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # more than this user may have
+                fcntl(self._process.stdout, F_SETPIPE_SZ, _PIPE_BYTES)
 
     def ask(self, *request: Any) -> tuple[np.ndarray, int]:
         to, back = self._process.stdin, self._process.stdout
@@ -151,10 +159,11 @@ def serve() -> None:
 
 
 def _send(back: BinaryIO, reply: dict[str, Any], samples: memoryview | bytes = b"") -> None:
-    for part in (json.dumps(reply).encode() + b"\n", samples):
-        left = memoryview(part)
-        while left:
-            left = left[back.write(left) :]
+    head = json.dumps(reply).encode() + b"\n"
+    left = memoryview(head + samples if len(samples) < _PIPE_BYTES else head)  # one write wakes the reader once
+    for part in (left, memoryview(samples)[len(left) - len(head) :]):
+        while part:
+            part = part[back.write(part) :]
 
 
 def _cpu_s(path: str) -> int:

@@ -1,48 +1,60 @@
-"""--mode=predict: a bundle, a checkpoint or a run, and recordings -> a table and JSON lines, by file or window."""
+"""--mode=predict: a bundle, a checkpoint or a run, and recordings -> a table and records, by file or window."""
 
 import dataclasses
-import glob
 import json
-import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import TextIO
 
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from emoflax.corpora import scan
 from emoflax.data.clip import RECORDING_SUFFIXES
 from emoflax.errors import SomeFailed, UserError
 from emoflax.experiment.members import members, run_folder
 from emoflax.features import untrusted
-from emoflax.inference import explain, recordings, records
+from emoflax.inference import explain, inputs, records, sources
+from emoflax.inference.microphone import Microphone
 from emoflax.inference.model import Model, Prediction, load
 from emoflax.inference.recordings import TEXT_SUFFIXES, Recording
 from emoflax.inference.records import printable
 from emoflax.inference.utterances import Gaps
 from emoflax.inference.windows import Windows
 
-# Recordings between two writes to disk: an interruption costs the work on as many; and samples that may be in memory.
-PART_FILES, PART_SAMPLES = 64, 1 << 27
+_LIVE = {"window_s": 3.0, "hop_s": 1.0}  # of a microphone, where nothing else is asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """What is drawn of every recording, into which folder: attention, and probabilities over time."""
+
+    folder: pathlib.Path
+    attention: bool
+    timeline: bool
 
 
 def run(
-    config: ConfigDict | None, workdir: pathlib.Path, checkpoint: str | None, inputs: Sequence[str],
-    output: str | None, *, draw: bool, cut: Windows,
+    config: ConfigDict | None, workdir: pathlib.Path, checkpoint: str | None, patterns: Sequence[str],
+    output: str | None, *, draw: bool, plot: bool, cut: Windows,
 ) -> None:  # fmt: skip
     """Predicts with a bundle, checkpoint or run that is named, or with the first model of the config's run.
 
     Raises:
       UserError: no input, no model, no place for the output, or a combination that cannot be; or as of `predict`.
     """
-    if not inputs:
-        raise UserError("--mode=predict needs --inputs: a recording, a folder of them, or a glob")
+    if not patterns and checkpoint and pathlib.Path(checkpoint).is_dir():
+        print(sources.listing(pathlib.Path(checkpoint)))
+        return
+    if not patterns:
+        raise UserError("--mode=predict needs --inputs: a recording, a folder of them, a glob, - or mic")
     if checkpoint is None and config is None:
         raise UserError(
             "--mode=predict needs --checkpoint=BUNDLE or RUN/seed0-fold1, or the --config that trained the model"
         )
+    if plot and not cut.window_s:
+        raise UserError("--plot draws probabilities over time: give --window_s, such as --window_s=3")
     place = pathlib.Path(output) if output else None
     if place:
         records.check_place(place)
@@ -54,7 +66,11 @@ def run(
         explain.check(model.members[0].config)
     if model.notice:
         logging.warning("%s", model.notice)
-    predict(model, inputs, place, cut, draw=draw)
+    device = patterns[0].partition(":") if len(patterns) == 1 else ("", "", "")
+    if device[0] == inputs.MICROPHONE:
+        listen(model, device[2], place, cut)
+    else:
+        predict(model, patterns, place, cut, Pictures(place.parent if place else pathlib.Path(), draw, plot))
 
 
 def _first_model(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
@@ -64,137 +80,149 @@ def _first_model(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
     return members(config, corpus, run_folder(workdir, config, corpus))[0].folder
 
 
-def predict(model: Model, patterns: Sequence[str], output: pathlib.Path | None, cut: Windows, *, draw: bool) -> None:
-    """Prints a table and writes one JSON line per file or window; `draw` adds a picture of the model's attention.
+def predict(
+    model: Model, patterns: Sequence[str], output: pathlib.Path | None, cut: Windows, pictures: Pictures
+) -> None:
+    """Shows a table and writes one record per file or window, as it goes, see `records.py`.
 
-    Both are written as it goes, see `records.py`. Files that cannot be read are among the records with the reason, and
-    named at the end.
+    Files that cannot be read are among the records with the reason, and named at the end.
 
     Raises:
       UserError: no input, or nothing that can be read.
       SomeFailed: some files could not be read.
     """
-    paths = find_inputs(patterns, RECORDING_SUFFIXES + (TEXT_SUFFIXES if model.takes_text else ()))
+    suffixes = RECORDING_SUFFIXES + (TEXT_SUFFIXES if model.takes_text else ())
+    with inputs.opened(patterns, suffixes) as named:
+        if output:
+            records.refuse_inputs(output, named)
+        asked = {"models": [[one.weight, one.trained.description] for one in model.members], **dataclasses.asdict(cut)}
+        names = [] if model.by_speaker else [pathlib.Path(name) for name in named.values()]
+        with records.Records(output, asked, names, model.labels) as kept:
+            shown = Shown(model, output, max(len(printable(name)) for name in named.values()), bool(cut.window_s))
+            drawn = _predict_all(model, named, kept, cut, shown, pictures)
+    for picture in drawn:
+        shown.line(f"drawn: {picture}")
     if output:
-        records.refuse_inputs(output, paths)
-    asked = {"models": [[one.weight, one.trained.description] for one in model.members], **dataclasses.asdict(cut)}
-    with records.Records(output, asked, () if model.by_speaker else paths) as kept:
-        drawn = (output.parent if output else pathlib.Path()) if draw else None
-        pictures = _predict_all(model, paths, kept, cut, drawn)
-    if output is None:
-        print("\n".join(json.dumps(record) for record in kept.lines))
-    print("\n".join(f"attention drawn: {picture}" for picture in pictures), end="\n" if pictures else "")
-    if output:
-        print(f"as JSON lines: {output}", file=sys.stderr)
-    if failures := kept.failures:
-        more = f"; and {len(failures) - 5} more" + (f", see {output}" if output else "") if len(failures) > 5 else ""
-        kind = UserError if len(failures) == len(paths) else SomeFailed
-        raise kind(f"{len(failures)} of {len(paths)} files could not be read: " + "; ".join(failures[:5]) + more)
+        print(f"records: {output}", file=sys.stderr)
+    if kept.failures:
+        more = f"; and {kept.failures - len(kept.reasons)} more" if kept.failures > len(kept.reasons) else ""
+        more += f", see {output}" if more and output else ""
+        kind = UserError if kept.failures == len(named) else SomeFailed
+        raise kind(f"{kept.failures} of {len(named)} files could not be read: " + "; ".join(kept.reasons) + more)
+
+
+class Shown:
+    """What is printed: the table, on standard output; and if that is a program without --output, records there.
+
+    Args:
+      width: of the column of names.
+      timed: whether rows have times.
+    """
+
+    def __init__(self, model: Model, output: pathlib.Path | None, width: int, timed: bool):
+        self._model, self._width, self._timed = model, width, timed
+        self._as_records = output is None and not sys.stdout.isatty()
+        self._table: TextIO = sys.stderr if self._as_records else sys.stdout
+        times = "    from s     to s" if timed else ""
+        labels = "  ".join(f"{label[:9]:>9}" for label in model.labels)
+        self.line(f"{'file':{width}}{times}  {'emotion':10}  {labels}")
+
+    def line(self, text: str) -> None:
+        print(text, file=self._table, flush=True)
+
+    def row(self, row: Prediction, name: str) -> None:
+        times = f"  {row.start_s:8.2f} {row.end_s:8.2f}" if self._timed else ""
+        values = "  ".join(f"{p:9.3f}" for p in row.probabilities.values())
+        label = "unsure" if row.unsure else row.label or ("(silence)" if row.silent else "(no voice)")
+        self.line(f"{printable(name):{self._width}}{times}  {label:10}  {values}".rstrip())
+
+    def records(self, made: Sequence[dict]) -> None:
+        if self._as_records:
+            print("".join(json.dumps(record) + "\n" for record in made), end="", flush=True)
 
 
 def _predict_all(
-    model: Model, paths: Sequence[pathlib.Path], kept: records.Records, cut: Windows, drawn: pathlib.Path | None
+    model: Model, named: dict[pathlib.Path, str], kept: records.Records, cut: Windows, shown: Shown, pictures: Pictures
 ) -> list[pathlib.Path]:
-    """Predicts what has no record yet, part by part; returns pictures, drawn into the folder `drawn` if it is named."""
-    todo = [path for path in paths if model.by_speaker or str(path) not in kept.earlier]
-    width, timed, gaps = max(len(printable(path)) for path in paths), bool(cut.window_s), Gaps()
-    times = "    from s     to s" if timed else ""
-    print(f"{'file':{width}}{times}  {'emotion':10}  " + "  ".join(f"{label[:9]:>9}" for label in model.labels))
-    pictures: list[pathlib.Path] = []
-    for part in _parts(todo, at_once=len(todo) if model.by_speaker else PART_FILES):
+    """Predicts what has no record yet, part by part; returns pictures."""
+    todo = [path for path, name in named.items() if model.by_speaker or name not in kept.earlier]
+    timed, gaps = bool(cut.window_s), Gaps()
+    drawn: list[pathlib.Path] = []
+    for part in inputs.ahead(todo, at_once=len(todo) if model.by_speaker else inputs.PART_FILES):
         opened = [one for one in part.values() if isinstance(one, Recording)]
         scored = dict(zip(opened, model.score(opened, cut, gaps) if opened else [], strict=True))
         made: list[dict] = []
         for path, one in part.items():
             rows = one if isinstance(one, UserError) else scored[one]
             if isinstance(rows, UserError):
-                made.append({"file": str(path), "error": str(rows)})
+                made.append({"file": named[path], "error": str(rows).replace(str(path), named[path])})
                 continue
-            made += [record_of(model, row, path, timed) for row in rows]
+            made += [record_of(model, row, named[path], timed) for row in rows]
             if unlike := next((row.notices for row in rows if row.notices), ()):
-                logging.warning("%s is unlike the training clips: %s", printable(path), "; ".join(unlike))
+                logging.warning("%s is unlike the training clips: %s", printable(named[path]), "; ".join(unlike))
             for row in rows:
-                print(_line(row, path, width, timed), flush=True)
-        if drawn is not None:
-            pictures += _draw(model, {one: rows for one, rows in scored.items() if isinstance(rows, list)}, gaps, drawn,
-                              pictures)  # fmt: skip
+                shown.row(row, named[path])
+        drawn += _draw(model, {one: rows for one, rows in scored.items() if isinstance(rows, list)}, gaps, pictures,
+                       drawn)  # fmt: skip
         kept.add(made)
+        shown.records(made)
     gaps.warn()
-    return pictures
-
-
-def _parts(paths: Sequence[pathlib.Path], at_once: int) -> Iterator[dict[pathlib.Path, Recording | UserError]]:
-    """Every path with its recording, or why there is none: so many at once, fewer long ones unless it is all."""
-    part: dict[pathlib.Path, Recording | UserError] = {}
-    samples = 0
-    for path in paths:
-        try:
-            part[path] = one = recordings.read(path)
-            samples += len(one.samples)
-        except UserError as error:
-            part[path] = error
-        if len(part) >= at_once or (samples > PART_SAMPLES and at_once < len(paths)):
-            yield part
-            part, samples = {}, 0
-    if part:
-        yield part
+    return drawn
 
 
 def _draw(
-    model: Model, scored: dict[Recording, list[Prediction]], gaps: Gaps, folder: pathlib.Path,
+    model: Model, scored: dict[Recording, list[Prediction]], gaps: Gaps, pictures: Pictures,
     taken: Sequence[pathlib.Path],
 ) -> list[pathlib.Path]:  # fmt: skip
-    """The attention of the only member; its features are made once more, which takes less than the drawing."""
-    if not scored:
-        return []
-    ((member, utterances, _, _),) = model.features(list(scored), gaps)
-    p = np.array([list(row.probabilities.values()) for (row,) in scored.values()])
-    return explain.draw(member.trained, utterances, p, folder, taken)
+    """Pictures of recordings. For the attention features are made once more, which takes less than the drawing."""
+    drawn: list[pathlib.Path] = []
+    if pictures.timeline:
+        from emoflax.inference import timeline
+
+        for one, rows in scored.items():
+            path = explain.free(pictures.folder / f"{pathlib.Path(one.name).stem}-emotions.png", [*taken, *drawn])
+            title = f"{pathlib.Path(one.name).name}: {model.index.get('name', model.where)}"
+            timeline.draw(path, title, model.labels, rows)
+            drawn.append(path)
+    if pictures.attention and scored:
+        ((member, utterances, _, _),) = model.features(list(scored), gaps)
+        p = np.array([list(row.probabilities.values()) for (row,) in scored.values()])
+        drawn += explain.draw(member.trained, utterances, p, pictures.folder, taken)
+    return drawn
 
 
-def record_of(model: Model, row: Prediction, path: pathlib.Path, timed: bool) -> dict:
-    """What a JSON line holds. A silent window has no emotion, and no probabilities."""
+def listen(model: Model, device: str, output: pathlib.Path | None, cut: Windows) -> None:
+    """Shows and writes the windows of a microphone as they end, until Ctrl-C or until the device is gone."""
+    if cut.smooth_s:
+        raise UserError("smooth_s averages with windows that a microphone has yet to hear; leave it out")
+    cut = cut if cut.window_s else dataclasses.replace(cut, **_LIVE)
+    name = inputs.MICROPHONE
+    with Microphone(device) as microphone, records.Records(output, {}, (), model.labels) as kept:
+        logging.info("listening at %d Hz; Ctrl-C ends it", microphone.rate_hz)
+        shown = Shown(model, output, len(name), timed=True)
+        rows = model.predict_stream(
+            microphone.chunks(), microphone.rate_hz, window_s=cut.window_s, hop_s=cut.step_s, vad=cut.vad
+        )
+        try:
+            for row in rows:
+                made = [record_of(model, row, name, timed=True)]
+                shown.row(row, name)
+                kept.add(made)
+                shown.records(made)
+        except KeyboardInterrupt:
+            logging.info("stopped listening")
+
+
+def record_of(model: Model, row: Prediction, name: str, timed: bool) -> dict:
+    """What a record holds. A part without speech has no emotion, and no probabilities."""
     times = {"start_s": round(row.start_s, 3), "end_s": round(row.end_s, 3), "silent": row.silent} if timed else {}
     made = {
-        "file": str(path),
+        "file": name,
         **times,
+        **({} if row.speech is None else {"speech": row.speech}),
         "emotion": row.label or None,
         "probabilities": {label: round(p, 6) for label, p in row.probabilities.items()},
         "trained_on": model.corpus,
     }
     made |= {"unsure": row.unsure} if model.least_confidence else {}
     return made | ({"notices": list(row.notices)} if row.notices else {})
-
-
-def _line(row: Prediction, path: pathlib.Path, width: int, timed: bool) -> str:
-    times = f"  {row.start_s:8.2f} {row.end_s:8.2f}" if timed else ""
-    values = "  ".join(f"{p:9.3f}" for p in row.probabilities.values())
-    label = "unsure" if row.unsure else row.label or "(silence)"
-    return f"{printable(path):{width}}{times}  {label:10}  {values}".rstrip()
-
-
-def find_inputs(patterns: Sequence[str], suffixes: tuple[str, ...]) -> list[pathlib.Path]:
-    """Files named by paths, folders (with all folders in them) and glob patterns, each once, sorted within a folder.
-
-    Folders are searched as in training (`scan.search`); one that cannot be listed is returned in the place of its
-    files, so that it is reported like a file that cannot be read.
-
-    Raises:
-      UserError: a pattern without a file.
-    """
-    paths: dict[pathlib.Path, None] = {}
-    for pattern in patterns:
-        path = pathlib.Path(pattern)
-        named = [path] if os.path.lexists(path) else map(pathlib.Path, sorted(glob.glob(pattern, recursive=True)))
-        files = [file for one in named for file in (_inside(one, suffixes) if one.is_dir() else [one])]
-        if not files:
-            raise UserError(f"--inputs={pattern}: no {'/'.join(suffixes)} file there; name a file, a folder or a glob")
-        paths |= dict.fromkeys(files)
-    return list(paths)
-
-
-def _inside(folder: pathlib.Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
-    result = scan.search(folder, suffixes)
-    if sentence := result.sentence(folder):
-        logging.info("%s", sentence)
-    return [pathlib.Path(name) for name in (*result.files, *result.unreadable)]

@@ -120,7 +120,7 @@ def draw(
         if utterance.words:
             words = of_windows[0]["text"][: len(utterance.words)]
         source = pathlib.Path(utterance.name)
-        path = _free(folder / f"{source.stem}-attention.png", [*taken, *written])
+        path = free(folder / f"{source.stem}-attention.png", [*taken, *written])
         title = f"{source.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %"
         bands = utterance.logmel[:, : config.audio.mels]  # contours may follow
         picture(path, title, config, bands, curve, utterance.words, words)
@@ -139,7 +139,7 @@ def _curve(encoder: nnx.Module, windows: list[np.ndarray], frames: int, config: 
     return over_time(windows, centres, data.window_starts(frames, longest), frames, longest)
 
 
-def _free(path: pathlib.Path, taken: Sequence[pathlib.Path]) -> pathlib.Path:
+def free(path: pathlib.Path, taken: Sequence[pathlib.Path]) -> pathlib.Path:
     """The path, numbered where another input of this command has the same name."""
     candidates = (path.with_stem(f"{path.stem}-{n}" if n > 1 else path.stem) for n in itertools.count(1))
     return next(candidate for candidate in candidates if candidate not in taken)

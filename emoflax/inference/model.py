@@ -25,7 +25,7 @@ from emoflax.inference import bundle, compile_cache, notices, recordings, source
 from emoflax.inference.member import Member
 from emoflax.inference.recordings import Recording
 from emoflax.inference.utterances import Gaps, Utterance, of_one_speaker, utterances_of
-from emoflax.inference.windows import Windows
+from emoflax.inference.windows import Activity, Windows
 from emoflax.reporting import calibration
 
 Source = str | os.PathLike[str] | npt.NDArray[Any]
@@ -39,11 +39,12 @@ class Prediction:
     """What a model says of a recording, or of a window of it.
 
     Attributes:
-      label: the likeliest emotion; '' for a silent window.
-      probabilities: of every emotion, in the model's order; empty for a silent window.
+      label: the likeliest emotion; '' for a part without speech.
+      probabilities: of every emotion, in the model's order; empty for a part without speech.
       start_s, end_s: the part of the recording.
       file: its path, or None for an array.
       silent: the window holds next to no sound, so it was not predicted.
+      speech: the share of this part that is speech, where `vad` was asked for; below 0.1 it was not predicted.
       unsure: the likeliest emotion's probability is under `Model.least_confidence`.
       notices: in which ways the recording is unlike those that the model was trained on, in words.
     """
@@ -54,6 +55,7 @@ class Prediction:
     end_s: float
     file: str | None = None
     silent: bool = False
+    speech: float | None = None
     unsure: bool = False
     notices: tuple[str, ...] = ()
 
@@ -61,9 +63,9 @@ class Prediction:
 class Model:
     """One trained model or an ensemble of several. Any number of threads may use it at once.
 
-    A bundle is calibrated by the temperature of what was chosen together, where a cross-validation fitted one; else a
-    model by itself by its checkpoint's. The models of an ensemble are not, as they were not when their weights were
-    chosen.
+    A model by itself is calibrated by its checkpoint's temperature, a bundle by the one that a cross-validation's
+    held-out predictions gave (`selection/fit.py`). Other ensembles are not: their models were not when their weights
+    were chosen.
 
     Attributes:
       labels: names of the emotions.
@@ -92,7 +94,7 @@ class Model:
 
     def predict(
         self, inputs: Source | Sequence[Source], rate_hz: int | None = None, *, texts: Sequence[str] | None = None,
-        window_s: float = 0.0, hop_s: float = 0.0, smooth_s: float = 0.0,
+        window_s: float = 0.0, hop_s: float = 0.0, smooth_s: float = 0.0, vad: bool = False,
     ) -> list[Prediction]:  # fmt: skip
         """One prediction per input, in their order; with `window_s`, one per window.
 
@@ -104,11 +106,12 @@ class Model:
           window_s: length of windows; 0: the whole input.
           hop_s: from one window's beginning to the next one's; 0: windows do not overlap.
           smooth_s: log-probabilities are averaged over the windows whose middles are within half of this; 0: off.
+          vad: marks what is not speech, such as noise (Silero's detector; `pip install 'emoflax[vad]'`).
 
         Raises:
           UserError: an input that cannot be read or used; the message names it.
         """
-        cut, gaps, predictions = Windows(window_s, hop_s, smooth_s), Gaps(), []
+        cut, gaps, predictions = Windows(window_s, hop_s, smooth_s, vad), Gaps(), []
         opened = self._open(inputs, rate_hz, texts)
         at_once = len(opened) if self.by_speaker else _AT_ONCE
         for begin in range(0, len(opened), max(1, at_once)):
@@ -139,8 +142,9 @@ class Model:
         return vectors
 
     def predict_stream(
-        self, chunks: Iterable[npt.NDArray[Any]], rate_hz: int, *, window_s: float = 3.0, hop_s: float = 1.0
-    ) -> Iterator[Prediction]:
+        self, chunks: Iterable[npt.NDArray[Any]], rate_hz: int, *, window_s: float = 3.0, hop_s: float = 1.0,
+        vad: bool = False,
+    ) -> Iterator[Prediction]:  # fmt: skip
         """Predictions of windows as soon as their sound has arrived, and at the end of what is left.
 
         Args:
@@ -148,12 +152,12 @@ class Model:
           rate_hz: sample rate of the chunks.
           window_s: as of `predict`. Memory holds about one window and one chunk. A window is silent by the loudest
             one so far.
-          hop_s: as of `predict`.
+          hop_s, vad: as of `predict`.
 
         Raises:
           UserError: a chunk that is no sound.
         """
-        cut, gaps = Windows(window_s, hop_s), Gaps()
+        cut, gaps = Windows(window_s, hop_s, vad=vad), Gaps()
         width, hop = round(cut.window_s * rate_hz), round(cut.step_s * rate_hz)
         held, first, start, loudest_db = np.zeros(0, np.float32), 0, 0, -np.inf  # first: place of held[0]
 
@@ -161,7 +165,7 @@ class Model:
             nonlocal loudest_db
             window = Recording("stream", held[begin - first : begin - first + width], rate_hz)
             loudest_db = max(loudest_db, windows.loud_db(windows.levels_db(window.samples, rate_hz)))
-            return self._of_window(window, begin, loudest_db, gaps)
+            return self._of_window(window, begin, loudest_db, gaps, cut)
 
         for number, chunk in enumerate(chunks):
             held = np.concatenate([held, recordings.to_mono(chunk, f"chunk {number}")])
@@ -203,14 +207,15 @@ class Model:
     def score(self, opened: Sequence[Recording], cut: Windows, gaps: Gaps) -> list[list[Prediction] | UserError]:
         """Of each recording, the predictions of its windows, or why there are none."""
         spans = [cut.spans(len(one.samples), one.rate_hz) for one in opened]
-        levels = [
-            windows.levels_db(one.samples, one.rate_hz) if cut.window_s and len(one.samples) else None for one in opened
+        heard = [
+            dict(zip(own, windows.activities(one.samples, one.rate_hz, own, cut), strict=True))
+            for one, own in zip(opened, spans, strict=True)
         ]
         parts, owner = [], []
-        for number, (one, own) in enumerate(zip(opened, spans, strict=True)):
-            loud = [s for s in own if not _is_silent(one, s, levels[number])]
-            parts += [(s, one.part(*s) if cut.window_s else one) for s in loud]
-            owner += [number] * len(loud)
+        for number, one in enumerate(opened):
+            spoken = [span for span, activity in heard[number].items() if activity.is_speech]
+            parts += [(s, one.part(*s) if cut.window_s else one) for s in spoken]
+            owner += [number] * len(spoken)
         log_p, failed = self.log_probabilities([part for _, part in parts], gaps) if parts else (np.zeros((0, 0)), {})
         made: list[list[Prediction] | UserError] = []
         for number, (one, own) in enumerate(zip(opened, spans, strict=True)):
@@ -221,7 +226,7 @@ class Model:
             kept = [parts[place][0] for place in places]
             known = dict(zip(kept, _smooth(log_p[places], kept, one, cut), strict=True))
             unlike = self._unlike_training(one, windowed=bool(cut.window_s))
-            made.append([self._prediction(one, span, known.get(span), unlike) for span in own])
+            made.append([self._prediction(one, span, known.get(span), heard[number][span], unlike) for span in own])
         return made
 
     def _unlike_training(self, one: Recording, *, windowed: bool) -> tuple[str, ...]:
@@ -229,36 +234,37 @@ class Model:
         member = self.members[0]
         if not len(one.samples) or not member.trained.description.get("conditions"):
             return ()
-        conditions = recordings.conditions_of(member.config, one)
+        conditions = dict(one.shaped(member.config)[1])
         if windowed:  # the model never gets all of it at once
             del conditions["duration_s"]
         return tuple(notices.unusual(member.trained.description, conditions))
 
-    def _of_window(self, window: Recording, first: int, loudest_db: float, gaps: Gaps) -> Prediction:
-        start_s = first / window.rate_hz
+    def _of_window(self, window: Recording, first: int, loudest_db: float, gaps: Gaps, cut: Windows) -> Prediction:
+        start_s, span = first / window.rate_hz, (0, len(window.samples))
+        (heard,) = windows.activities(window.samples, window.rate_hz, [span], Windows(vad=cut.vad))
         silent = windows.is_silent(windows.levels_db(window.samples, window.rate_hz), loudest_db)
+        heard = dataclasses.replace(heard, silent=silent)
         log_p = None
-        if not silent:
+        if heard.is_speech:
             rows, failed = self.log_probabilities([window], gaps)
             if failed:
                 raise failed[0]
             log_p = rows[0]
-        made = self._prediction(window, (0, len(window.samples)), log_p)
+        made = self._prediction(window, span, log_p, heard)
         return dataclasses.replace(made, start_s=start_s, end_s=start_s + window.seconds)
 
     def _prediction(
-        self, one: Recording, span: tuple[int, int], log_p: npt.NDArray[np.float64] | None,
+        self, one: Recording, span: tuple[int, int], log_p: npt.NDArray[np.float64] | None, heard: Activity,
         unlike: tuple[str, ...] = (),
     ) -> Prediction:  # fmt: skip
         start_s, end_s = (sample / one.rate_hz for sample in span)
         file = str(one.path) if one.path else None
         if log_p is None:
-            return Prediction("", {}, start_s, end_s, file, silent=True, notices=unlike)
+            return Prediction("", {}, start_s, end_s, file, heard.silent, heard.speech, notices=unlike)
         probabilities = dict(zip(self.labels, np.exp(log_p).tolist(), strict=True))
         unsure = bool(np.exp(log_p.max()) < self.least_confidence)
-        return Prediction(
-            self.labels[int(log_p.argmax())], probabilities, start_s, end_s, file, unsure=unsure, notices=unlike
-        )
+        label = self.labels[int(log_p.argmax())]
+        return Prediction(label, probabilities, start_s, end_s, file, False, heard.speech, unsure, unlike)
 
     def features(
         self, opened: Sequence[Recording], gaps: Gaps
@@ -296,13 +302,6 @@ class Model:
 
 def _by_speaker(member: Member) -> bool:
     return bool(speakernorm.suffix_of(member.trained.description["protocol"]))
-
-
-def _is_silent(one: Recording, span: tuple[int, int], levels: npt.NDArray[np.float64] | None) -> bool:
-    """Whether a window is; without windows (levels None), nothing is."""
-    if levels is None or not len(one.samples):
-        return False
-    return windows.is_silent(windows.levels_db(one.samples[slice(*span)], one.rate_hz), windows.loud_db(levels))
 
 
 def _smooth(

@@ -35,6 +35,7 @@ class Recording:
     rate_hz: int = 16_000
     text: str | None = None
     path: pathlib.Path | None = None
+    _shaped: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __str__(self) -> str:
         return self.name
@@ -46,6 +47,21 @@ class Recording:
     def part(self, first: int, last: int) -> "Recording":
         """The samples from `first` to before `last`; the words of a part are not known."""
         return dataclasses.replace(self, samples=self.samples[first:last], text=None, path=None)
+
+    def shaped(self, config: ConfigDict) -> tuple[np.ndarray, dict[str, float]]:
+        """Its wave as the config's features take it, and how it was recorded, by name (`channels.CONDITIONS`).
+
+        The last one is kept: features and notices both need it, and it takes as long as all that follows.
+        """
+        from emoflax.features import recording
+
+        fields = {name: config.audio[name] for name in recording.FIELDS}
+        key = tuple(fields.values())
+        if key not in (kept := dict(self._shaped)):
+            kept = {key: recording.shaped(self.samples, self.rate_hz, **fields)}
+            self._shaped.clear()
+            self._shaped.update(kept)
+        return kept[key]
 
 
 def read(path: pathlib.Path) -> Recording:
@@ -118,10 +134,8 @@ def sound_of(config: ConfigDict, recording: Recording) -> np.ndarray | list[np.n
         return np.zeros((0, channels(config.audio)), np.float32)
     from emoflax.features import functionals
     from emoflax.features.log_mel import in_16_bits, of_wave
-    from emoflax.features.recording import FIELDS, of_samples
 
-    shaped = {name: config.audio[name] for name in FIELDS}
-    wave = of_samples(recording.samples, recording.rate_hz, **shaped).wave
+    wave, _ = recording.shaped(config)
     if config.model.functionals in models.STATES_MODELS:
         encoder = closed_form.encoder_of(config)
         return closed_form.chosen_states(config, encoder(_at_speeds(config, wave, encoder.audio)))
@@ -132,14 +146,6 @@ def sound_of(config: ConfigDict, recording: Recording) -> np.ndarray | list[np.n
     if frontend := frontend_of(config):
         return frontend.alone(*in_16_bits(wave))
     return of_wave(wave, **_of_wave(config.audio))
-
-
-def conditions_of(config: ConfigDict, recording: Recording) -> dict[str, float]:
-    """How it was recorded, by name (`channels.CONDITIONS`)."""
-    from emoflax.features.recording import FIELDS, of_samples
-
-    shaped = {name: config.audio[name] for name in FIELDS}
-    return of_samples(recording.samples, recording.rate_hz, **shaped).conditions
 
 
 def _at_speeds(config: ConfigDict, wave: np.ndarray, audio: Mapping = types.MappingProxyType({})) -> list[np.ndarray]:

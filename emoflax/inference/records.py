@@ -1,8 +1,10 @@
-"""The records of predictions on disk: a line of JSON per file, written as it goes, gone on with after an interruption.
+"""The records of predictions on disk: written as it goes, gone on with after an interruption.
 
 While a command is at work, `<output>.unfinished` stands beside its output and names the model. The same command started
-again keeps the lines of that file and predicts the rest; a finished output is written anew. A file that is predicted in
-windows has several lines; those of the last one are not kept, because a kill may have come between them.
+again keeps the rows of that file and predicts the rest; a finished output is written anew. A file that is predicted in
+windows has several rows; those of the last one are not kept, because a kill may have come between them.
+
+A Parquet file cannot grow: until all is done its rows are JSON lines in `<output>.jsonl`.
 """
 
 import contextlib
@@ -17,14 +19,18 @@ from absl import logging
 
 from emoflax.errors import UserError
 from emoflax.files import write_whole
+from emoflax.inference import formats
+
+_REASONS = 5  # of files that could not be used, which are shown at the end
 
 
 def check_place(output: pathlib.Path) -> None:
     """Before any work.
 
     Raises:
-      UserError: nothing can be written there.
+      UserError: nothing can be written there, or what writes it is not installed.
     """
+    formats.check_installed(output)
     folder = output.parent
     if not folder.is_dir():
         state = "is no folder" if folder.exists() else "does not exist"
@@ -55,61 +61,78 @@ class Records:
     """Records of one command. To be used in a `with` statement.
 
     Args:
-      output: their file; None: they are kept in memory alone.
-      description: of the model; lines of another model's unfinished output are not kept.
+      output: their file, a table if it ends in .csv or .parquet, else JSON lines; None: they are only counted.
+      description: of the model; rows of another model's unfinished output are not kept.
       inputs: files that the command is about.
+      labels: of the emotions: names of a table's columns.
 
     Attributes:
-      lines: one record per file or window that was dealt with, in their order: {file, emotion, probabilities, ...},
-        or {file, error} of a file that could not be used.
       earlier: files that an interrupted command dealt with.
+      failures: how many files could not be used.
+      reasons: of the first of them, what was wrong.
     """
 
-    def __init__(self, output: pathlib.Path | None, description: dict, inputs: Sequence[pathlib.Path]):
-        self.lines: list[dict[str, Any]] = []
-        self._file, self._output, self._mark = None, output, None
-        if output is not None:
-            with self._writing():
-                # A pipe or a terminal cannot be gone on with.
-                if output.is_file() or not output.exists():
-                    self._mark = output.with_name(f"{output.name}.unfinished")
-                    self._go_on(hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest(), inputs)
-                self._file = output.open("a" if self._mark else "w", encoding="utf-8")
-        self.earlier = {record["file"] for record in self.lines}
+    def __init__(
+        self, output: pathlib.Path | None, description: dict, inputs: Sequence[pathlib.Path],
+        labels: Sequence[str] = (),
+    ):  # fmt: skip
+        self.earlier: set[str] = set()
+        self.failures, self.reasons = 0, []
+        self._file, self._output, self._mark, self._labels = None, output, None, labels
+        if output is None:
+            return
+        self._rows = output.with_name(f"{output.name}.jsonl") if formats.is_parquet(output) else output
+        self._format = formats.of(output, labels)
+        with self._writing():
+            # A pipe or a terminal cannot be gone on with.
+            if output.is_file() or not output.exists():
+                self._mark = output.with_name(f"{output.name}.unfinished")
+                self._go_on(hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest(), inputs)
+            self._file = self._rows.open("a" if self._mark else "w", encoding="utf-8", errors="backslashreplace")
 
     def __enter__(self) -> "Records":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            if kind is None and self._mark is not None:
-                self._mark.unlink(missing_ok=True)
-
-    @property
-    def failures(self) -> list[str]:
-        """Why files could not be used."""
-        return [record["error"] for record in self.lines if "error" in record]
+        if self._file is None:
+            return
+        self._file.close()
+        if kind is None and self._rows != self._output:
+            with self._writing():
+                formats.to_parquet(self._rows, self._output, self._labels)
+            self._rows.unlink()
+        if kind is None and self._mark is not None:
+            self._mark.unlink(missing_ok=True)
 
     def add(self, records: Sequence[dict[str, Any]]) -> None:
-        """Writes records, so that they are kept whatever happens next."""
-        self.lines += records
+        """Writes records, so that they are kept whatever happens next.
+
+        A record is {file, emotion, probabilities, ...} of a file or window, or {file, error} of a file that could not
+        be used.
+        """
+        self._count(records)
         if self._file is not None:
             with self._writing():
-                self._file.write("".join(json.dumps(record) + "\n" for record in records))
+                self._file.write(self._format.text(records))
                 self._file.flush()
 
+    def _count(self, records: Iterable[dict[str, Any]]) -> None:
+        errors = [one["error"] for one in records if one.get("error")]
+        self.failures += len(errors)
+        self.reasons += errors[: max(0, _REASONS - len(self.reasons))]
+
     def _go_on(self, model: str, inputs: Sequence[pathlib.Path]) -> None:
-        mark = {"model": model}
-        if _parsed(_content(self._mark)) == mark:
+        mark, kept = {"model": model}, []
+        if formats.parsed_json(_content(self._mark)) == mark:
             wanted = {str(path) for path in inputs}
-            there = _records(_content(self._output))
-            torn = there[-1]["file"] if there and "start_s" in there[-1] else None
-            self.lines = [one for one in there if one["file"] in wanted and one["file"] != torn]
-            kept = len({one["file"] for one in self.lines})
-            logging.info("%d of %d files were dealt with before: %s", kept, len(inputs), self._output)
-        with write_whole(self._output) as file:
-            file.write("".join(json.dumps(record) + "\n" for record in self.lines).encode())
+            there = self._format.read(_content(self._rows))
+            torn = there[-1]["file"] if there and there[-1].get("start_s", "") != "" else None
+            kept = [one for one in there if one["file"] in wanted and one["file"] != torn]
+            self.earlier = {one["file"] for one in kept}
+            self._count(kept)
+            logging.info("%d of %d files were dealt with before: %s", len(self.earlier), len(inputs), self._output)
+        with write_whole(self._rows) as file:
+            file.write((self._format.head + self._format.text(kept)).encode(errors="backslashreplace"))
         with write_whole(self._mark) as file:
             file.write(json.dumps(mark).encode())
 
@@ -126,16 +149,3 @@ class Records:
 
 def _content(path: pathlib.Path | None) -> bytes:
     return path.read_bytes() if path is not None and path.is_file() else b""
-
-
-def _records(content: bytes) -> list[dict[str, Any]]:
-    """Those of whole lines; a line that a kill has torn is none."""
-    parsed = (_parsed(line) for line in content.split(b"\n"))
-    return [one for one in parsed if isinstance(one, dict) and isinstance(one.get("file"), str)]
-
-
-def _parsed(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -46,6 +46,22 @@ def members_of(path: pathlib.Path) -> tuple[list[Member], dict]:
     return members, {}
 
 
+def listing(path: pathlib.Path) -> str:
+    """The models that `path` names, a line each with its weight in the pool, and what to do with them.
+
+    Raises:
+      UserError: there is no model.
+    """
+    members, index = members_of(path)
+    lines = [f"{'model':40}{'weight':>7}  {'parameters':>10}  {'trained for':28}  emotions"]
+    for member in members:
+        seen = member.trained.description
+        what = f"{seen['corpus']}, {seen['protocol']}, fold {seen['fold']}" if not index else seen["corpus"]
+        lines.append(f"{member.name:40}{member.weight:7.3f}  {member.trained.parameters:10,}  {what:28}  "
+                     + ", ".join(seen["labels"]))  # fmt: skip
+    return "\n".join([*lines, "", f"--checkpoint={path} --inputs=a.wav predicts with all of them as one ensemble"])
+
+
 def _of_run(path: pathlib.Path) -> dict[pathlib.Path, float]:
     folders = [folder for folder in sorted(path.glob("seed*-fold*")) if _OF_RUN.fullmatch(folder.name)]
     return {folder: 1 / len(folders) for folder in folders}

@@ -1,6 +1,7 @@
-"""A recording as overlapping windows: where they lie, which of them are silent, and smoothing over time."""
+"""A recording as overlapping windows: where they lie, which of them hold speech, and smoothing over time."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ _FRAME_S = 0.02
 _BELOW_LOUDEST_DB = 40.0  # a frame this far under the recording's loud ones holds no sound ...
 _LOWEST_DB = -90.0  # ... nor does one this far under full scale
 _LOUD_SHARE = 0.95  # quantile of the frames' levels that stands for the loud ones: one click does not
-_LEAST_SHARE = 0.1  # of a window's frames; with fewer that hold sound, it is silent
+_LEAST_SHARE = 0.1  # of a window's frames; with fewer that hold sound, it is silent; with fewer that are speech, none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Windows:
       window_s: length of each window; 0: the recording as a whole.
       hop_s: from the beginning of one window to that of the next; 0: windows do not overlap.
       smooth_s: log-probabilities are averaged over the windows whose middles are within half of this; 0: they are not.
+      vad: whether it is measured which share of each part is speech, and what is none is marked; needs the extra `vad`.
     """
 
     window_s: float = 0.0
     hop_s: float = 0.0
     smooth_s: float = 0.0
+    vad: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("window_s", 0.1), ("hop_s", 0.01), ("smooth_s", 0.0)):
@@ -57,6 +60,40 @@ class Windows:
 
 
 WHOLE = Windows()
+
+
+@dataclasses.dataclass(frozen=True)
+class Activity:
+    """What a part of a recording holds.
+
+    Attributes:
+      silent: next to no sound.
+      speech: the share of it that is speech; None where that was not measured.
+    """
+
+    silent: bool = False
+    speech: float | None = None
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether there is anything to predict."""
+        return not self.silent and (self.speech is None or self.speech >= _LEAST_SHARE)
+
+
+def activities(
+    samples: npt.NDArray[Any], rate_hz: int, spans: Sequence[tuple[int, int]], cut: Windows
+) -> list[Activity]:
+    """Of each part of float32 [samples]; a recording that is not cut is never silent by its own level."""
+    silent = [False] * len(spans)
+    speech: Sequence[float | None] = [None] * len(spans)
+    if cut.window_s and len(samples):
+        loudest_db = loud_db(levels_db(samples, rate_hz))
+        silent = [is_silent(levels_db(samples[slice(*span)], rate_hz), loudest_db) for span in spans]
+    if cut.vad and len(samples):
+        from emoflax.features import voice_activity
+
+        speech = voice_activity.shares(samples, rate_hz, spans)
+    return [Activity(*both) for both in zip(silent, speech, strict=True)]
 
 
 def levels_db(samples: npt.NDArray[Any], rate_hz: int) -> npt.NDArray[Any]:

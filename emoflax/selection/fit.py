@@ -1,12 +1,15 @@
 """A model to keep: what a cross-validation chose, trained on all speakers, as one bundle.
 
-    choice    candidates by their mean dev score over all folds; ensemble weights and epochs from all folds' inner
-              predictions, of clips that no predicting model was trained on
+    choice    candidates by their mean dev score over all folds; ensemble weights, epochs, the ensemble's temperature
+              and its threshold for 'unsure' from all folds' inner predictions, of clips that no predicting model was
+              trained on
     training  the candidates that have a weight, with every seed, on every clip of the corpus
     bundle    these models with their weights, and the scores that the cross-validation measured for their kind
 
-No test clip has a part in the choice. Where no cross-validation was made, one config's seeds are trained and weigh the
-same, and the card says that no score was measured.
+No test clip has a part in the choice of models and weights. Where no cross-validation was made, one config's seeds are
+trained and weigh the same, and the card says that no score was measured. Where one was made of a config that has
+nothing to choose, its test predictions give the temperature: they are of speakers that the predicting models were not
+trained on, and no score of this model is measured on them.
 
     runs/<name>-<corpus>-<protocol>-fit/<candidate>-seed0/    checkpoints, logs
     runs/<name>-<corpus>-<protocol>-fit/bundle/               unless --output names another folder
@@ -44,8 +47,9 @@ class Chosen:
       weights: candidate -> weight in the ensemble.
       epochs: candidate -> epochs; None: all.
       scores: candidate -> mean dev score over the folds; empty where nothing was chosen.
-      calibration: `calibration.fitted` of the inner predictions of what was chosen; None where nothing was chosen.
       measured: report.json of the cross-validation, of the ensemble or of the best candidate; None: there is none.
+      calibration: of what is trained, `calibration.fitted` on all folds' predictions of speakers that the predicting
+        models were not trained on; None: there are none.
     """
 
     weights: dict[str, float]
@@ -68,9 +72,13 @@ def choose(config: ConfigDict, corpus: Corpus, nested: pathlib.Path) -> Chosen:
         (name,) = candidates
         outer = crossval.nested_splits(config, corpus)[1] if nested.is_dir() else ()
         only = [crossval.only(name, split.fold) for split in outer]
-        for task in crossval.final_tasks(candidates, outer, only, nested).values():  # a score of other settings?
+        final = crossval.final_tasks(candidates, outer, only, nested)
+        for task in final.values():  # a score of other settings?
             identity.check_early(task.config, corpus, task.member.checkpoints, task.member.split, task.member.seed)
-        return Chosen({name: 1.0}, {name: None}, {}, _measured(nested, config.fit.members))
+        finished = final and all(task.kept.is_file() for task in final.values())
+        test = {at: crossval.learn(task) for at, task in final.items()} if finished else {}
+        measured = _measured(nested, config.fit.members)
+        return Chosen({name: 1.0}, {name: None}, {}, measured, _calibrated(test, {name: 1.0}, corpus))
     inner = crossval.inner_tasks(candidates, crossval.nested_splits(config, corpus)[0], nested)
     if missing := [task for task in inner.values() if not task.kept.is_file()]:
         raise UserError(
@@ -100,11 +108,24 @@ def weigh(
         for name, candidate in candidates.items()
     }
     best = max(scores, key=scores.__getitem__)
+    if kind == "best":
+        return Chosen({best: 1.0}, epochs, scores, measured, _calibrated(dev, {best: 1.0}, corpus))
     log_p, label = zip(*(crossval.held_out(own, corpus) for own in by_fold), strict=True)
-    log_p, label = np.concatenate(log_p, axis=1), np.concatenate(label)
-    found = np.array([float(name == best) for name in candidates]) if kind == "best" else pool.weights(log_p, label)
-    weights = {name: float(weight) for name, weight in zip(candidates, found, strict=True) if weight}
-    return Chosen(weights, epochs, scores, measured, calibration.fitted(pool.mix(log_p, found), label))
+    found = zip(candidates, pool.weights(np.concatenate(log_p, axis=1), np.concatenate(label)), strict=True)
+    weights = {name: float(weight) for name, weight in found if weight}
+    return Chosen(weights, epochs, scores, measured, _calibrated(dev, weights, corpus))
+
+
+def _calibrated(
+    held_out: Mapping[tuple[int, str, int], Predictions], weights: Mapping[str, float], corpus: Corpus
+) -> dict[str, Any] | None:
+    """Temperature and shares of right ones of the ensemble, from predictions by (fold, candidate, seed)."""
+    if not held_out:
+        return None
+    by_fold = [crossval.of_fold(held_out, weights, fold) for fold in sorted({fold for fold, _, _ in held_out})]
+    log_p, label = zip(*(crossval.held_out(own, corpus) for own in by_fold), strict=True)
+    mixed = pool.mix(np.concatenate(log_p, axis=1), [*weights.values()])
+    return calibration.fitted(mixed, np.concatenate(label))
 
 
 def train(config: ConfigDict, corpus: Corpus, folder: pathlib.Path, chosen: Chosen) -> list[inference.Member]:

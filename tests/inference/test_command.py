@@ -12,6 +12,7 @@ import soundfile
 
 import emoflax
 from emoflax.corpora import synthetic
+from emoflax.inference import sources
 from emoflax.reporting import calibration
 
 RUN = "runs/tiny-synthetic-speakers5"
@@ -79,6 +80,12 @@ def test_a_run_pools_its_models_and_what_cannot_be_read_is_named_after_the_other
     )
     p = np.exp(log_p) / np.exp(log_p).sum()
     assert list(pooled["probabilities"].values()) == pytest.approx(p.tolist(), abs=1e-4)
+
+
+def test_a_run_without_inputs_is_listed_with_the_weight_of_each_model(place):
+    lines = sources.listing(place / RUN).splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [[f"seed{seed}-fold1", "0.500"] for seed in (0, 1)]
+    assert "synthetic, speakers5, fold 1" in lines[1]
 
 
 def test_what_cannot_be_is_refused_before_work(place):
