@@ -26,6 +26,7 @@ MODES = {
     "probe": "score the layers of a pretrained Whisper, fold by fold: --config=probe",
     "compare": "differences between runs, with intervals and p values: --runs=RUN_A,RUN_B",
     "predict": "use a trained model: --checkpoint=RUN/seed0-fold1 --inputs=a.wav",
+    "export": "a trained model as one file that runs without emoflax: --bundle=PATH --format=onnx --output=FILE",
     "precompute": "fill the cache, and train nothing",
     "benchmark": "our speed beside PyTorch's",
 }
@@ -41,12 +42,19 @@ CHECKPOINT = flags.DEFINE_string(
 )  # fmt: skip
 INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
 OUTPUT = flags.DEFINE_string(
-    "output", None, "predict: file for the JSON lines; without it they follow the table. fit: folder of the bundle."
+    "output", None, "predict: file for the JSON lines; without it they follow the table. fit: folder of the bundle. "
+    "export: the file.",
 )
 WINDOW_S = flags.DEFINE_float("window_s", 0.0, "predict: a row for every window of so many seconds; 0: one per file.")
 HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict: from one window to the next; 0: windows do not overlap.")
 SMOOTH_S = flags.DEFINE_float("smooth_s", 0.0, "predict: windows are averaged with those this close together; 0: off.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
+BUNDLE = flags.DEFINE_string("bundle", None, "export: a bundle; or --checkpoint, as of predict.")
+FORMAT = flags.DEFINE_enum("format", None, ["stablehlo", "onnx", "safetensors"], "export: of the file.")
+EXPORT_INPUT = flags.DEFINE_enum(
+    "export_input", "waveform", ["waveform", "features"], "export: what the exported program takes; features: where the "
+    "model's front end has no exported form, such as pitch contours and words.",
+)  # fmt: skip
 RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
 RUNNER = flags.DEFINE_string(
     "runner", None, "precompute: Apache Beam's runner in the place of local processes, e.g. DirectRunner; Beam's own "
@@ -76,11 +84,11 @@ def main(argv: list[str]) -> None:
     if config is not None:
         if RUNNER.value:
             config.precompute.update(runner=RUNNER.value, runner_options=tuple(argv[1:]))
-        of_checkpoint = mode in ("predict", "compare") or (mode == "eval" and CHECKPOINT.value)
+        of_checkpoint = mode in ("predict", "compare", "export") or (mode == "eval" and CHECKPOINT.value)
         checks.check(config) if of_checkpoint else checks.prepare(config)
-    elif mode not in ("predict", "compare"):
+    elif mode not in ("predict", "compare", "export"):
         raise UserError(f"--mode={mode} needs --config; try --config=cnn2")
-    if mode != "predict":  # which may be of one clip
+    if mode not in ("predict", "export"):  # which may be of one clip
         mesh.split_processor()
     multihost.connect(
         MULTIHOST.value, mode, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
@@ -90,6 +98,11 @@ def main(argv: list[str]) -> None:
 
         cut = windows.Windows(WINDOW_S.value, HOP_S.value, SMOOTH_S.value)
         command.run(config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value, draw=EXPLAIN.value, cut=cut)
+        return
+    if mode == "export":
+        from emoflax.inference import export
+
+        export.run(BUNDLE.value or CHECKPOINT.value, FORMAT.value, EXPORT_INPUT.value, OUTPUT.value)
         return
     from emoflax import job
 

@@ -99,20 +99,24 @@ class _Group:
     front_end: WaveformFrontEnd | None
 
 
-def _groups(members: Sequence[Member], kind: str) -> list[_Group]:
+def groups_of(members: Sequence[Member]) -> list[list[Member]]:
+    """Members that take the same features, together."""
     by_key: dict[str, list[Member]] = {}
     for member in members:
         vocabulary = str(member.trained.description["vocabulary"]) if member.config.model.text else ""
         by_key.setdefault(recordings.key_of(member.config) + vocabulary, []).append(member)
-    groups: list[_Group] = []
-    for own in by_key.values():
-        if kind == "waveform":
-            groups.append(_Group(own, (), _front_end(own[0].config)))
-            continue
-        suffix = f"_{len(groups) + 1}" if len(by_key) > 1 else ""
-        inputs = tuple(_renamed(one, suffix) for one in _feature_inputs(own[0]))
-        groups.append(_Group(own, inputs, None))
-    return groups
+    return list(by_key.values())
+
+
+def _groups(members: Sequence[Member], kind: str) -> list[_Group]:
+    groups = groups_of(members)
+    if kind == "waveform":
+        return [_Group(own, (), _front_end(own[0].config)) for own in groups]
+    suffixes = [f"_{number}" if len(groups) > 1 else "" for number in range(1, len(groups) + 1)]
+    return [
+        _Group(own, tuple(_renamed(one, suffix) for one in _feature_inputs(own[0])), None)
+        for own, suffix in zip(groups, suffixes, strict=True)
+    ]
 
 
 def _renamed(one: Input, suffix: str) -> Input:
