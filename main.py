@@ -26,6 +26,7 @@ MODES = {
     "probe": "score the layers of a pretrained Whisper, fold by fold: --config=probe",
     "compare": "differences between runs, with intervals and p values: --runs=RUN_A,RUN_B",
     "predict": "use a trained model: --checkpoint=RUN/seed0-fold1 --inputs=a.wav",
+    "export": "a trained model as one file that runs without emoflax: --bundle=PATH --format=onnx --output=FILE",
     "precompute": "fill the cache, and train nothing",
     "benchmark": "our speed beside PyTorch's",
 }
@@ -44,7 +45,10 @@ INPUTS = flags.DEFINE_multi_string(
     "or names of files; mic or mic:DEVICE.",
 )  # fmt: skip
 OUTPUT = flags.DEFINE_string(
-    "output", None, "predict: file for the records, by suffix JSON lines, .csv or .parquet. fit: folder of the bundle."
+    "output",
+    None,
+    "predict: file for the records, by suffix JSON lines, .csv or .parquet. fit: folder of the bundle. "
+    "export: the file.",
 )
 WINDOW_S = flags.DEFINE_float("window_s", 0.0, "predict: a row for every window of so many seconds; 0: one per file.")
 HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict: from one window to the next; 0: windows do not overlap.")
@@ -53,6 +57,12 @@ VAD = flags.DEFINE_bool("vad", False, "predict: mark what is not speech, and do 
 PLOT = flags.DEFINE_bool("plot", False, "predict, with --window_s: draw each recording's probabilities over time.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
 FINAL = flags.DEFINE_bool("final", False, "crossval: then do --mode=fit, too: the bundle that --output names.")
+BUNDLE = flags.DEFINE_string("bundle", None, "export: a bundle; or --checkpoint, as of predict.")
+FORMAT = flags.DEFINE_enum("format", None, ["stablehlo", "onnx", "safetensors"], "export: of the file.")
+EXPORT_INPUT = flags.DEFINE_enum(
+    "export_input", "waveform", ["waveform", "features"], "export: what the exported program takes; features: where the "
+    "model's front end has no exported form, such as pitch contours and words.",
+)  # fmt: skip
 RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
 RUNNER = flags.DEFINE_string(
     "runner", None, "precompute: Apache Beam's runner in the place of local processes, e.g. DirectRunner; Beam's own "
@@ -82,11 +92,11 @@ def main(argv: list[str]) -> None:
     if config is not None:
         if RUNNER.value:
             config.precompute.update(runner=RUNNER.value, runner_options=tuple(argv[1:]))
-        of_checkpoint = mode in ("predict", "compare") or (mode == "eval" and CHECKPOINT.value)
+        of_checkpoint = mode in ("predict", "compare", "export") or (mode == "eval" and CHECKPOINT.value)
         checks.check(config) if of_checkpoint else checks.prepare(config)
-    elif mode not in ("predict", "compare"):
+    elif mode not in ("predict", "compare", "export"):
         raise UserError(f"--mode={mode} needs --config; try --config=cnn2")
-    if mode != "predict":  # which may be of one clip
+    if mode not in ("predict", "export"):  # which may be of one clip
         mesh.split_processor()
     multihost.connect(
         MULTIHOST.value, mode, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
@@ -99,6 +109,11 @@ def main(argv: list[str]) -> None:
             config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value,
             draw=EXPLAIN.value, plot=PLOT.value, cut=cut,
         )  # fmt: skip
+        return
+    if mode == "export":
+        from emoflax.inference import export
+
+        export.run(BUNDLE.value or CHECKPOINT.value, FORMAT.value, EXPORT_INPUT.value, OUTPUT.value)
         return
     from emoflax import job
 

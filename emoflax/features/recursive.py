@@ -41,6 +41,14 @@ def smoothing(keep: float) -> Filter:
     return Filter(0.0, (keep,), (1 - keep,))
 
 
+def response(given: Filter, length: int) -> np.ndarray:
+    """To one sample of 1, float64 [length]."""
+    poles, residues = np.array(given.poles), np.array(given.residues)
+    made = (residues[:, None] * poles[:, None] ** np.arange(length)).sum(0).real
+    made[0] += given.direct
+    return made
+
+
 def run(given: Filter, wave: np.ndarray) -> np.ndarray:
     """float32 [samples] -> the same, filtered from rest; to about the last digit what scipy.signal.sosfilt gives."""
     within, into, out, decays = _matrices(given)
@@ -57,9 +65,7 @@ def run(given: Filter, wave: np.ndarray) -> np.ndarray:
 def _matrices(given: Filter) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
     """(Block -> its own output, block -> its modes at its end, modes -> the next block's output, decay by blocks)."""
     n, poles, residues = np.arange(_BLOCK), np.array(given.poles), np.array(given.residues)
-    response = (residues[:, None] * poles[:, None] ** n).sum(0).real
-    response[0] += given.direct
-    within = np.tril(response[np.abs(n[:, None] - n)]).T
+    within = np.tril(response(given, _BLOCK)[np.abs(n[:, None] - n)]).T
     into = poles[None] ** n[::-1, None]
     out = residues[:, None] * poles[:, None] ** (n + 1)
     lengths = [int(np.ceil(np.log(_LEAST) / np.log(abs(pole)) / _BLOCK)) + 1 for pole in poles]

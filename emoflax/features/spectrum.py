@@ -10,7 +10,7 @@ import numpy as np
 
 _BLOCK = 4096  # frames that are transformed at once: an hour is never in memory as windows
 _LINEAR_HZ, _KNEE_HZ, _STEP = 200 / 3, 1000.0, np.log(6.4) / 27.0  # Slaney's mel scale, as in `audio.frontend`
-_TRIM_FRAME, _TRIM_HOP = 2048, 512
+TRIM_FRAME, TRIM_HOP = 2048, 512  # samples
 
 
 def power(wave: np.ndarray, *, n_fft: int, hop: int, window: int, pad_mode: str = "constant") -> np.ndarray:
@@ -62,15 +62,15 @@ def trim(wave: np.ndarray, trim_db: float) -> np.ndarray:
 
     Equal to librosa.effects.trim.
     """
-    padded = np.pad(wave, _TRIM_FRAME // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _TRIM_FRAME)[::_TRIM_HOP]
+    padded = np.pad(wave, TRIM_FRAME // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, TRIM_FRAME)[::TRIM_HOP]
     blocks = (frames[begin : begin + _BLOCK] for begin in range(0, len(frames), _BLOCK))
     rms = np.sqrt(np.concatenate([np.mean(np.square(block), axis=1) for block in blocks]))
     db = 20 * np.log10(np.maximum(1e-5, rms)) - 20 * np.log10(max(1e-5, rms.max()))
     loud = np.flatnonzero(db > -trim_db)
     if not len(loud):
         return wave[:0]
-    return wave[loud[0] * _TRIM_HOP : (loud[-1] + 1) * _TRIM_HOP]
+    return wave[loud[0] * TRIM_HOP : (loud[-1] + 1) * TRIM_HOP]
 
 
 def _to_mel(hz: float) -> float:

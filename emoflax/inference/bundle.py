@@ -124,17 +124,9 @@ def _put_in_place(new: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _write_member(folder: pathlib.Path, member: Member) -> None:
-    description = json.loads(json.dumps(member.trained.description))
-    places = _PLACES | {"states.weights": _write_encoder(folder.parent, member)}
-    for field, value in places.items():
-        group, name = description["config"], field
-        while "." in name:
-            first, _, name = name.partition(".")
-            group = group[first]
-        group[name] = value
+    description = without_places(member.trained.description, _write_encoder(folder.parent, member))
     (folder / f"{member.name}.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-    arrays = {name: np.asarray(leaf) for name, leaf in _named(_weights(member.trained)).items()}
-    (folder / f"{member.name}.safetensors").write_bytes(packed(arrays))
+    (folder / f"{member.name}.safetensors").write_bytes(packed(arrays_of(member.trained)))
 
 
 def _write_encoder(folder: pathlib.Path, member: Member) -> str:
@@ -174,7 +166,25 @@ def _read_member(folder: pathlib.Path, entry: dict) -> Member:
     return Member(name, float(entry["weight"]), evaluate.Trained(config, description, graph, state))
 
 
-def _weights(trained: evaluate.Trained) -> Weights:
+def without_places(description: dict, encoder: str = "") -> dict:
+    """A copy without paths of the machine that trained. `encoder`: where that of config.states is now."""
+    description = json.loads(json.dumps(description))
+    for field, value in (_PLACES | {"states.weights": encoder}).items():
+        group, name = description["config"], field
+        while "." in name:
+            first, _, name = name.partition(".")
+            group = group[first]
+        group[name] = value
+    return description
+
+
+def arrays_of(trained: evaluate.Trained) -> dict[str, np.ndarray]:
+    """Name -> weights or statistics that predictions need, in the order of the tree's leaves."""
+    return {name: np.asarray(leaf) for name, leaf in _named(weights_of(trained)).items()}
+
+
+def weights_of(trained: evaluate.Trained) -> Weights:
+    """Those that predictions need."""
     return Weights(trained.state.evaluated, trained.state.statistics)
 
 

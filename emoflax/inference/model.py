@@ -73,6 +73,7 @@ class Model:
       notice: what every use of it should say, such as that its training voices are synthetic; or ''.
       takes_text: whether any of it takes words.
       by_speaker: whether all recordings of one call are normalised together, as one speaker's.
+      temperature: that log-probabilities are divided by; 1 for an ensemble.
       least_confidence: with less the label is called unsure (config.evaluate.unsure); 0: it never is.
       index: bundle.json as a dictionary, with scores and licences; empty for a checkpoint or a run.
     """
@@ -89,7 +90,7 @@ class Model:
         self.takes_text = any(bool(member.config.model.text) for member in members)
         self.by_speaker = any(map(_by_speaker, members))
         calibrated = index.get("calibration") or (first.get("calibration") if len(members) == 1 else None)
-        self._temperature = calibration.temperature_of({"calibration": calibrated})
+        self.temperature = calibration.temperature_of({"calibration": calibrated})
         self.least_confidence = calibration.threshold(calibrated, members[0].config.evaluate.unsure)
 
     def predict(
@@ -202,7 +203,7 @@ class Model:
                 total[places] += member.weight * member.log_probabilities(utterances)
         total[list(failed)] = np.nan
         log_p: npt.NDArray[np.float64] = total - np.logaddexp.reduce(total, axis=1, keepdims=True)
-        return calibration.tempered(log_p, self._temperature), failed
+        return calibration.tempered(log_p, self.temperature), failed
 
     def score(self, opened: Sequence[Recording], cut: Windows, gaps: Gaps) -> list[list[Prediction] | UserError]:
         """Of each recording, the predictions of its windows, or why there are none."""

@@ -1,11 +1,27 @@
 """Convolution, bias, ReLU and 2x2 max-pooling. XLA's own operations; on a CPU with the gradients of conv_cpu.py."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
 from emoflax.models import conv_cpu
+
+_PORTABLE = contextvars.ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """What is traced inside has XLA's own operations, whatever this machine is: for programs that go elsewhere."""
+    token = _PORTABLE.set(True)
+    try:
+        yield
+    finally:
+        _PORTABLE.reset(token)
 
 
 def conv_relu_pool(x_BxTxFxC: jax.Array, kernel_KxKxCxD: jax.Array, bias_D: jax.Array) -> jax.Array:
@@ -14,7 +30,7 @@ def conv_relu_pool(x_BxTxFxC: jax.Array, kernel_KxKxCxD: jax.Array, bias_D: jax.
     `[batch, frames, mels, channels]` to `[batch, frames / 2, mels / 2, out channels]`. Where values tie, the gradient
     goes to the first of them, row by row, as in PyTorch.
     """
-    if jax.default_backend() == "cpu":  # a program exported from here for another platform is right, only slower
+    if jax.default_backend() == "cpu" and not _PORTABLE.get():
         return conv_cpu.conv_relu_pool(x_BxTxFxC, kernel_KxKxCxD, bias_D)
     y_BxTxFxD = lax.conv_general_dilated(
         x_BxTxFxC, kernel_KxKxCxD, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")

@@ -7,6 +7,7 @@ most.
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -37,6 +38,12 @@ class Ridge(nnx.Module):
         z_NxD = (functionals_NxD - np.asarray(self.mean[...])) / np.asarray(self.std[...])
         kernel_DxC, bias_C = np.asarray(self.logits.kernel[...]), np.asarray(self.logits.bias[...])
         return np.clip(z_NxD, -_FAR, _FAR).astype(np.float32) @ kernel_DxC + bias_C
+
+    def logits_in_program(self, functionals_NxD: jax.Array) -> jax.Array:
+        """As `__call__`, as part of a compiled program."""
+        z_NxD = (functionals_NxD - self.mean[...][None]) / self.std[...][None]
+        z_NxD = jnp.clip(z_NxD, -_FAR, _FAR)
+        return jnp.matmul(z_NxD, self.logits.kernel[...], precision="highest") + self.logits.bias[...][None]
 
     def embed(self, functionals_NxD: np.ndarray) -> np.ndarray:
         """The functionals themselves, float32 [rows, functionals]: there is nothing between them and the logits."""
