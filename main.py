@@ -26,6 +26,7 @@ MODES = {
     "probe": "score the layers of a pretrained Whisper, fold by fold: --config=probe",
     "compare": "differences between runs, with intervals and p values: --runs=RUN_A,RUN_B",
     "predict": "use a trained model: --checkpoint=RUN/seed0-fold1 --inputs=a.wav",
+    "serve": "a model behind HTTP, with a page to try it on: --bundle=BUNDLE --port=8000",
     "precompute": "fill the cache, and train nothing",
     "benchmark": "our speed beside PyTorch's",
 }
@@ -47,6 +48,10 @@ WINDOW_S = flags.DEFINE_float("window_s", 0.0, "predict: a row for every window 
 HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict: from one window to the next; 0: windows do not overlap.")
 SMOOTH_S = flags.DEFINE_float("smooth_s", 0.0, "predict: windows are averaged with those this close together; 0: off.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
+BUNDLE = flags.DEFINE_string("bundle", None, "serve: a bundle, or whatever --checkpoint of predict takes.")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "serve: address to bind; 0.0.0.0 lets other machines in, unprotected.")
+PORT = flags.DEFINE_integer("port", 8000, "serve: 0 takes one that is free.", 0, 65_535)
+LIMITS = flags.DEFINE_list("limits", [], "serve: NAME=VALUE,...: what it accepts at most, see docs/service.md.")
 RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
 RUNNER = flags.DEFINE_string(
     "runner", None, "precompute: Apache Beam's runner in the place of local processes, e.g. DirectRunner; Beam's own "
@@ -76,11 +81,11 @@ def main(argv: list[str]) -> None:
     if config is not None:
         if RUNNER.value:
             config.precompute.update(runner=RUNNER.value, runner_options=tuple(argv[1:]))
-        of_checkpoint = mode in ("predict", "compare") or (mode == "eval" and CHECKPOINT.value)
+        of_checkpoint = mode in ("predict", "compare", "serve") or (mode == "eval" and CHECKPOINT.value)
         checks.check(config) if of_checkpoint else checks.prepare(config)
-    elif mode not in ("predict", "compare"):
+    elif mode not in ("predict", "compare", "serve"):
         raise UserError(f"--mode={mode} needs --config; try --config=cnn2")
-    if mode != "predict":  # which may be of one clip
+    if mode not in ("predict", "serve"):  # of one clip, or of few
         mesh.split_processor()
     multihost.connect(
         MULTIHOST.value, mode, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
@@ -90,6 +95,11 @@ def main(argv: list[str]) -> None:
 
         cut = windows.Windows(WINDOW_S.value, HOP_S.value, SMOOTH_S.value)
         command.run(config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value, draw=EXPLAIN.value, cut=cut)
+        return
+    if mode == "serve":
+        from emoflax.inference.serve import command, settings
+
+        command.run(BUNDLE.value, HOST.value, PORT.value, settings.parsed(LIMITS.value))
         return
     from emoflax import job
 
