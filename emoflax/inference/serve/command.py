@@ -1,5 +1,6 @@
 """--mode=serve: loads and warms up a model, binds an address, serves until SIGTERM or Ctrl-C."""
 
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from emoflax.inference.model import Model
 from emoflax.inference.serve.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_MOST_CONNECTIONS = 1000
+_MOST_CONNECTIONS, _BACKLOG = 1000, 1024
 _MOST_MESSAGE_BYTES = 1 << 20  # of a stream: 30 s at 16 kHz
 
 
@@ -38,15 +39,15 @@ def run(path: str | None, host: str, port: int, settings: Settings, wrap: Callab
         import websockets  # noqa: F401
 
         from emoflax.inference.serve import app
-    bound = _bind(host, port)  # before a model is loaded for nothing
+    _on_signals(_leave)
+    bound = bind(host, port)  # before a model is loaded for nothing
     model = wrap(ready(path))
     options = {
         "log_level": "warning", "access_log": False, "server_header": False, "limit_concurrency": _MOST_CONNECTIONS,
-        "ws_max_size": _MOST_MESSAGE_BYTES, "timeout_graceful_shutdown": round(2 * settings.timeout_s), "backlog": 1024,
+        "ws_max_size": _MOST_MESSAGE_BYTES, "timeout_graceful_shutdown": round(2 * settings.timeout_s), "backlog": _BACKLOG,
     }  # fmt: skip
     server = uvicorn.Server(uvicorn.Config(app.create(model, settings), **options))
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn's own come on top, and raise the signal again at the end
-        signal.signal(number, _finished)
+    _on_signals(lambda number, frame: setattr(server, "should_exit", True))  # under uvicorn's own, and again at its end
     name, at = bound.getsockname()[:2]
     if host not in LOOPBACK:
         logging.warning("anybody who reaches %s can use the service: it asks for no password", name)
@@ -75,16 +76,28 @@ def ready(path: str) -> Model:
     return model
 
 
-def _finished(signum: int, frame: FrameType | None) -> None:
-    """Nothing: the server has ended already."""
+def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _leave(number: int, frame: FrameType | None) -> None:
+    """At once: nothing is under way while a model is loaded, and a library may catch a KeyboardInterrupt then."""
+    os._exit(128 + number)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens at the address; whoever connects is served when the model is ready.
+
+    Raises:
+      UserError: there is no such address, or it is taken.
+    """
     try:
         (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         bound = socket.socket(family, kind)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(_BACKLOG)  # else two services could bind it
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--host={host} --port={port} cannot be served: {reason}; choose another --port") from error
