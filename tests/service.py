@@ -84,9 +84,11 @@ def started(folder: pathlib.Path, bundle: pathlib.Path, *flags: str) -> Iterator
     own = {"PYTHONPATH": str(folder), "WATCH": str(written), "PYTHONDONTWRITEBYTECODE": "1"}
     own["NUMBA_CACHE_DIR"] = str(folder)  # else every process tries out where numba could keep something
     command = cli.command("--mode=serve", f"--bundle={bundle}", "--port=0", *flags)
-    with log.open("wb") as errors, subprocess.Popen(
-        command, cwd=folder, env=cli.ENVIRONMENT | own, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-    ) as process:  # fmt: skip
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(command, cwd=folder, env=cli.ENVIRONMENT | own, stderr=errors, **pipes) as process,
+    ):
         late = threading.Timer(200, process.kill)
         late.start()
         try:

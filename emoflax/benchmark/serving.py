@@ -173,7 +173,9 @@ def voice(seed: int) -> np.ndarray:
     rng, t = np.random.default_rng(seed), np.arange(round(SECONDS * RATE_HZ)) / RATE_HZ
     f0 = rng.uniform(90, 260) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.3, 2) * t))
     tones = sum(np.sin(2 * np.pi * k * np.cumsum(f0) / RATE_HZ) / k for k in range(1, 12))
-    wave = 0.1 * tones * np.clip(np.sin(2 * np.pi * rng.uniform(1, 4) * t), 0, None) + 1e-3 * rng.standard_normal(len(t))
+    wave = 0.1 * tones * np.clip(np.sin(2 * np.pi * rng.uniform(1, 4) * t), 0, None) + 1e-3 * rng.standard_normal(
+        len(t)
+    )
     return np.round(32_767 * np.clip(wave, -1, 1)).astype(np.int16)
 
 

@@ -92,8 +92,8 @@ def _span(
     if last - first > most_samples:
         per, unit = (3600, "h") if most_samples > 3600 * rate_hz else (60, "min")
         raise UserError(
-            f"{path} says that it lasts {length_s / per:,.0f} {unit}; up to {most_samples / rate_hz / per:.1f} {unit} at "
-            f"its {rate_hz} Hz can be read at once. {REMEDY}"
+            f"{path} says that it lasts {length_s / per:,.0f} {unit}; up to {most_samples / rate_hz / per:.1f} {unit} "
+            f"at its {rate_hz} Hz can be read at once. {REMEDY}"
         )
     return first, last
 

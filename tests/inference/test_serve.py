@@ -1,4 +1,4 @@
-"""The service, as a process: answers are the model's own, whatever comes; damage is refused; nothing is kept or lost."""
+"""The service, as a process: answers are the model's own, damage is refused, nothing is kept or lost."""
 
 import concurrent.futures
 import csv
@@ -129,7 +129,8 @@ def test_what_monitors_and_programs_ask_for_is_there(service):
     assert json.loads(service.get("healthz")[2])["status"] == "ok"
     assert {"/v1/predict", "/v1/model", "/healthz", "/metrics"} <= set(json.loads(service.get("docs")[2])["paths"])
     card = json.loads(service.get("v1/model")[2])
-    assert card["labels"] == list(random_bundle.LABELS) and not card["calibrated"] and card["largest_bytes"] == 2_500_000
+    assert card["labels"] == list(random_bundle.LABELS)
+    assert not card["calibrated"] and card["largest_bytes"] == 2_500_000
     before = service.metric('emoflax_requests_total{path="other",status="404"}')
     service.get("a/path/that/would/be/a/label")
     assert service.metric('emoflax_requests_total{path="other",status="404"}') == before + 1
@@ -208,8 +209,9 @@ def test_nothing_of_any_upload_was_written_or_logged(service):
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [(["longest=3"], "there is no limit 'longest'; there are largest_mb"), (["batch_rows=1.5"], "'1.5' is no whole number"),
-     (["batch_rows=0"], "from 1 to"), (["timeout_s=nan"], "from 1 to")],
+    [(["longest=3"], "there is no limit 'longest'; there are largest_mb"),
+     (["batch_rows=1.5"], "'1.5' is no whole number"), (["batch_rows=0"], "from 1 to"),
+     (["timeout_s=nan"], "from 1 to")],
 )  # fmt: skip
 def test_limits_that_cannot_be_are_refused_in_one_sentence(given, words):
     assert settings.parsed(["longest_s=10", "batch_ms=0"]) == settings.Settings(longest_s=10.0, batch_ms=0.0)

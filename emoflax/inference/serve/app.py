@@ -28,7 +28,8 @@ _RETRY_AFTER_S = 1
 _PAGE = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"),
          "/page.css": ("page.css", "text/css")}  # fmt: skip
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'",
+    "Content-Security-Policy":
+        "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache",
 }  # fmt: skip
 _FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
@@ -125,8 +126,9 @@ def create(model: Model, settings: Settings) -> FastAPI:
 def _add_predictions(app: FastAPI, service: Service) -> None:
     settings = service.settings
 
-    @app.post("/v1/predict", openapi_extra=_FORM, responses={200: {"model": answers.Answer, "content": {answers.CSV: {}}},
-              **_PROBLEMS})  # fmt: skip
+    made_of = {200: {"model": answers.Answer, "content": {answers.CSV: {}}}, **_PROBLEMS}
+
+    @app.post("/v1/predict", openapi_extra=_FORM, responses=made_of)
     async def predict(
         request: Request, window_s: Seconds = 0.0, hop_s: Seconds = 0.0, smooth_s: Seconds = 0.0,
         format: Annotated[Literal["json", "csv"] | None, Query(description="else by Accept")] = None,
@@ -143,7 +145,9 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
                 async with asyncio.timeout(settings.timeout_s):
                     one, rows, said = await service.predict(content, name, text, cut)
             except TimeoutError:
-                raise Refused(503, f"the prediction took longer than {settings.timeout_s:g} s", _RETRY_AFTER_S) from None
+                raise Refused(
+                    503, f"the prediction took longer than {settings.timeout_s:g} s", _RETRY_AFTER_S
+                ) from None
         made = answers.answer(service.model, one, rows, said)
         as_csv = format == "csv" or (format is None and answers.CSV in request.headers.get("accept", ""))
         headers = {"Cache-Control": "no-store"}
@@ -229,7 +233,9 @@ def _add_problems(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, f"{error.detail}: {request.method} {request.url.path}", dict(error.headers or {}))
+        return problem(
+            error.status_code, f"{error.detail}: {request.method} {request.url.path}", dict(error.headers or {})
+        )
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:

@@ -46,7 +46,7 @@ class Batcher:
         on_batch: Callable[[int], None] = lambda rows: None,
     ):  # fmt: skip
         self._model, self._wait_s, self._most_held_s, self._on_batch = model, batch_ms / 1000, most_held_s, on_batch
-        self._rows = 1 if model.takes_text else batch_rows  # Whisper transcribes one by one, and what lacks words is told
+        self._rows = 1 if model.takes_text else batch_rows  # Whisper transcribes one by one
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._held_s, self._lock = 0.0, threading.Lock()
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)

@@ -19,7 +19,9 @@ _MOST_CONNECTIONS, _BACKLOG = 1000, 1024
 _MOST_MESSAGE_BYTES = 1 << 20  # of a stream: 30 s at 16 kHz
 
 
-def run(path: str | None, host: str, port: int, settings: Settings, wrap: Callable[[Model], Model] = lambda m: m) -> None:
+def run(
+    path: str | None, host: str, port: int, settings: Settings, wrap: Callable[[Model], Model] = lambda m: m
+) -> None:
     """Serves a bundle, or whatever `emoflax.load` takes; returns after SIGTERM or Ctrl-C, what was under way finished.
 
     Args:
@@ -44,7 +46,8 @@ def run(path: str | None, host: str, port: int, settings: Settings, wrap: Callab
     model = wrap(ready(path))
     options = {
         "log_level": "warning", "access_log": False, "server_header": False, "limit_concurrency": _MOST_CONNECTIONS,
-        "ws_max_size": _MOST_MESSAGE_BYTES, "timeout_graceful_shutdown": round(2 * settings.timeout_s), "backlog": _BACKLOG,
+        "ws_max_size": _MOST_MESSAGE_BYTES, "timeout_graceful_shutdown": round(2 * settings.timeout_s),
+        "backlog": _BACKLOG,
     }  # fmt: skip
     server = uvicorn.Server(uvicorn.Config(app.create(model, settings), **options))
     _on_signals(lambda number, frame: setattr(server, "should_exit", True))  # under uvicorn's own, and again at its end
