@@ -95,7 +95,7 @@ class Service:
         model, settings = self.model, self.settings
         described = [member.trained.description for member in model.members]
         return {
-            "name": model.index.get("name", model.members[0].name), "labels": list(model.labels),
+            "name": model.index.get("name") or model.members[0].config.name, "labels": list(model.labels),
             "trained_on": model.corpus, "notice": model.notice, "takes_text": model.takes_text,
             "calibrated": len(described) == 1 and bool(described[0].get("calibration")),
             "unsure_below": model.least_confidence, "scores": model.index.get("scores"),
