@@ -13,6 +13,7 @@ import signal
 import sys
 
 from absl import flags, logging
+from ml_collections import ConfigDict
 
 from emoflax import command_line
 from emoflax.errors import UserError
@@ -27,10 +28,12 @@ MODES = {
     "compare": "differences between runs, with intervals and p values: --runs=RUN_A,RUN_B",
     "predict": "use a trained model: --checkpoint=RUN/seed0-fold1 --inputs=a.wav",
     "export": "a trained model as one file that runs without emoflax: --bundle=PATH --format=onnx --output=FILE",
+    "serve": "a model behind HTTP, with a page to try it on: --bundle=BUNDLE --port=8000",
     "precompute": "fill the cache, and train nothing",
     "benchmark": "our speed beside PyTorch's",
 }
 HELP = "\n".join([__doc__, "modes:", *(f"  {name:12}{text}" for name, text in MODES.items())])
+MODEL_MODES = ("predict", "export", "serve")  # which take a trained model and need no config
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 CONFIG = command_line.define_config("What to train: a packaged config such as cnn2, or the path of a config file.")
@@ -57,12 +60,15 @@ VAD = flags.DEFINE_bool("vad", False, "predict: mark what is not speech, and do 
 PLOT = flags.DEFINE_bool("plot", False, "predict, with --window_s: draw each recording's probabilities over time.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
 FINAL = flags.DEFINE_bool("final", False, "crossval: then do --mode=fit, too: the bundle that --output names.")
-BUNDLE = flags.DEFINE_string("bundle", None, "export: a bundle; or --checkpoint, as of predict.")
 FORMAT = flags.DEFINE_enum("format", None, ["stablehlo", "onnx", "safetensors"], "export: of the file.")
 EXPORT_INPUT = flags.DEFINE_enum(
-    "export_input", "waveform", ["waveform", "features"], "export: what the exported program takes; features: where the "
-    "model's front end has no exported form, such as pitch contours and words.",
+    "export_input", "waveform", ["waveform", "features"], "export: what the program takes; features: where the model's "
+    "front end has no exported form, such as pitch contours and words.",
 )  # fmt: skip
+BUNDLE = flags.DEFINE_string("bundle", None, "export, serve: a bundle, or what --checkpoint of predict takes.")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "serve: address to bind; 0.0.0.0 lets other machines in, unprotected.")
+PORT = flags.DEFINE_integer("port", 8000, "serve: 0 takes one that is free.", 0, 65_535)
+LIMITS = flags.DEFINE_list("limits", [], "serve: NAME=VALUE,...: what it accepts at most, see docs/service.md.")
 RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
 RUNNER = flags.DEFINE_string(
     "runner", None, "precompute: Apache Beam's runner in the place of local processes, e.g. DirectRunner; Beam's own "
@@ -92,28 +98,17 @@ def main(argv: list[str]) -> None:
     if config is not None:
         if RUNNER.value:
             config.precompute.update(runner=RUNNER.value, runner_options=tuple(argv[1:]))
-        of_checkpoint = mode in ("predict", "compare", "export") or (mode == "eval" and CHECKPOINT.value)
+        of_checkpoint = mode in (*MODEL_MODES, "compare") or (mode == "eval" and CHECKPOINT.value)
         checks.check(config) if of_checkpoint else checks.prepare(config)
-    elif mode not in ("predict", "compare", "export"):
+    elif mode not in (*MODEL_MODES, "compare"):
         raise UserError(f"--mode={mode} needs --config; try --config=cnn2")
-    if mode not in ("predict", "export"):  # which may be of one clip
+    if mode not in MODEL_MODES:  # of one clip, or of few
         mesh.split_processor()
     multihost.connect(
         MULTIHOST.value, mode, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
     )
-    if mode == "predict":
-        from emoflax.inference import command, windows  # not job: what trains takes two seconds to import
-
-        cut = windows.Windows(WINDOW_S.value, HOP_S.value, SMOOTH_S.value, VAD.value)
-        command.run(
-            config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value,
-            draw=EXPLAIN.value, plot=PLOT.value, cut=cut,
-        )  # fmt: skip
-        return
-    if mode == "export":
-        from emoflax.inference import export
-
-        export.run(BUNDLE.value or CHECKPOINT.value, FORMAT.value, EXPORT_INPUT.value, OUTPUT.value)
+    if mode in MODEL_MODES:
+        use_model(mode, config, workdir)
         return
     from emoflax import job
 
@@ -132,6 +127,28 @@ def main(argv: list[str]) -> None:
         "precompute": lambda: job.precompute(config),
         "benchmark": lambda: job.benchmark(config, workdir),
     }[mode]()
+
+
+def use_model(mode: str, config: ConfigDict | None, workdir: pathlib.Path) -> None:
+    """Modes of a trained model; without `job`, for what trains takes two seconds to import."""
+    model = BUNDLE.value or CHECKPOINT.value
+    if mode == "predict":
+        from emoflax.inference import command, windows
+
+        cut = windows.Windows(WINDOW_S.value, HOP_S.value, SMOOTH_S.value, VAD.value)
+        command.run(
+            config, workdir, CHECKPOINT.value, INPUTS.value, OUTPUT.value,
+            draw=EXPLAIN.value, plot=PLOT.value, cut=cut,
+        )  # fmt: skip
+    elif mode == "export":
+        from emoflax.inference import export
+
+        export.run(model, FORMAT.value, EXPORT_INPUT.value, OUTPUT.value)
+    else:
+        from emoflax.inference.serve import command as service
+        from emoflax.inference.serve import settings
+
+        service.run(model, HOST.value, PORT.value, settings.parsed(LIMITS.value))
 
 
 def run() -> int:

@@ -15,7 +15,7 @@ import emoflax
 
 OPTIONAL = (
     "torch", "triton", "tensorflow", "tensorflow_datasets", "optuna", "apache_beam", "whisper", "faster_whisper",
-    "jiwer", "tokenizers",
+    "jiwer", "tokenizers", "fastapi", "uvicorn", "prometheus_client",
 )  # fmt: skip
 # Runs the installed command in a process in which nothing optional can be imported: it is as if it were not there.
 # Of scikit-learn, which librosa needs, only our own imports fail.
@@ -96,6 +96,7 @@ def test_a_packaged_config_trains_and_predicts_in_any_folder_without_what_is_opt
     ("flags", "extra"),
     [
         (("--mode=sweep", "--config={configs}/sweep.py", "--config.data.corpus=synthetic"), "sweep"),
+        (("--mode=serve", "--bundle=emotions"), "serve"),
         (("--mode=benchmark", "--config={configs}/tiny.py"), "benchmark"),
         (("--mode=precompute", "--config={configs}/tiny.py", "--config.data.corpus=tfds:ravdess_speech"), "tfds"),
     ],

@@ -26,7 +26,9 @@ _DEAD_POWER = 1e-4  # of the strongest channel's: an unused microphone input, 40
 _LOUDEST_PEAK = 1e6  # far beyond 16-bit integers stored as floats; above it, powers overflow
 
 
-def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple[np.ndarray, int]:
+def decode(
+    path: str, start_s: float = 0.0, end_s: float | None = None, most_samples: int = MOST_SAMPLES
+) -> tuple[np.ndarray, int]:
     """Reads a recording, or a part of it (end_s None: to the file's end), and checks it.
 
     Returns:
@@ -34,11 +36,12 @@ def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple
       in Hz.
 
     Raises:
-      UserError: a file that is missing, empty, truncated, silent, no sound, or holds NaN; a part beyond its end.
+      UserError: a file that is missing, empty, truncated, silent, no sound, or holds NaN; a part beyond its end; more
+        than `most_samples`.
     """
-    with open_sound(path) as file:
+    with open_sound(path, most_samples) as file:
         rate_hz = file.samplerate
-        first, last = _span(path, start_s, end_s, file.frames, rate_hz)
+        first, last = _span(path, start_s, end_s, file.frames, rate_hz, most_samples)
         try:
             _skip(file, first)
             samples = _read_mono(file, last - first)
@@ -73,7 +76,9 @@ def trim(wave: np.ndarray, trim_db: float) -> np.ndarray:
     return spectrum.trim(wave, trim_db)
 
 
-def _span(path: str, start_s: float, end_s: float | None, frames: int, rate_hz: int) -> tuple[int, int]:
+def _span(
+    path: str, start_s: float, end_s: float | None, frames: int, rate_hz: int, most_samples: int
+) -> tuple[int, int]:
     """First sample and the one after the last."""
     length_s = frames / rate_hz
     if not frames:
@@ -84,10 +89,11 @@ def _span(path: str, start_s: float, end_s: float | None, frames: int, rate_hz: 
             f"{'its end' if end_s is None else f'{end_s:g} s'}. Correct start_s and end_s in the corpus's table."
         )
     first, last = round(start_s * rate_hz), frames if end_s is None else min(frames, round(end_s * rate_hz))
-    if last - first > MOST_SAMPLES:
+    if last - first > most_samples:
+        per, unit = (3600, "h") if most_samples > 3600 * rate_hz else (60, "min")
         raise UserError(
-            f"{path} says that it lasts {length_s / 3600:,.0f} h; up to {MOST_SAMPLES / rate_hz / 3600:.1f} h at its "
-            f"{rate_hz} Hz can be read at once. {REMEDY}"
+            f"{path} says that it lasts {length_s / per:,.0f} {unit}; up to {most_samples / rate_hz / per:.1f} {unit} "
+            f"at its {rate_hz} Hz can be read at once. {REMEDY}"
         )
     return first, last
 

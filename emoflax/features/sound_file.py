@@ -36,8 +36,11 @@ class Sound(Protocol):
     def close(self) -> None: ...
 
 
-def open_sound(path: str) -> "contextlib.closing[Sound]":
+def open_sound(path: str, most_samples: int = MOST_SAMPLES) -> "contextlib.closing[Sound]":
     """To be used in a `with` statement.
+
+    Args:
+      most_samples: of all channels together, of formats that are decoded at once.
 
     Raises:
       UserError: the file is missing, no sound, damaged, cut, or of an absurd rate.
@@ -49,7 +52,7 @@ def open_sound(path: str) -> "contextlib.closing[Sound]":
             containers.check_head(path, head)
             containers.check_length(path, file, size, head)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                sound = _open(path, head, data)
+                sound = _open(path, head, data, most_samples)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}. {REMEDY}") from error
     if not LOWEST_RATE_HZ <= sound.samplerate <= HIGHEST_RATE_HZ:
@@ -61,9 +64,9 @@ def open_sound(path: str) -> "contextlib.closing[Sound]":
     return contextlib.closing(sound)
 
 
-def _open(path: str, head: bytes, data: mmap.mmap) -> Sound:
+def _open(path: str, head: bytes, data: mmap.mmap, most_samples: int) -> Sound:
     if head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3" or _is_adts(head):
-        return _by_pyav(path)
+        return _by_pyav(path, most_samples)
     if head[:4] == b"OggS" and len(starts := ogg.streams(path, data)) > 1:
         ends = [*starts[1:], len(data)]
         return _joined(path, [io.BytesIO(data[begin:end]) for begin, end in zip(starts, ends, strict=True)])
@@ -75,7 +78,7 @@ def _open(path: str, head: bytes, data: mmap.mmap) -> Sound:
         return _mp3(path, sound, mpeg.parts(path, data), data) if sound.format == "MP3" else sound
     except UserError:
         if path.lower().endswith(CONTAINER_SUFFIXES):
-            return _by_pyav(path)
+            return _by_pyav(path, most_samples)
         raise
 
 
@@ -111,10 +114,10 @@ def _by_libsndfile(path: str, source: str | io.BytesIO) -> soundfile.SoundFile:
         raise UserError(f"{path} is not sound that can be decoded ({error}). {REMEDY}") from error
 
 
-def _by_pyav(path: str) -> Sound:
+def _by_pyav(path: str, most_samples: int) -> Sound:
     from emoflax.features import sound_av
 
-    return sound_av.open_sound(path, MOST_SAMPLES)
+    return sound_av.open_sound(path, most_samples)
 
 
 def _is_adts(head: bytes) -> bool:

@@ -79,13 +79,22 @@ def transcribe_clips(clips: Sequence[Clip], text: Mapping, cache_dir: str) -> tu
 
 
 def transcribe_samples(samples: np.ndarray, rate_hz: int, text: Mapping, cache_dir: str) -> str:
-    """The transcript of decoded sound, float32 [samples], by an engine that stays loaded; errors as of `load`."""
+    """The transcript of decoded sound, float32 [samples], by an engine that stays loaded; errors as of `load`.
+
+    Without a `cache_dir` nothing is kept.
+    """
     from emoflax.features import decode  # libsndfile and soxr, which a text-only run does not need
 
+    def transcribed() -> str:
+        (words,) = kept_engine(text).texts([decode.resample(samples, rate_hz, stt_openai.SAMPLE_RATE_HZ)])
+        return words
+
+    if not cache_dir:
+        return transcribed()
     cache, digest = TranscriptCache(cache_dir, text), decode.digest(samples)
     words = cache.find_digest(digest)
     if words is None:
-        (words,) = kept_engine(text).texts([decode.resample(samples, rate_hz, stt_openai.SAMPLE_RATE_HZ)])
+        words = transcribed()
         cache.add([(Clip(digest, "", ""), digest, words)])
     return words
 

@@ -3,7 +3,8 @@
 libsndfile, mpg123, soxr and FFmpeg are written in C, and some files end the process that reads them. Here that is a
 small process beside the caller: it is started once (0.3 s), serves one file after the other, and is started anew when a
 file ended it; that file is named, and the caller goes on. Samples come back through a pipe, which costs less than 1 ms
-for a recording of some seconds.
+for a recording of some seconds. A recording that is bytes in memory goes through the other pipe, and is a file of the
+process's memory there: it is written to no disk.
 
 The process is started by its command line rather than by `multiprocessing`, which would import the caller's script a
 second time: a script without `if __name__ == "__main__"` would call itself.
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -44,22 +46,12 @@ _SERVE = (
 def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple[np.ndarray, int]:
     """As `decode.decode`, whose arguments, values and errors it has; also UserError: reading it ended the process."""
     check_regular(path)  # a pipe would keep the process waiting
-    with _lock:
-        for _ in range(2):
-            try:
-                return _decoder().ask(path, start_s, end_s)
-            except _Ended as ended:
-                _stop()
-                status = ended.status
-                if status != -signal.SIGKILL:  # by whom, nobody knows: once more
-                    break
-    raise UserError(f"{path} cannot be decoded: reading it {_how(status)}, as damaged files do. {REMEDY}")
+    return _kept.ask({"path": path, "start_s": start_s, "end_s": end_s})
 
 
 def start() -> None:
     """Starts the process, if none is there, without waiting for it: the caller has other things to prepare."""
-    with _lock:
-        _decoder()
+    _kept.start()
 
 
 class _Ended(Exception):
@@ -69,7 +61,55 @@ class _Ended(Exception):
         self.status = status
 
 
-class _Decoder:
+class Decoder:
+    """A process that decodes, which is started anew whenever it has ended. Threads that share it wait for each other.
+
+    Attributes:
+      restarts: how often a recording ended it.
+    """
+
+    def __init__(self) -> None:
+        self.restarts = 0
+        self._process: _Process | None = None
+        self._lock = threading.RLock()
+
+    def decode(self, content: bytes, name: str, most_samples: int) -> tuple[np.ndarray, int]:
+        """As `decode.decode` of a file with this content, which messages call `name`. Only on Linux.
+
+        Raises:
+          UserError: as of `decode.decode`, or reading it ended the process.
+        """
+        return self.ask({"path": name, "most_samples": most_samples}, content)
+
+    def ask(self, request: dict[str, Any], content: bytes = b"") -> tuple[np.ndarray, int]:
+        """float32 [samples] and the rate in Hz of the request's recording: a file, or `content` where there is any."""
+        with self._lock:
+            for _ in range(2):
+                try:
+                    return self.start().ask(request, content)
+                except _Ended as ended:
+                    self.stop()
+                    self.restarts += 1
+                    status = ended.status
+                    if status != -signal.SIGKILL:  # by whom, nobody knows: once more
+                        break
+        path = request["path"]
+        raise UserError(f"{path} cannot be decoded: reading it {_how(status)}, as damaged files do. {REMEDY}")
+
+    def start(self) -> "_Process":
+        """The process; it is not waited for."""
+        with self._lock:
+            if self._process is None or self._process.owner != os.getpid():
+                self._process = _Process()
+            return self._process
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.owner == os.getpid():
+            self._process.stop()
+        self._process = None
+
+
+class _Process:
     """The process, its two pipes, and which process may use them: not one that was forked from it."""
 
     def __init__(self) -> None:
@@ -81,12 +121,14 @@ class _Decoder:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # more than this user may have
                 fcntl(self._process.stdout, F_SETPIPE_SZ, _PIPE_BYTES)
+        self.pid = self._process.pid
 
-    def ask(self, *request: Any) -> tuple[np.ndarray, int]:
+    def ask(self, request: dict[str, Any], content: bytes) -> tuple[np.ndarray, int]:
         to, back = self._process.stdin, self._process.stdout
         assert to is not None and back is not None
         try:
-            to.write(json.dumps(request).encode() + b"\n")
+            to.write(json.dumps([request, len(content)]).encode() + b"\n")
+            to.write(content)
             to.flush()
             reply = json.loads(back.readline())
             if "error" in reply:
@@ -106,23 +148,8 @@ class _Decoder:
                 pipe.close()
 
 
-_kept: _Decoder | None = None
-_lock = threading.RLock()
-
-
-def _decoder() -> _Decoder:
-    global _kept
-    if _kept is None or _kept.owner != os.getpid():
-        _kept = _Decoder()
-    return _kept
-
-
-@atexit.register
-def _stop() -> None:
-    global _kept
-    if _kept is not None and _kept.owner == os.getpid():
-        _kept.stop()
-    _kept = None
+_kept = Decoder()
+atexit.register(_kept.stop)
 
 
 def _how(status: int) -> str:
@@ -137,25 +164,45 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
     back = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print must not get between
-    from emoflax.features import decode
-
     if resource is not None:
         _limit(resource.RLIMIT_AS, _MEMORY_BYTES)
         _limit(resource.RLIMIT_CORE, 0)
     for line in sys.stdin.buffer:
-        path, start_s, end_s = json.loads(line)
-        try:
-            if resource is not None:
-                _limit(resource.RLIMIT_CPU, _cpu_s(path))
-            samples, rate_hz = decode.decode(path, start_s, end_s)
-        except UserError as error:
-            _send(back, {"error": str(error)})
-        except MemoryError:
-            _send(back, {"error": f"{path} needs more memory to be decoded than there is. {REMEDY}"})
-        except Exception as error:  # of a library, over bytes that nobody thought of
-            _send(back, {"error": f"{path} is damaged ({type(error).__name__}: {error}). {REMEDY}"})
-        else:
-            _send(back, {"samples": len(samples), "rate_hz": rate_hz}, memoryview(samples).cast("B"))
+        request, size = json.loads(line)
+        with _in_memory(sys.stdin.buffer.read(size)) if size else contextlib.nullcontext(request["path"]) as place:
+            _answer(back, request, place)
+
+
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """A path of a file that is nowhere but in memory."""
+    number = os.memfd_create("recording")
+    try:
+        with open(number, "wb", closefd=False) as file:
+            file.write(content)
+        yield f"/proc/self/fd/{number}"
+    finally:
+        os.close(number)
+
+
+def _answer(back: BinaryIO, request: dict[str, Any], place: str) -> None:
+    """Decodes the file at `place`, which messages call as the request does."""
+    from emoflax.features import decode
+
+    path = request["path"]
+    try:
+        if resource is not None:
+            _limit(resource.RLIMIT_CPU, _cpu_s(place))
+        samples, rate_hz = decode.decode(**request | {"path": place})
+    except UserError as error:
+        _send(back, {"error": str(error).replace(place, path)})
+    except MemoryError:
+        _send(back, {"error": f"{path} needs more memory to be decoded than there is. {REMEDY}"})
+    except Exception as error:  # of a library, over bytes that nobody thought of
+        named = f"{type(error).__name__}: {error}".replace(place, path)
+        _send(back, {"error": f"{path} is damaged ({named}). {REMEDY}"})
+    else:
+        _send(back, {"samples": len(samples), "rate_hz": rate_hz}, memoryview(samples).cast("B"))
 
 
 def _send(back: BinaryIO, reply: dict[str, Any], samples: memoryview | bytes = b"") -> None:

@@ -49,9 +49,16 @@ class Gaps:
         self._add(f"predicted from the words alone{_untrained(config, 'audio')}: ", name, "")
 
     def warn(self) -> None:
-        for (before, after), names in self._names.items():
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            logging.warning("%s%s%s%s", before, ", ".join(list(names)[:3]), more, after)
+        for sentence in self.sentences():
+            logging.warning("%s", sentence)
+
+    def sentences(self) -> list[str]:
+        """One per reason, with the names of the first recordings."""
+        mores = [f" and {len(names) - 3} more" if len(names) > 3 else "" for names in self._names.values()]
+        return [
+            f"{before}{', '.join(list(names)[:3])}{more}{after}"
+            for ((before, after), names), more in zip(self._names.items(), mores, strict=True)
+        ]
 
     def _add(self, before: str, name: str, after: str) -> None:
         self._names.setdefault((before, after), {})[name] = None

@@ -44,14 +44,14 @@ import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
 from emoflax.features import decode, untrusted
 untrusted._CPU_S, whole = 1.0, decode.decode
-def fragile(path, *part):
+def fragile(path, **part):
     if 'killer' in path:
         os.kill(os.getpid(), 11)
     while 'endless' in path:
         pass
     if 'surprise' in path:
         raise IndexError('of a library')
-    return whole(path, *part)
+    return whole(path, **part)
 decode.decode = fragile
 untrusted.serve()
 """
@@ -68,12 +68,28 @@ untrusted.serve()
 def test_a_file_that_ends_the_process_is_named_and_the_next_one_is_read(whole, tmp_path, monkeypatch, name, words):
     (tmp_path / name).write_bytes(whole["a.wav"].read_bytes())
     monkeypatch.setattr(untrusted, "_SERVE", FRAGILE)
-    untrusted._stop()
+    untrusted._kept.stop()
     assert len(untrusted.decode(str(whole["a.wav"]))[0])
     with pytest.raises(UserError, match=f"{name} .*{words}"):
         untrusted.decode(str(tmp_path / name))
     assert len(untrusted.decode(str(whole["a.flac"]))[0])
-    untrusted._stop()
+    untrusted._kept.stop()
+
+
+def test_bytes_in_memory_are_decoded_as_their_file_is_and_damage_is_named_as_the_caller_does(whole):
+    decoder = untrusted.Decoder()
+    try:
+        for path in whole.values():
+            here, there = untrusted.decode(str(path)), decoder.decode(path.read_bytes(), path.name, 10**6)
+            np.testing.assert_array_equal(here[0], there[0], path.name)
+            assert here[1] == there[1]
+            with pytest.raises(UserError, match=rf"^{path.name}(?!.*/proc)"):
+                decoder.decode(b"no sound" * 99, path.name, 10**6)
+        for name in ("a.flac", "a.m4a", "a.mp3"):
+            with pytest.raises(UserError, match=f"{name} .*(up to|more than) "):
+                decoder.decode(whole[name].read_bytes(), name, 20_000)
+    finally:
+        decoder.stop()
 
 
 def test_a_process_that_somebody_killed_in_between_is_started_again(whole):

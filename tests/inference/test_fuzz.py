@@ -46,7 +46,7 @@ class Memory:
 
     def look(self) -> None:
         """At the decoding process, which the next file may end."""
-        if untrusted._kept is not None:
+        if untrusted._kept._process is not None:
             with contextlib.suppress(OSError, StopIteration):  # it has ended
                 self.decoder = max(self.decoder, self._bytes(untrusted._kept._process.pid, "VmHWM"))
 
