@@ -123,6 +123,7 @@ def get_config() -> ConfigDict:
     # lowercase and min_count.
     config.text.tokenizer = ""
     config.text.lowercase = True
+    config.text.punctuation = True  # marks are tokens, for '!' and '?' differ between emotions; False: words alone
     config.text.min_count = 2  # words seen less often in the training split become <unk>
     config.text.max_tokens = 32  # longer transcripts are cut
 

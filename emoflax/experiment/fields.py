@@ -171,6 +171,7 @@ ALLOWED: dict[str, Kind] = {
     "text.beam": whole(0, 100),
     "text.tokenizer": TEXT,
     "text.lowercase": FLAG,
+    "text.punctuation": FLAG,
     "text.min_count": SIZE,
     "text.max_tokens": SIZE,
     "precompute.workers": COUNT,

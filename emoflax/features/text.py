@@ -83,16 +83,22 @@ def tokenise(text: str, lowercase: bool) -> list[str]:
     return [token.lower() for token in tokens] if lowercase else tokens
 
 
+def words_alone(text: str) -> str:
+    """A text without its punctuation: words and numbers with a space between them."""
+    return " ".join(token for token in tokenise(text, lowercase=False) if any(letter.isalnum() for letter in token))
+
+
 def cutter(text: Mapping) -> Callable[[str], list[str]]:
     """The tokenizer, from a transcript to tokens: `tokenise`, or the subwords of text['tokenizer'].
 
     Args:
       text: the fields of `config.text`.
     """
+    said = normalise if text["punctuation"] else words_alone
     if not text["tokenizer"]:
-        return lambda line: tokenise(line, text["lowercase"])
+        return lambda line: tokenise(said(line), text["lowercase"])
     cut = subwords.cutter(text["tokenizer"], text["max_tokens"])
-    return lambda line: cut(line) if (line := normalise(line)) else []
+    return lambda line: cut(line) if (line := said(line)) else []
 
 
 def transcripts(corpus: Corpus, text: Mapping, cache_dir: str) -> list[str | None]:

@@ -8,13 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from emoflax import fingerprint
 from emoflax.data.clip import Clip
 from emoflax.errors import UserError
 from emoflax.pretrained.whisper_files import sha256
 
+_ENGINES = {"openai-whisper": "emoflax.features.stt_openai", "faster-whisper": "emoflax.features.stt_faster"}
+_WAVEFORM = "emoflax.features.decode.resample"  # of the samples, which their digest identifies, to Whisper's rate
+
 
 class TranscriptCache:
-    """`<cache_dir>/transcripts/<model>-<hash>.jsonl`: transcripts by one model with one set of decoding settings.
+    """`<cache_dir>/transcripts/<model>-<hash>.jsonl`: transcripts by one model, one set of decoding settings, one code.
 
     Records are appended a batch at a time, so a killed run loses one batch. Each holds the digest of the decoded
     samples, which identifies the recording in any corpus and under any name, and the file's stamp (path, size,
@@ -25,6 +29,8 @@ class TranscriptCache:
         model = text["whisper_model"]
         settings = {field: text[field] for field in ("engine", "language", "prompt", "beam")}
         settings["weights"] = _fingerprint(model)
+        made_by = [_WAVEFORM, *filter(None, [_ENGINES.get(text["engine"])])]
+        settings["code"] = fingerprint.of_modules(made_by, within=())
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         self.path = Path(cache_dir) / "transcripts" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', Path(model).stem)}-{key}.jsonl"
         self._by_digest: dict[str, str] = {}

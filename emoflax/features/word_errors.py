@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from emoflax.errors import optional
-from emoflax.features.text import tokenise
+from emoflax.features.text import words_alone
 
 
 def spoken_words(text: str) -> str:
     """Lower case, no punctuation, single spaces. Numbers stay as written: '2' is not 'two'."""
-    return " ".join(token for token in tokenise(text, lowercase=True) if any(letter.isalnum() for letter in token))
+    return words_alone(text).lower()
 
 
 def count(references: Sequence[str], transcripts: Sequence[str]) -> list[tuple[int, int]]:

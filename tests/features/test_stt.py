@@ -14,6 +14,7 @@ import soundfile
 import tiny_whisper
 from absl import logging
 
+from emoflax import fingerprint
 from emoflax.configs.default import get_config
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError, WeightsUnavailable
@@ -125,6 +126,16 @@ def test_a_changed_recording_or_setting_is_transcribed_anew(fields, tmp_path, ba
     stt.transcribe_clips([part], fields, str(tmp_path))
     assert sum(batches) == 3 + 2 + 2 + 1
     assert len(list((tmp_path / "transcripts").glob("*.jsonl"))) == 3
+
+
+def test_transcripts_by_another_version_of_the_engine_are_not_taken(fields, tmp_path, batches, monkeypatch):
+    clips = recordings(tmp_path / "a", 2)
+    stt.transcribe_clips(clips, fields, str(tmp_path))
+    real = fingerprint.of_modules
+    monkeypatch.setattr(fingerprint, "of_modules", lambda *a, **k: real(*a, **k) | {stt_openai.__name__: "edited"})
+    assert not stt.all_cached(clips, fields, str(tmp_path))
+    stt.transcribe_clips(clips, fields, str(tmp_path))
+    assert batches == [2, 2]
 
 
 def test_a_torn_last_line_is_cut_off_and_its_clip_done_again(fields, tmp_path, batches):

@@ -66,6 +66,14 @@ def test_marks_that_differ_between_emotions_are_tokens():
     assert words.tokenise("नमस्ते दुनिया", True) == ["नमस्ते", "दुनिया"]
 
 
+@given(EITHER)
+@example("WHAT?! 3,000.5...")
+def test_without_punctuation_the_other_tokens_are_the_same(text):
+    every = words.cutter(FIELDS)(text)
+    alone = words.cutter(FIELDS | {"punctuation": False})(text)
+    assert alone == [token for token in every if any(letter.isalnum() for letter in token)]
+
+
 def test_a_correct_text_is_left_as_it_is():
     honest = 'Nestlé? "Adiós", he said: 5 € at 27:30.'
     assert words.normalise(honest) == honest
