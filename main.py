@@ -42,8 +42,9 @@ CHECKPOINT = flags.DEFINE_string(
 )  # fmt: skip
 INPUTS = flags.DEFINE_multi_string("inputs", [], "predict: recordings: a file, a folder or a glob; may be repeated.")
 OUTPUT = flags.DEFINE_string(
-    "output", None, "predict: file for the JSON lines; without it they follow the table. fit: folder of the bundle. "
-    "export: the file.",
+    "output",
+    None,
+    "predict: file for the JSON lines; without it they follow the table. fit: folder of the bundle. export: the file.",
 )
 WINDOW_S = flags.DEFINE_float("window_s", 0.0, "predict: a row for every window of so many seconds; 0: one per file.")
 HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict: from one window to the next; 0: windows do not overlap.")
@@ -52,8 +53,8 @@ EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over 
 BUNDLE = flags.DEFINE_string("bundle", None, "export: a bundle; or --checkpoint, as of predict.")
 FORMAT = flags.DEFINE_enum("format", None, ["stablehlo", "onnx", "safetensors"], "export: of the file.")
 EXPORT_INPUT = flags.DEFINE_enum(
-    "export_input", "waveform", ["waveform", "features"], "export: what the exported program takes; features: where the "
-    "model's front end has no exported form, such as pitch contours and words.",
+    "export_input", "waveform", ["waveform", "features"], "export: what the program takes; features: for models whose "
+    "front end has no exported form, such as pitch contours and words.",
 )  # fmt: skip
 RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
 RUNNER = flags.DEFINE_string(
