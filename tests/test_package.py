@@ -16,6 +16,7 @@ import emoflax
 OPTIONAL = (
     "torch", "triton", "tensorflow", "tensorflow_datasets", "optuna", "apache_beam", "whisper", "faster_whisper",
     "jiwer", "tokenizers", "fastapi", "uvicorn", "prometheus_client",
+    "jiwer", "tokenizers", "onnx", "onnxruntime",
 )  # fmt: skip
 # Runs the installed command in a process in which nothing optional can be imported: it is as if it were not there.
 # Of scikit-learn, which librosa needs, only our own imports fail.

@@ -156,17 +156,17 @@ def _onnx(made: Program, description: dict[str, Any], where: str) -> tuple[bytes
     """Raises UserError: the model has an operation that was not translated."""
     import onnxruntime
 
-    from emoflax.inference import onnx_graph
+    from emoflax.inference import onnx_graph, onnx_model
 
     names = [one.name for one in made.inputs]
     told = {name: json.dumps(description[name], ensure_ascii=False) for name in ("labels", "inputs", "emoflax")}
     try:
-        model = onnx_graph.to_onnx(made.function, made.specs(), names, OUTPUT, told)
+        model = onnx_model.to_onnx(made.function, made.specs(), names, OUTPUT, told)
     except onnx_graph.Unsupported as missing:
         raise UserError(
             f"{where} has an operation without a form in this ONNX export ({missing}); --format=stablehlo exports it"
         ) from missing
-    description["opset"] = onnx_graph.OPSET
+    description["opset"] = onnx_model.OPSET
 
     def start(content: bytes) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -59,11 +59,11 @@ def recordings_for(model: Model, count: int = CLIPS) -> list[Recording]:
     for number in range(count):
         lasts_s = random.uniform(_SHORTEST_S, longest_s * (_LONGEST_WINDOWS if number % 4 == 3 else 1))
         text = " ".join(random.choice(words, random.integers(1, 12))) if words else None
-        opened.append(of_array(_voice(random, round(lasts_s * rate_hz), rate_hz), rate_hz, f"clip {number}", text))
+        opened.append(of_array(voice(random, round(lasts_s * rate_hz), rate_hz), rate_hz, f"clip {number}", text))
     return opened
 
 
-def _voice(random: np.random.Generator, samples: int, rate_hz: int) -> np.ndarray:
+def voice(random: np.random.Generator, samples: int, rate_hz: int) -> np.ndarray:
     t = np.arange(samples) / rate_hz
     phase = 2 * np.pi * (random.uniform(90, 300) * t + random.uniform(-20, 20) * t**2)
     tones = sum(np.sin(k * phase + k) / k ** random.uniform(0.5, 2) for k in range(1, 12))
@@ -75,7 +75,7 @@ def _voice(random: np.random.Generator, samples: int, rate_hz: int) -> np.ndarra
 
 def waveforms(opened: Sequence[Recording]) -> list[np.ndarray]:
     """The inputs of a program of waveforms."""
-    return _padded([one.samples for one in opened])
+    return padded([one.samples for one in opened])
 
 
 def features(model: Model, opened: Sequence[Recording]) -> list[np.ndarray]:
@@ -88,21 +88,21 @@ def _inputs(member: Any, utterances: Sequence[Utterance]) -> list[np.ndarray]:
     config, arrays = member.config, []
     if config.model.functionals == "aligned":
         speeds = len(config.functionals.speeds)
-        logmel, frames = _padded([row for one in utterances for row in one.logmel])
+        logmel, frames = padded([row for one in utterances for row in one.logmel])
         arrays += [logmel.reshape(-1, speeds, *logmel.shape[1:]), frames.reshape(-1, speeds)]
     elif config.model.functionals:
         arrays += [np.stack([np.asarray(one.logmel, np.float32) for one in utterances])]
     if config.model.audio:
-        arrays += _padded([one.logmel for one in utterances])
+        arrays += padded([one.logmel for one in utterances])
     if config.model.text:
         place = {word: number + 2 for number, word in enumerate(member.trained.description["vocabulary"])}
         kept = [one.words[: config.text.max_tokens] for one in utterances]
-        arrays += _padded([np.array([place.get(word, data.UNK) for word in words] or [data.UNK], np.int32)
+        arrays += padded([np.array([place.get(word, data.UNK) for word in words] or [data.UNK], np.int32)
                            for words in kept])  # fmt: skip
     return arrays
 
 
-def _padded(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+def padded(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
     """[batch, longest, ...] with zeros behind each row's end, and lengths int32 [batch]."""
     longest = max(map(len, rows))
     whole = np.zeros((len(rows), longest, *rows[0].shape[1:]), rows[0].dtype)

@@ -1,6 +1,6 @@
 """A model as one function of arrays: waveforms, or features, to probabilities, for any batch and any length.
 
-The function is plain JAX: weights are constants in it, and neither flax nor emoflax is needed to run what is made of it.
+The function is plain JAX, with weights as constants: what is made of it runs without flax and emoflax.
 Shape letters: B clips, W windows of a clip, T frames, C classes.
 """
 
@@ -232,6 +232,12 @@ def _network(module: Any, config: Any, batch: Batch) -> jax.Array:
     log_p_BxWxC = jax.nn.log_softmax(module(row)).reshape(clips, windows, -1)
     counts_BxWx1 = (number_1xW < count_B[:, None])[..., None]
     return jax.nn.log_softmax(jnp.where(counts_BxWx1, log_p_BxWxC, 0).sum(1) / count_B[:, None].astype(jnp.float32))
+
+
+def _repeated(x: jax.Array, windows: Any) -> jax.Array:
+    """[batch, ...] -> [batch * windows, ...]."""
+    repeated = jnp.broadcast_to(x[:, None], (x.shape[0], windows, *x.shape[1:]))
+    return repeated.reshape(x.shape[0] * windows, *x.shape[1:])
 
 
 def _portable(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

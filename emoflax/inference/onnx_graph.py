@@ -1,22 +1,18 @@
-"""JAX functions of arrays of any length -> ONNX models.
+"""An ONNX model while it is built: tensors, lengths that are computed in it, and the translation of a jaxpr.
 
-A function is traced with symbols for the lengths, and its jaxpr translated operation by operation
-(`onnx_operations.py`); lengths are computed in the model, from those of its inputs. What depends on weights alone is
-computed here. jax2onnx was tried (0.13.0 and 0.17.1): it has no arithmetic of such lengths.
+What depends on weights alone is computed here, and is a constant of the model.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-import jax
 import numpy as np
 import onnx
 from jax.extend import core as jax_core
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET, IR_VERSION = 18, 9
 TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "bool": TensorProto.BOOL, "int64": TensorProto.INT64}
 
 
@@ -39,6 +35,10 @@ class Value:
     dtype: str
     spread: bool = True
     constant: np.ndarray | None = None
+
+
+# (graph, equation, inputs) -> outputs
+Operation = Callable[["Graph", Any, Sequence[Value]], list[Value]]
 
 
 class Length:
@@ -77,8 +77,9 @@ class Length:
 class Graph:
     """Nodes of a model, or of the body of a loop in one; names of the outer graph are known in the body."""
 
-    def __init__(self, outer: "Graph | None" = None):
-        self.outer, self.nodes = outer, []
+    def __init__(self, outer: "Graph | None" = None, operations: "Mapping[str, Operation]" = MappingProxyType({})):
+        """`operations`: of a model, how each is translated; a body has those of its model."""
+        self.outer, self.nodes, self.operations = outer, [], operations
         self.root: Graph = outer.root if outer else self
         self.lengths: dict[str, str] = {}
         if not outer:
@@ -167,8 +168,6 @@ def translate(graph: Graph, jaxpr: jax_core.Jaxpr, constants: Sequence[Any], inp
     Raises:
       Unsupported: an operation has no translation.
     """
-    from emoflax.inference.onnx_operations import OPERATIONS
-
     known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     known |= {
         variable: constant_of(np.asarray(content)) for variable, content in zip(jaxpr.constvars, constants, strict=True)
@@ -183,8 +182,8 @@ def translate(graph: Graph, jaxpr: jax_core.Jaxpr, constants: Sequence[Any], inp
             made = folded
         elif inner := _inner(equation):
             made = translate(graph, inner.jaxpr, inner.consts, given)
-        elif name in OPERATIONS:
-            made = OPERATIONS[name](graph, equation, given)
+        elif name in graph.root.operations:
+            made = graph.root.operations[name](graph, equation, given)
         else:
             raise Unsupported(name)
         known |= dict(zip(equation.outvars, made, strict=True))
@@ -211,49 +210,3 @@ def _inner(equation: Any) -> Any:
         inner = equation.params.get("call_jaxpr") or equation.params.get("jaxpr")
         return inner if hasattr(inner, "consts") else jax_core.ClosedJaxpr(inner, ())
     return None
-
-
-def to_onnx(
-    function: Callable[..., jax.Array], specs: Sequence[jax.ShapeDtypeStruct], names: Sequence[str], output: str,
-    description: dict[str, str],
-) -> onnx.ModelProto:  # fmt: skip
-    """The model of a function.
-
-    Args:
-      specs: shapes of its arguments, with jax.export's symbols for lengths.
-      names: of its arguments.
-      output: name of what it returns.
-      description: metadata of the model.
-
-    Raises:
-      Unsupported: an operation has no translation.
-    """
-    closed, graph = jax.make_jaxpr(function)(*specs), Graph()
-    for name, spec in zip(names, specs, strict=True):
-        for place, size in enumerate(spec.shape):
-            if not isinstance(size, int) and str(size) not in graph.symbols:
-                shape = graph.node("Shape", [name], start=place, end=place + 1)
-                graph.symbols[str(size)] = Length(graph, shape)
-    inputs = [Value(name, tuple(spec.shape), str(spec.dtype)) for name, spec in zip(names, specs, strict=True)]
-    (made,) = translate(graph, closed.jaxpr, closed.consts, inputs)
-    graph.nodes.append(helper.make_node("Identity", [graph.full(made)], [output]))
-    typed = functools.partial(helper.make_tensor_value_info)
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "emoflax",
-            [typed(one.name, TYPES[one.dtype], _sizes(one.shape)) for one in inputs],
-            [typed(output, TYPES[made.dtype], _sizes(made.shape))],
-            list(graph.initializers.values()),
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="emoflax",
-    )
-    helper.set_model_props(model, description)
-    onnx.checker.check_model(model)
-    return model
-
-
-def _sizes(shape: Sequence[Any]) -> list[int | str]:
-    return [size if isinstance(size, int) else str(size) for size in shape]

@@ -1,15 +1,14 @@
 """JAX's operations as ONNX's: for each name a function (graph, equation, inputs) -> outputs; see `onnx_graph.py`."""
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from onnx import helper
 
-from emoflax.inference.onnx_graph import TYPES, Graph, Unsupported, Value, translate
+from emoflax.inference.onnx_graph import TYPES, Graph, Operation, Unsupported, Value, translate
 
-Operation = Callable[[Graph, Any, Sequence[Value]], list[Value]]
 _FURTHEST = np.iinfo(np.int64).min  # the end of a slice that runs backwards to the beginning
 
 
@@ -279,7 +278,8 @@ _ELEMENTWISE = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "neg": "Neg", "abs": "Abs",
     "sign": "Sign", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "tanh": "Tanh", "logistic": "Sigmoid", "erf": "Erf",
     "floor": "Floor", "ceil": "Ceil", "round": "Round", "and": "And", "or": "Or", "not": "Not", "eq": "Equal",
-    "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "pow": "Pow", "sin": "Sin", "cos": "Cos",
+    "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "pow": "Pow", "sin": "Sin",
+    "cos": "Cos",
 }  # fmt: skip
 
 OPERATIONS: dict[str, Operation] = {name: _elementwise(operation) for name, operation in _ELEMENTWISE.items()} | {
@@ -291,5 +291,6 @@ OPERATIONS: dict[str, Operation] = {name: _elementwise(operation) for name, oper
     "rev": _reversed, "split": _split, "gather": _gather, "dot_general": _dot, "conv_general_dilated": _convolution,
     "reduce_window_max": _window_max, "fft": _fft, "real": _part(0), "imag": _part(1), "scan": _scan,
     "reduce_sum": _reduce("ReduceSum"), "reduce_max": _reduce("ReduceMax"), "reduce_min": _reduce("ReduceMin"),
-    "reduce_prod": _reduce("ReduceProd"), "reduce_or": _reduce_bool("ReduceMax"), "reduce_and": _reduce_bool("ReduceMin"),
+    "reduce_prod": _reduce("ReduceProd"),
+    "reduce_or": _reduce_bool("ReduceMax"), "reduce_and": _reduce_bool("ReduceMin"),
 }  # fmt: skip

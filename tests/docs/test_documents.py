@@ -69,7 +69,7 @@ def test_every_command_names_a_config_flags_and_fields_that_exist_with_values_th
         kinds.get(kind, flags.DEFINE_string)(name, None, "", flag_values=values)
     assert values(["main.py", *arguments]) == ["main.py"]
     assert (values.mode or "train") in constant("MODES")
-    assert values.config is not None or values.mode in ("predict", "compare", "serve")
+    assert values.config is not None or values.mode in ("predict", "export", "compare", "serve")
     if values.config is not None:
         checks.check(values.config)
 
