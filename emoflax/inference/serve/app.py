@@ -97,7 +97,7 @@ class Service:
         return {
             "name": model.index.get("name") or model.members[0].config.name, "labels": list(model.labels),
             "trained_on": model.corpus, "notice": model.notice, "takes_text": model.takes_text,
-            "calibrated": len(described) == 1 and bool(described[0].get("calibration")),
+            "calibrated": bool(model.index.get("calibration") or (len(described) == 1 and described[0].get("calibration"))),
             "unsure_below": model.least_confidence, "scores": model.index.get("scores"),
             "licences": model.index.get("licences", []), "largest_bytes": settings.most_bytes,
             "longest_s": settings.longest_s, "version": __version__,
