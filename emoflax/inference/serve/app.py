@@ -93,11 +93,11 @@ class Service:
     def card(self) -> dict[str, Any]:
         """What /v1/model answers."""
         model, settings = self.model, self.settings
-        described = [member.trained.description for member in model.members]
+        alone = model.members[0].trained.description if len(model.members) == 1 else {}
         return {
             "name": model.index.get("name") or model.members[0].config.name, "labels": list(model.labels),
             "trained_on": model.corpus, "notice": model.notice, "takes_text": model.takes_text,
-            "calibrated": len(described) == 1 and bool(described[0].get("calibration")),
+            "calibrated": bool(model.index.get("calibration") or alone.get("calibration")),
             "unsure_below": model.least_confidence, "scores": model.index.get("scores"),
             "licences": model.index.get("licences", []), "largest_bytes": settings.most_bytes,
             "longest_s": settings.longest_s, "version": __version__,

@@ -62,8 +62,9 @@ async def run(
     predicting = asyncio.wrap_future(threads.submit(predict))
     sending = asyncio.create_task(_send(socket, rows))
     try:
-        await _receive(socket, chunks, round(settings.longest_stream_s * rate_hz), settings.timeout_s)
-        await _put(chunks, None)
+        most_samples = round(settings.longest_stream_s * rate_hz)
+        await _receive(socket, chunks, predicting, most_samples, settings.timeout_s)
+        await _put(chunks, None, predicting)
         await predicting
         await sending
         await socket.send_text(json.dumps({"end": True}))
@@ -86,15 +87,18 @@ async def _send(socket: WebSocket, rows: "asyncio.Queue[dict | None]") -> None:
             await socket.send_text(json.dumps(row))
 
 
-async def _receive(socket: WebSocket, chunks: "queue.Queue[bytes | None]", most_samples: int, timeout_s: float) -> None:
-    """Passes chunks on until the client sends a text.
+async def _receive(
+    socket: WebSocket, chunks: "queue.Queue[bytes | None]", predicting: asyncio.Future, most_samples: int,
+    timeout_s: float,
+) -> None:  # fmt: skip
+    """Passes chunks on until the client sends a text, or `predicting` has failed.
 
     Raises:
       UserError: no 16-bit samples, too many of them, or none for too long.
       WebSocketDisconnect: the client is gone.
     """
     samples = 0
-    while True:
+    while not predicting.done():
         try:
             message = await asyncio.wait_for(socket.receive(), timeout_s)
         except TimeoutError:
@@ -108,11 +112,12 @@ async def _receive(socket: WebSocket, chunks: "queue.Queue[bytes | None]", most_
             raise UserError("a message has an odd number of bytes; send 16-bit samples, two bytes each")
         if samples > most_samples:
             raise UserError("the stream has become too long; begin a new one")
-        await _put(chunks, chunk)
+        await _put(chunks, chunk, predicting)
 
 
-async def _put(chunks: "queue.Queue[bytes | None]", chunk: bytes | None) -> None:
-    """Waits, without holding up others, for the model to have room."""
-    while chunks.full():
+async def _put(chunks: "queue.Queue[bytes | None]", chunk: bytes | None, predicting: asyncio.Future) -> None:
+    """Waits, without holding up others, for the model to have room; drops the chunk if it has failed."""
+    while chunks.full() and not predicting.done():
         await asyncio.sleep(0.01)
-    chunks.put_nowait(chunk)
+    with contextlib.suppress(queue.Full):
+        chunks.put_nowait(chunk)
