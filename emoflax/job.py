@@ -210,7 +210,7 @@ def _names_no_place(flag: str) -> bool:
 
 
 def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> pathlib.Path | None:
-    """How well single layers of a pretrained encoder tell the emotion, from states that are cached once; report.html."""
+    """How well single layers of a pretrained encoder tell the emotion, from cached states; returns report.html."""
     from emoflax.selection import probe as linear
 
     if suffix := speakernorm.suffix_of(config.split.protocol):
@@ -230,12 +230,16 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> pathlib
     return pages.write(folder, config, facts, corpus, predictions)
 
 
-def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:
-    """Differences between finished runs."""
+def compare(folders: Sequence[str], workdir: pathlib.Path) -> pathlib.Path | None:
+    """Differences between finished runs; returns compare.html."""
     from emoflax.reporting import compare as comparison  # scipy.stats takes a second, wanted only here
 
-    print(comparison.run([pathlib.Path(run) for run in runs], workdir))
+    runs = [comparison.read(pathlib.Path(folder)) for folder in folders]
+    comparison.check_comparable(runs)
+    pairs = comparison.differences(runs)
+    print(comparison.write(workdir, runs, pairs))
     logging.info("comparison: %s", workdir / "compare.md")
+    return pages.tried(str(workdir / "compare.html"), lambda: comparison.write_page(workdir, runs, pairs))
 
 
 def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -296,8 +300,22 @@ def facts_of(
         commit=commit,
         machine=ledger.machine(),
         date=datetime.date.today().isoformat(),
+        reachable=reachable(corpus),
         text_check=text_check(config, features, split) if config.model.text and len(split.train) else "",
         word_errors=word_errors(features, tested) if config.model.text else None,
+    )
+
+
+def reachable(corpus: Corpus) -> str:
+    """The best score that the built-in corpus allows, which is far from 100 % for sound and for words alone."""
+    from emoflax.corpora import synthetic
+
+    if not corpus.notice.endswith(synthetic.NOTICE) or not set(corpus.labels) <= set(synthetic.LABELS):
+        return ""
+    best = {name: f"{100 * share:.0f} %" for name, share in synthetic.reachable(corpus.labels).items()}
+    return (
+        "these voices are made so that several emotions share a manner of speaking, and others a topic: the sound can "
+        f"reach {best['sound']} UAR at best, the words {best['words']}, both together {best['both']}"
     )
 
 

@@ -122,7 +122,7 @@ def draw(
 def attentions(
     trained: evaluate.Trained, utterances: Sequence[Utterance]
 ) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-    """Of every utterance: `over_time` of its sound [frames, heads], weights of its words [words, heads], as it has them."""
+    """Of every utterance: `over_time` of its sound [frames, heads], weights of its words [words, heads]; or None."""
     encoder = nnx.merge(trained.model, trained.state.evaluated, trained.state.statistics).audio
     windows: list[list[dict[str, np.ndarray]]] = [[] for _ in utterances]
     for clip, weights in rows(trained, dataset_of(trained, utterances)):

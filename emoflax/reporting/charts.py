@@ -60,8 +60,8 @@ def per_speaker(names: Sequence[str], uars: np.ndarray, mean: float, chance: flo
         axes.bar(np.arange(len(order)), 100 * uars[order], color=COLOURS[0], width=0.7)
         _level(axes, 100 * mean, "all", COLOURS[1])
         _level(axes, 100 * chance, "chance", _GREY)
-        axes.set_xticks(np.arange(len(order)), [names[i] for i in order], rotation=60, ha="right", rotation_mode="anchor")
-        axes.set(ylim=(0, 100), ylabel="UAR, %", xlim=(-0.7, len(order) - 0.3))
+        _name_bars(axes, [names[i] for i in order])
+        axes.set(ylim=(0, 100), ylabel="UAR, %")
 
     lowest, highest = names[order[0]], names[order[-1]]
     described = (
@@ -70,6 +70,11 @@ def per_speaker(names: Sequence[str], uars: np.ndarray, mean: float, chance: flo
     )
     width = float(np.clip(2 + 0.32 * len(names), 4.5, 12))
     return _svg(draw, described, figsize=(width, 3.2))
+
+
+def _name_bars(axes, names: Sequence[str]) -> None:
+    axes.set_xticks(np.arange(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set(xlim=(-0.7, len(names) - 0.3))
 
 
 def _level(axes, value: float, name: str, colour: str) -> None:
@@ -83,10 +88,11 @@ def reliability(summary: Mapping[str, Any]) -> str:
     there, count = filled["clips"] > 0, len(filled["clips"])
 
     def draw(figure, axes) -> None:
-        share = filled["clips"] / filled["clips"].sum()
-        axes.bar((np.arange(count) + 0.5) / count, share, 0.9 / count, color=_GREY, alpha=0.35, label="share of the clips")
+        centres, share = (np.arange(count) + 0.5) / count, filled["clips"] / filled["clips"].sum()
+        axes.bar(centres, share, 0.9 / count, color=_GREY, alpha=0.35, label="share of the clips")
         axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="if confidence were true")
-        axes.plot(filled["confidence"][there], filled["accuracy"][there], "o-", color=COLOURS[0], label="share that is right")
+        points = (filled["confidence"][there], filled["accuracy"][there])
+        axes.plot(*points, "o-", color=COLOURS[0], label="share that is right")
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share", aspect="equal")
         axes.legend(loc="upper left", fontsize=8)
 
@@ -197,7 +203,7 @@ def embedding_map(x_NxD: np.ndarray, colourings: Mapping[str, Sequence[str]]) ->
                 one.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, fontsize=8, columnspacing=0.8,
                            handletextpad=0.2)  # fmt: skip
 
-    described = f"Map of {len(place_Nx2)} clips by the first two principal components, coloured by {', '.join(colourings)}"
+    described = f"Map of {len(place_Nx2)} clips by two principal components, coloured by {', '.join(colourings)}"
     return _svg(draw, described, ncols=len(colourings), squeeze=False, figsize=(5 * len(colourings), 5))
 
 
@@ -212,8 +218,8 @@ def paired(names: Sequence[str], gain: np.ndarray, mean: float, low: float | Non
         axes.axhline(100 * mean, color=COLOURS[1], linestyle="--", linewidth=1.2, label=f"all: {100 * mean:+.1f}")
         if low is not None and high is not None:
             axes.axhspan(100 * low, 100 * high, color=COLOURS[1], alpha=0.15, linewidth=0, label="95 % interval")
-        axes.set_xticks(np.arange(len(order)), [names[i] for i in order], rotation=60, ha="right", rotation_mode="anchor")
-        axes.set(ylabel="difference, points", xlim=(-0.7, len(order) - 0.3))
+        _name_bars(axes, [names[i] for i in order])
+        axes.set(ylabel="difference, points")
         axes.legend(loc="upper left", fontsize=8)
 
     described = f"Bars: difference in UAR of {len(names)} speakers, mean {100 * mean:+.1f} points"

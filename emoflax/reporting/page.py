@@ -15,7 +15,7 @@ import numpy as np
 from emoflax.data.clip import Clip
 from emoflax.files import naming, write_whole
 from emoflax.reporting import calibration, charts, literature, metrics, sounds
-from emoflax.reporting.report import NAMES, Facts
+from emoflax.reporting.report import NAMES, Facts, remarks
 from emoflax.training import monitor
 
 MISTAKES = 6  # of each kind
@@ -88,7 +88,7 @@ class Evidence:
 
 
 def mistakes(tested: Tested) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the first seed's most confident mistakes, and of others whose true emotion got the least probability."""
+    """Places of the first seed's most confident mistakes; of others whose true emotion got the least probability."""
     places = tested.first_seed
     wrong = places[tested.log_p[places].argmax(1) != tested.label[places]]
     confident = wrong[np.argsort(-tested.log_p[wrong].max(1), kind="stable")][:MISTAKES]
@@ -110,6 +110,7 @@ def write(
     content: dict[str, Any] = {
         "title": facts.title,
         "facts": facts,
+        "remarks": remarks(facts),
         "names": NAMES,
         "summary": summary,
         "chance": chance,
@@ -212,7 +213,8 @@ def _calibration(tested: Tested) -> dict[str, Any]:
 
 
 def _charts(tested: Tested, evidence: Evidence, chance: float) -> dict[str, Any]:
-    made: dict[str, Any] = {"reliability": svg(charts.reliability(_calibration(tested)))}
+    made: dict[str, Any] = dict.fromkeys(("roc", "curves", "map"), "")
+    made["reliability"] = svg(charts.reliability(_calibration(tested)))
     if areas := charts.areas_under_roc(np.exp(tested.log_p), tested.label):
         made["roc"] = svg(charts.roc(tested.labels, areas))
     if logs := {name: lines for name, folder in evidence.folders.items() if (lines := monitor.read(folder))}:

@@ -59,10 +59,10 @@ def write(
         confusions = evaluate.confusions(list(predictions), corpus)
         return page.write(folder, facts, confusions, metrics.summarise(confusions), evidence)
 
-    return _tried(f"{folder / 'report.html'}", make)
+    return tried(f"{folder / 'report.html'}", make)
 
 
-def _tried(what: str, make: Callable[[], T]) -> T | None:
+def tried(what: str, make: Callable[[], T]) -> T | None:
     """What `make` returns; None, and a warning, where it fails, for whatever reason: a picture must cost no result."""
     try:
         return make()
@@ -81,8 +81,8 @@ def evidence_of(
     # Of a cluster's processes only the first one is here, and a checkpoint is read by all of them together.
     if own and features_of and jax.process_count() == 1:
         first = predictions[0]
-        embedded = _tried("map of the clips", lambda: embedded_of(first, own, features_of))
-        attention = _tried("attention", lambda: attention_of(tested, predictions, corpus, own, features_of)) or {}
+        embedded = tried("map of the clips", lambda: embedded_of(first, own, features_of))
+        attention = tried("attention", lambda: attention_of(tested, predictions, corpus, own, features_of)) or {}
     return page.Evidence(
         tested,
         folders={names[at]: member.folder for at, (_, member) in own.items()},
