@@ -79,6 +79,7 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "multihost: HOST:PORT of 
 PROCESSES = flags.DEFINE_integer("processes", None, "multihost, with --coordinator: how many there are.")
 PROCESS = flags.DEFINE_integer("process", None, "multihost, with --coordinator: number of this one, from 0 on.")
 COORDINATOR_TIMEOUT_S = flags.DEFINE_integer("coordinator_timeout_s", 300, "multihost: how long to wait for others.")
+OPEN = flags.DEFINE_bool("open", False, "train, eval, crossval, probe, compare: open the report in a browser.")
 RECORD = flags.DEFINE_bool("record", False, "train, eval, crossval, probe: append the result to configs/results.jsonl.")
 
 
@@ -112,7 +113,7 @@ def main(argv: list[str]) -> None:
         return
     from emoflax import job
 
-    {
+    made = {
         "train": lambda: job.train_and_report(config, workdir, train=True, record=record),
         "eval": lambda: (
             job.transfer(config, workdir, CHECKPOINT.value, record=record)
@@ -127,6 +128,8 @@ def main(argv: list[str]) -> None:
         "precompute": lambda: job.precompute(config),
         "benchmark": lambda: job.benchmark(config, workdir),
     }[mode]()
+    if OPEN.value:
+        command_line.open_page(made)
 
 
 def use_model(mode: str, config: ConfigDict | None, workdir: pathlib.Path) -> None:

@@ -253,6 +253,10 @@ def get_config() -> ConfigDict:
     # A prediction is called unsure below the confidence from which on this share of the dev clips was right; 0: never.
     config.evaluate.unsure = 0.0
 
+    config.report = ConfigDict()
+    config.report.html = True  # report.html beside report.md: one file to look at
+    config.report.audio = True  # mistakes can be listened to in it: it then holds parts of the corpus's recordings
+
     # --mode=crossval: each fold's choices are made on its training speakers alone, then its test clips are scored once.
     config.crossval = ConfigDict(convert_dict=False)
     # What may be chosen: name -> {'optimizer.learning_rate': 1e-3, ...}, what it changes here. Empty: nothing.

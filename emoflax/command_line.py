@@ -11,6 +11,7 @@ import textwrap
 from typing import Any
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from emoflax.errors import UserError
@@ -142,6 +143,25 @@ def unraisable(unraisable: Any) -> None:
 def _end_at_once(signum: int, frame: object) -> None:
     os.write(2, f"\n{INTERRUPTED}\n".encode())
     os._exit(130)
+
+
+def open_page(path: pathlib.Path | None) -> None:
+    """Opens a page in the browser; where there is none, or no screen for it, logs where the page is.
+
+    Args:
+      path: None where the command made no page.
+    """
+    import webbrowser
+
+    if path is None:
+        absl_logging.warning("--open: this command made no page")
+        return
+    page = path.absolute()
+    # Without a screen, `webbrowser` would start a browser in the terminal, and wait for it.
+    screen = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+    screen = screen or sys.platform in ("darwin", "win32")
+    if not (screen and webbrowser.open(page.as_uri())):
+        absl_logging.warning("--open: there is no browser here; the page is %s", page)
 
 
 def run(main, help_text: str) -> None:

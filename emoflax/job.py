@@ -31,6 +31,7 @@ from emoflax.inference import bundle, model
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
 from emoflax.selection import crossval as nested
+from emoflax.selection import pages
 
 
 def open_corpus(config: ConfigDict) -> Corpus:
@@ -72,8 +73,12 @@ def begin_command(config: ConfigDict, record: bool) -> tuple[float, str]:
     return time.perf_counter(), ledger.commit()
 
 
-def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, record: bool) -> None:
-    """Trains what is not trained yet (`train`), scores every test clip once, and writes the report."""
+def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, record: bool) -> pathlib.Path | None:
+    """Trains what is not trained yet (`train`), scores every test clip once, and writes the report.
+
+    Returns:
+      report.html, if it was made.
+    """
     begin, commit = begin_command(config, record)
     corpus = multihost.first_then_all(lambda: open_corpus(config))
     folder = run_folder(workdir, config, corpus)
@@ -89,7 +94,7 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
         population.train_members([(config, features, member) for member in own], config.train.population)
     predictions = [evaluate.predict_member(config, features, member) for member in own]
     if not multihost.is_first():
-        return
+        return None
     facts = facts_of(config, features, own[0].split, predictions, time.perf_counter() - begin, commit)
     facts = dataclasses.replace(facts, notes=tuple(splits.note_of_twins(asked[fold], kept[fold]) for fold in asked))
     by_corpus = splits.base_of(facts.protocol) == "loco"
@@ -98,6 +103,8 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
         report_by_corpus(config, folder, features, own, predictions, facts, record=record)
     report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in own])
     logging.info("report, predictions and pictures: %s", folder)
+    models = pages.of_members(config, own)
+    return pages.write(folder, config, facts, corpus, predictions, models, lambda _: features)
 
 
 def report_by_corpus(
@@ -121,15 +128,16 @@ def report_by_corpus(
         seen = facts_of(config, Features(named, features.shards), split, kept, facts.seconds, facts.commit)
         make_folder(folder / name)
         report_on(folder / name, seen, named, kept, record=record)
+        pages.write(folder / name, config, seen, named, kept)
 
 
-def transfer(config: ConfigDict, workdir: pathlib.Path, checkpoint: str, *, record: bool) -> None:
-    """Scores a trained model, or all of a run, on another corpus, and writes a report of it."""
+def transfer(config: ConfigDict, workdir: pathlib.Path, checkpoint: str, *, record: bool) -> pathlib.Path | None:
+    """Scores a trained model, or all of a run, on another corpus, and writes a report of it; returns report.html."""
     begin, commit = begin_command(config, record)
     run = pathlib.Path(checkpoint)
     scored = multihost.first_then_all(lambda: other_corpus.transfer(config, run))
     if not multihost.is_first():
-        return
+        return None
     named = run.absolute() if run.name != "checkpoints" else run.absolute().parent
     name = f"{named.parent.name}-{named.name}" if (named / "checkpoints").is_dir() else named.name
     folder = workdir / f"{name}-on-{scored.features.corpus.name.rpartition(' -> ')[2]}"
@@ -140,12 +148,17 @@ def transfer(config: ConfigDict, workdir: pathlib.Path, checkpoint: str, *, reco
     facts = dataclasses.replace(facts, notes=scored.notes)
     report_on(folder, facts, scored.features.corpus, scored.predictions, record=record)
     logging.info("report and predictions: %s", folder)
+    return pages.write(folder, scored.config, facts, scored.features.corpus, scored.predictions)
 
 
 def crossval(
     config: ConfigDict, workdir: pathlib.Path, *, record: bool, final: bool = False, output: str | None = None
-) -> None:
-    """Nested evaluation: one report of the chosen model, one of the ensemble; `final`: then as `fit`."""
+) -> pathlib.Path | None:
+    """Nested evaluation: one report of the chosen model, one of the ensemble, whose report.html is returned.
+
+    Args:
+      final: whether the bundle of `fit` is written, too.
+    """
     _, commit = begin_command(config, record)
     corpus = open_corpus(config)
     if final:
@@ -154,19 +167,26 @@ def crossval(
     folder = nested.run_folder_of(workdir, config, corpus)
     lock.hold(folder)
     result = nested.run(config, corpus, folder)
-    features, notes = nested.open_features(config), nested.notes(config, result)
+    features, notes, reported = nested.open_features(config), nested.notes(config, result), []
     for part in nested.parts(config, result):
         facts = facts_of(config, features, part.split, part.predictions, part.seconds, commit)
-        own = {"config": f"{config.name}{part.suffix}{permuted}", "protocol": part.protocol, "seeds": part.seeds}
-        facts = dataclasses.replace(facts, **own, ensemble=part.models, notes=notes)
+        named = {"config": f"{config.name}{part.suffix}{permuted}", "protocol": part.protocol, "seeds": part.seeds}
+        facts = dataclasses.replace(facts, **named, ensemble=part.models, notes=notes)
         make_folder(folder / part.folder)
         recorded = record and (part.final or not result.final)
         report_on(folder / part.folder, facts, corpus, part.predictions, record=recorded)
+        reported.append((part, facts))
     drawn, which = (result.inner, "inner") if result.inner else (result.final, "final")
     report.draw_curves(folder / "curves.png", f"{facts.title}: {which} models", [member.folder for member in drawn])
     logging.info("reports, predictions and choices: %s", folder)
+    made = None
+    for part, facts in reported:
+        models = pages.of_chosen(config, result) if part.folder == "one" else {}
+        drawn_of = (folder / part.folder, config, facts, corpus, part.predictions)
+        made = pages.write(*drawn_of, models, nested.open_features, result.choices)
     if final:
         fit(config, workdir, output)
+    return made
 
 
 def bundle_of(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus, output: str | None) -> pathlib.Path:
@@ -207,8 +227,8 @@ def _names_no_place(flag: str) -> bool:
     return not re.match(rf"--({places})\b", flag)
 
 
-def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
-    """How well single layers of a pretrained encoder tell the emotion, from states that are cached once."""
+def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> pathlib.Path | None:
+    """How well single layers of a pretrained encoder tell the emotion, from cached states; returns report.html."""
     from emoflax.selection import probe as linear
 
     if suffix := speakernorm.suffix_of(config.split.protocol):
@@ -225,14 +245,19 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> None:
     facts = dataclasses.replace(facts, pretrained=True, notes=(linear.note(choices),))
     report_on(folder, facts, corpus, predictions, record=record)
     logging.info("report and predictions: %s", folder)
+    return pages.write(folder, config, facts, corpus, predictions)
 
 
-def compare(runs: Sequence[str], workdir: pathlib.Path) -> None:
-    """Differences between finished runs."""
+def compare(folders: Sequence[str], workdir: pathlib.Path) -> pathlib.Path | None:
+    """Differences between finished runs; returns compare.html."""
     from emoflax.reporting import compare as comparison  # scipy.stats takes a second, wanted only here
 
-    print(comparison.run([pathlib.Path(run) for run in runs], workdir))
+    runs = [comparison.read(pathlib.Path(folder)) for folder in folders]
+    comparison.check_comparable(runs)
+    pairs = comparison.differences(runs)
+    print(comparison.write(workdir, runs, pairs))
     logging.info("comparison: %s", workdir / "compare.md")
+    return pages.tried(str(workdir / "compare.html"), lambda: comparison.write_page(workdir, runs, pairs))
 
 
 def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -293,8 +318,22 @@ def facts_of(
         commit=commit,
         machine=ledger.machine(),
         date=datetime.date.today().isoformat(),
+        reachable=reachable(corpus),
         text_check=text_check(config, features, split) if config.model.text and len(split.train) else "",
         word_errors=word_errors(features, tested) if config.model.text else None,
+    )
+
+
+def reachable(corpus: Corpus) -> str:
+    """The best score that the built-in corpus allows, which is far from 100 % for sound and for words alone."""
+    from emoflax.corpora import synthetic
+
+    if not corpus.notice.endswith(synthetic.NOTICE) or not set(corpus.labels) <= set(synthetic.LABELS):
+        return ""
+    best = {name: f"{100 * share:.0f} %" for name, share in synthetic.reachable(corpus.labels).items()}
+    return (
+        "these voices are made so that several emotions share a manner of speaking, and others a topic: the sound can "
+        f"reach {best['sound']} UAR at best, the words {best['words']}, both together {best['both']}"
     )
 
 

@@ -13,6 +13,7 @@ words cannot be recognised in the sound, so Whisper cannot transcribe it.
 import csv
 import os
 import wave
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,25 @@ def load(dir: str, cache_dir: str) -> Corpus:
     if not folder.exists():
         make(folder)
     return _read(folder)
+
+
+def reachable(labels: Collection[str]) -> dict[str, float]:
+    """{'sound', 'words', 'both'}: the best UAR, a share, that knows no more of a clip than its manner, topic, or both.
+
+    From the shares that clips are made with: the best guess for a manner is an emotion that is spoken so most often,
+    and UAR is the sum of these shares over manners, divided by the number of emotions. Manners overlap in the sound, so
+    a model of sound reaches less; on few clips luck can reach a little more.
+    """
+    manner = np.array([_shares(EMOTIONS[name][0], list(MANNERS), RANDOM_MANNER_SHARE) for name in labels])
+    topic = np.array([_shares(EMOTIONS[name][1], list(TOPICS), RANDOM_TOPIC_SHARE) for name in labels])
+    both = (manner[:, :, None] * topic[:, None, :]).reshape(len(labels), -1)
+    shares = {"sound": manner, "words": topic, "both": both}
+    return {name: float(share.max(0).sum() / len(labels)) for name, share in shares.items()}
+
+
+def _shares(own: str, names: Sequence[str], random: float) -> list[float]:
+    """Share of an emotion's clips that has each manner or topic."""
+    return [random / len(names) + (1 - random) * (name == own) for name in names]
 
 
 def make(folder: str | os.PathLike, speakers: int = SPEAKERS, clips_per_emotion: int = CLIPS_PER_EMOTION) -> None:

@@ -295,6 +295,8 @@ ALLOWED: dict[str, Kind] = {
     "crossval.calibrate": FLAG,
     "crossval.workers": COUNT,
     "crossval.permute_labels": whole(0, 2**32 - 1),
+    "report.html": FLAG,
+    "report.audio": FLAG,
     "fit.members": names("ensemble", "best"),
     "fit.licence": TEXT,
     "sweep.space": Table(),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOT_COMPARED = (
     "data.dir", "data.root", "data.cache_dir", "data.resident", "precompute", "states.weights", "states.batch",
     "probe", "seeds", "split.fold", "crossval.workers", "crossval.final", "crossval.calibrate", "train.population",
-    "profile_steps", "evaluate", "fit",
+    "profile_steps", "evaluate", "fit", "report",
 )  # fmt: skip
 _CODE = ("features", "precompute", "model", "training")
 PREDICTION_CODE = ("features", "model")  # of these, what predictions are made with

@@ -108,17 +108,8 @@ def draw(
       taken: pictures of this command so far, which are not overwritten.
     """
     config, labels = trained.config, trained.description["labels"]
-    encoder = nnx.merge(trained.model, trained.state.evaluated, trained.state.statistics).audio
-    windows = [[] for _ in utterances]
-    for clip, weights in rows(trained, dataset_of(trained, utterances)):
-        windows[clip].append(weights)
     written = []
-    for utterance, of_windows, row in zip(utterances, windows, p, strict=True):
-        curve = words = None
-        if len(utterance.logmel):
-            curve = _curve(encoder, [weights["audio"] for weights in of_windows], len(utterance.logmel), config)
-        if utterance.words:
-            words = of_windows[0]["text"][: len(utterance.words)]
+    for utterance, (curve, words), row in zip(utterances, attentions(trained, utterances), p, strict=True):
         source = pathlib.Path(utterance.name)
         path = free(folder / f"{source.stem}-attention.png", [*taken, *written])
         title = f"{source.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %"
@@ -126,6 +117,26 @@ def draw(
         picture(path, title, config, bands, curve, utterance.words, words)
         written.append(path)
     return written
+
+
+def attentions(
+    trained: evaluate.Trained, utterances: Sequence[Utterance]
+) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
+    """Of every utterance: `over_time` of its sound [frames, heads], weights of its words [words, heads]; or None."""
+    encoder = nnx.merge(trained.model, trained.state.evaluated, trained.state.statistics).audio
+    windows: list[list[dict[str, np.ndarray]]] = [[] for _ in utterances]
+    for clip, weights in rows(trained, dataset_of(trained, utterances)):
+        windows[clip].append(weights)
+    made = []
+    for utterance, of_windows in zip(utterances, windows, strict=True):
+        curve = words = None
+        if len(utterance.logmel):
+            sounds = [weights["audio"] for weights in of_windows]
+            curve = _curve(encoder, sounds, len(utterance.logmel), trained.config)
+        if utterance.words:
+            words = of_windows[0]["text"][: len(utterance.words)]
+        made.append((curve, words))
+    return made
 
 
 def _curve(encoder: nnx.Module, windows: list[np.ndarray], frames: int, config: ConfigDict) -> np.ndarray:

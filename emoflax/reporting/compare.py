@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ import scipy.stats
 
 from emoflax.errors import UserError
 from emoflax.files import make_folder, naming, parse_json
-from emoflax.reporting import metrics
+from emoflax.reporting import charts, literature, metrics, page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Run:
     def uar(self) -> float:
         """Mean over seeds."""
         return float(metrics.scores(self.confusions.sum(1))["uar"].mean())
+
+    @property
+    def speakers(self) -> list[str]:
+        """In the order of `speaker_uars`."""
+        return sorted({speaker for speaker, _ in self.clips.values()})
 
     @property
     def speaker_uars(self) -> np.ndarray:
@@ -163,11 +169,8 @@ def render(runs: Sequence[Run], pairs: Sequence[Difference]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run(folders: Sequence[pathlib.Path], workdir: pathlib.Path) -> str:
+def write(workdir: pathlib.Path, runs: Sequence[Run], pairs: Sequence[Difference]) -> str:
     """Writes compare.md and compare.json into `workdir`, and returns the former's text."""
-    runs = [read(folder) for folder in folders]
-    check_comparable(runs)
-    pairs = differences(runs)
     text = render(runs, pairs)
     facts = {"corpus": runs[0].corpus, "protocol": runs[0].protocol, "uar": {run.name: run.uar for run in runs}}
     make_folder(workdir)
@@ -177,3 +180,28 @@ def run(folders: Sequence[pathlib.Path], workdir: pathlib.Path) -> str:
     with naming(workdir / "compare.json"):
         (workdir / "compare.json").write_text(json.dumps(content, indent=2) + "\n")
     return text
+
+
+def write_page(workdir: pathlib.Path, runs: Sequence[Run], pairs: Sequence[Difference]) -> pathlib.Path:
+    """Writes compare.html: the same tables, with each speaker's difference."""
+    named = {run.name: run for run in runs}
+    gains = [named[d.a].speaker_uars - named[d.b].speaker_uars for d in pairs]
+    drawn = [
+        page.svg(charts.paired([name or "unknown" for name in runs[0].speakers], gain, d.uar, d.low, d.high))
+        for d, gain in zip(pairs, gains, strict=True)
+    ]
+    content = {
+        "title": f"{runs[0].corpus}, {runs[0].protocol}: {len(runs)} runs compared",
+        "runs": runs,
+        "short": _short_names([run.name for run in runs]),
+        "differences": list(zip(pairs, drawn, strict=True)),
+        "published": literature.beside(runs[0].corpus, runs[0].protocol),
+    }
+    return page.render("compare.html", content, workdir / "compare.html")
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names of folders without the parts that all begin with."""
+    parts = [pathlib.PurePath(name).parts for name in names]
+    shared = len(os.path.commonprefix([one[:-1] for one in parts]))
+    return {name: "/".join(one[shared:]) for name, one in zip(names, parts, strict=True)}

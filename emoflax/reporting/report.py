@@ -44,6 +44,7 @@ class Facts:
     commit: str
     machine: str
     date: str
+    reachable: str = ""  # of made-up recordings: the best score that they allow
     text_check: str = ""
     word_errors: tuple[int, int] | None = None  # in the transcripts of the test clips; words of their reference text
     pretrained: bool = False  # whether an encoder began with published weights
@@ -93,7 +94,7 @@ def render(facts: Facts, labels: tuple[str, ...], total: np.ndarray, summary: di
     ]
     lines += ["- training began with pretrained weights"] if facts.pretrained else []
     lines += [f"- an ensemble of up to {facts.ensemble} models"] if facts.ensemble > 1 else []
-    lines += [f"- {note}" for note in (facts.text_check, _word_error_rate(facts.word_errors), *facts.notes) if note]
+    lines += [f"- {note}" for note in remarks(facts)]
     lines += ["", *_scores(summary)]
     lines += ["", "| recall of | % | 95 % interval | predicted as |", "|---|---|---|---|"]
     recall = summary["recall"]
@@ -102,6 +103,12 @@ def render(facts: Facts, labels: tuple[str, ...], total: np.ndarray, summary: di
         counts = ", ".join(f"{labels[j]} {total[i, j]}" for j in np.argsort(-total[i], kind="stable") if total[i, j])
         lines.append(f"| {label} | {share} | {_bounds(recall['low'][i], recall['high'][i])} | {counts} |")
     return "\n".join(lines) + "\n"
+
+
+def remarks(facts: Facts) -> list[str]:
+    """What qualifies the scores, in sentences."""
+    every = (facts.reachable, facts.text_check, _word_error_rate(facts.word_errors), *facts.notes)
+    return [note for note in every if note]
 
 
 def _scores(summary: dict[str, dict]) -> list[str]:
