@@ -291,6 +291,7 @@ ALLOWED: dict[str, Kind] = {
     "crossval.choose_epoch": FLAG,
     "crossval.workers": COUNT,
     "crossval.permute_labels": whole(0, 2**32 - 1),
+    "log.mlflow": TEXT,
     "report.html": FLAG,
     "report.audio": FLAG,
     "fit.members": names("ensemble", "best"),
