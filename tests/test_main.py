@@ -23,7 +23,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("main")
     synthetic.make(folder / "voices", speakers=10, clips_per_emotion=2)
     (folder / "configs").mkdir()
-    output = cli.run(*small(), "--record", cwd=folder)
+    output = cli.run(*small(), "--config.report.html=True", "--record", cwd=folder)
     (folder / "output.txt").write_text(output)
     return folder
 

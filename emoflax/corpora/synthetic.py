@@ -101,9 +101,9 @@ def load(dir: str, cache_dir: str) -> Corpus:
 def reachable(labels: Collection[str]) -> dict[str, float]:
     """{'sound', 'words', 'both'}: the best UAR, a share, that knows no more of a clip than its manner, topic, or both.
 
-    From the shares that clips are made with: with equally many clips of each emotion, the best guess for a manner is an
-    emotion that is spoken so most often, and UAR is the sum over manners of that share, divided by the emotions. Manners
-    overlap in the sound, so a model of sound reaches less; in a small test set luck can reach a little more.
+    From the shares that clips are made with: the best guess for a manner is an emotion that is spoken so most often,
+    and UAR is the sum of these shares over manners, divided by the number of emotions. Manners overlap in the sound, so
+    a model of sound reaches less; on few clips luck can reach a little more.
     """
     manner = np.array([_shares(EMOTIONS[name][0], list(MANNERS), RANDOM_MANNER_SHARE) for name in labels])
     topic = np.array([_shares(EMOTIONS[name][1], list(TOPICS), RANDOM_TOPIC_SHARE) for name in labels])

@@ -126,6 +126,7 @@ def write(
         "mistakes": [[_example(place, evidence) for place in places] for places in mistakes(tested)],
         "wrong": int((tested.log_p.argmax(1) != tested.label)[tested.first_seed].sum()),
         "audio": evidence.audio,
+        "attention": bool(evidence.attention),
         "most_s": sounds.MOST_S,
     }
     return render("run.html", content, folder / "report.html")
