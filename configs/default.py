@@ -257,6 +257,10 @@ def get_config() -> ConfigDict:
     config.report.html = True  # report.html beside report.md: one file to look at
     config.report.audio = True  # mistakes can be listened to in it: it then holds parts of the corpus's recordings
 
+    config.log = ConfigDict()
+    # MLflow: a folder, or the URI of a server, to which finished runs are logged as well as to TensorBoard's files; '': none
+    config.log.mlflow = ""
+
     # --mode=crossval: each fold's choices are made on its training speakers alone, then its test clips are scored once.
     config.crossval = ConfigDict(convert_dict=False)
     # What may be chosen: name -> {'optimizer.learning_rate': 1e-3, ...}, what it changes here. Empty: nothing.

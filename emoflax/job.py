@@ -20,7 +20,7 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import NotInstalled, UserError, optional
-from emoflax.experiment import evaluate, identity, lock, population
+from emoflax.experiment import evaluate, identity, lock, logs, population
 from emoflax.experiment import transfer as other_corpus
 from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.features import features_of, states_of
@@ -69,6 +69,7 @@ def begin_command(config: ConfigDict, record: bool) -> tuple[float, str]:
     """(Time in s, commit of the code that is loaded now); a result that could not be recorded is refused at once."""
     if record:
         ledger.check_recordable()
+    logs.check(config)
     keep_compiled_programs(config)
     return time.perf_counter(), ledger.commit()
 
@@ -104,7 +105,9 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in own])
     logging.info("report, predictions and pictures: %s", folder)
     models = pages.of_members(config, own)
-    return pages.write(folder, config, facts, corpus, predictions, models, lambda _: features)
+    page = pages.write(folder, config, facts, corpus, predictions, models, lambda _: features)
+    logs.write(folder, config, corpus, predictions, own)
+    return page
 
 
 def report_by_corpus(
@@ -148,7 +151,9 @@ def transfer(config: ConfigDict, workdir: pathlib.Path, checkpoint: str, *, reco
     facts = dataclasses.replace(facts, notes=scored.notes)
     report_on(folder, facts, scored.features.corpus, scored.predictions, record=record)
     logging.info("report and predictions: %s", folder)
-    return pages.write(folder, scored.config, facts, scored.features.corpus, scored.predictions)
+    page = pages.write(folder, scored.config, facts, scored.features.corpus, scored.predictions)
+    logs.write(folder, scored.config, scored.features.corpus, scored.predictions)
+    return page
 
 
 def crossval(
@@ -184,6 +189,7 @@ def crossval(
         models = pages.of_chosen(config, result) if part.folder == "one" else {}
         drawn_of = (folder / part.folder, config, facts, corpus, part.predictions)
         made = pages.write(*drawn_of, models, nested.open_features, result.choices)
+        logs.write(folder / part.folder, config, corpus, part.predictions)
     if final:
         fit(config, workdir, output)
     return made
@@ -223,7 +229,7 @@ def fit(config: ConfigDict, workdir: pathlib.Path, output: str | None) -> None:
 
 def _names_no_place(flag: str) -> bool:
     """Whether a flag may stand in a bundle, which goes to others: not one that names a folder of this machine."""
-    places = r"workdir|output|config\.(\w+\.(dir|root|cache_dir|file|weights)|model\.pretrained\.\w+)"
+    places = r"workdir|output|config\.(\w+\.(dir|root|cache_dir|file|weights|mlflow)|model\.pretrained\.\w+)"
     return not re.match(rf"--({places})\b", flag)
 
 
@@ -245,7 +251,9 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> pathlib
     facts = dataclasses.replace(facts, pretrained=True, notes=(linear.note(choices),))
     report_on(folder, facts, corpus, predictions, record=record)
     logging.info("report and predictions: %s", folder)
-    return pages.write(folder, config, facts, corpus, predictions)
+    page = pages.write(folder, config, facts, corpus, predictions)
+    logs.write(folder, config, corpus, predictions)
+    return page
 
 
 def compare(folders: Sequence[str], workdir: pathlib.Path) -> pathlib.Path | None:

@@ -28,7 +28,7 @@ ONLY_OF_LOG_MELS = ("stretch", "vtlp", "shift_bands", "tilt_db", "gain_db", "noi
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
 FIXED = (
     "name", "seeds", "data.corpus", "data.dir", "data.root", "data.labels", "data.emotions", "data.speakers",
-    "data.cache_dir", "split", "crossval", "fit", "sweep", "precompute", "report",
+    "data.cache_dir", "split", "crossval", "fit", "sweep", "precompute", "report", "log",
 )  # fmt: skip
 
 

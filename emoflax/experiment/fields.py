@@ -295,6 +295,7 @@ ALLOWED: dict[str, Kind] = {
     "crossval.calibrate": FLAG,
     "crossval.workers": COUNT,
     "crossval.permute_labels": whole(0, 2**32 - 1),
+    "log.mlflow": TEXT,
     "report.html": FLAG,
     "report.audio": FLAG,
     "fit.members": names("ensemble", "best"),

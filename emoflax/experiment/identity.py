@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOT_COMPARED = (
     "data.dir", "data.root", "data.cache_dir", "data.resident", "precompute", "states.weights", "states.batch",
     "probe", "seeds", "split.fold", "crossval.workers", "crossval.final", "crossval.calibrate", "train.population",
-    "profile_steps", "evaluate", "fit", "report",
+    "profile_steps", "evaluate", "fit", "report", "log",
 )  # fmt: skip
 _CODE = ("features", "precompute", "model", "training")
 PREDICTION_CODE = ("features", "model")  # of these, what predictions are made with
@@ -50,6 +50,7 @@ def known_before_features(config: ConfigDict, corpus: Corpus, split: Split, seed
     """The part of a description for which no features have to be computed."""
     own = config.copy_and_resolve_references()
     own.crossval.candidates, own.sweep, own.fit = {}, ConfigDict(), ConfigDict()  # other models' settings
+    own.log.mlflow = ""  # an address is no one else's business
     return {
         "config": json.loads(own.to_json_best_effort()),
         "corpus": corpus.name,

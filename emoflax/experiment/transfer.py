@@ -24,7 +24,7 @@ from emoflax.parallel import mesh as devices
 # Fields that say which recordings are scored, and where what is computed of them goes; all others are the model's own.
 _OF_THE_DATA = (
     "data.corpus", "data.dir", "data.root", "data.labels", "data.emotions", "data.speakers", "data.cache_dir",
-    "data.resident", "precompute", "report",
+    "data.resident", "precompute", "report", "log",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ _MOST_DRAWN_AS_SHAPES = 300  # points; more are pixels within the SVG, which are
 COLOURS = (
     "#4c78a8", "#f58518", "#54a24b", "#e45756", "#9467bd", "#17a2b8", "#b07c4f", "#d45d9e", "#8f9b2e", "#7f7f7f",
 )  # fmt: skip
+LINES = ("-", "--", ":")  # beside the colours, which alone do not reach everybody
 _GREY = "#8a8a8a"
 
 
@@ -125,7 +126,7 @@ def roc(labels: Sequence[str], curves: Mapping[int, tuple[np.ndarray, np.ndarray
     def draw(figure, axes) -> None:
         axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="chance 0.50")
         for c, (x, y, area) in curves.items():
-            axes.plot(x, y, color=colour(c), linewidth=1.4, label=f"{labels[c]} {area:.2f}")
+            axes.plot(x, y, color=colour(c), linewidth=1.4, linestyle=LINES[c % 3], label=f"{labels[c]} {area:.2f}")
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="area", fontsize=8, alignment="left")
 
@@ -194,7 +195,7 @@ def embedding_map(x_NxD: np.ndarray, colourings: Mapping[str, Sequence[str]]) ->
             groups = list(dict.fromkeys(colourings[by]))
             for number, group in enumerate(groups):
                 own = np.array([name == group for name in colourings[by]])
-                marker = "osD^vP"[number // len(COLOURS) % 6]
+                marker = "osD^vP"[number % 6]  # colours alone do not reach everybody
                 one.scatter(*place_Nx2[own].T, s=14, color=colour(number), marker=marker, alpha=0.75, linewidth=0,
                             label=group, rasterized=len(place_Nx2) > _MOST_DRAWN_AS_SHAPES)  # fmt: skip
             one.set(title=f"by {by}", xlabel=f"component 1 ({100 * explained[0]:.0f} % of the variance)",

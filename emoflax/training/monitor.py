@@ -3,16 +3,15 @@
 import contextlib
 import json
 import pathlib
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import tqdm
 
 from emoflax.errors import UserError
-from emoflax.files import make_folder, naming, parse_json, write_whole
+from emoflax.files import naming, parse_json, write_whole
+from emoflax.training.board import Board
 
 
 class Monitor:
@@ -29,7 +28,7 @@ class Monitor:
             with write_whole(self._path) as file:
                 file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
             self._file = self._path.open("a")
-        self._board = _Board(folder / "tensorboard", epoch + 1)
+        self._board = Board(folder / "tensorboard", epoch + 1)
         self._bar = tqdm.tqdm(total=epochs, initial=epoch, desc=title, unit="epoch", dynamic_ncols=True)
 
     def epoch(self, numbers: dict[str, Any]) -> None:
@@ -47,54 +46,6 @@ class Monitor:
             self._file.close()
         self._board.close()
         self._bar.close()
-
-
-class _Board:
-    """A file of events for TensorBoard.
-
-    Not tensorboardX's `SummaryWriter`: it writes in a thread, which a full disk ends, and `close` then waits for ever.
-    """
-
-    def __init__(self, folder: pathlib.Path, first_epoch: int):
-        with _without_torch():  # imported here, for prediction does not need it
-            from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.proto import event_pb2, summary_pb2
-        self._event, self._summary, self._folder = event_pb2.Event, summary_pb2.Summary, folder
-        make_folder(folder)
-        with naming(folder):
-            self._writer = EventsWriter(str(folder / "events"))
-            # Epochs after the one that training resumes from are hidden.
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._writer.write_event(self._event(wall_time=time.time(), step=first_epoch, session_log=start))
-
-    def add(self, scalars: dict[str, float], epoch: int) -> None:
-        values = [self._summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        with naming(self._folder):
-            self._writer.write_event(
-                self._event(wall_time=time.time(), step=epoch, summary=self._summary(value=values))
-            )
-            self._writer.flush()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # reported when the epoch was written
-            self._writer.close()
-
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """Imports inside behave as if PyTorch were not installed, unless it is loaded already.
-
-    tensorboardX imports it where it can, only to accept its tensors: two seconds and 200 MB. It has no switch for that;
-    None in `sys.modules` is how Python lets an import fail (documented in its reference, "The module cache").
-    """
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None
-    try:
-        yield
-    finally:
-        if hidden:
-            del sys.modules["torch"]
 
 
 class Profile:
