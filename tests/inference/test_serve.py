@@ -1,5 +1,6 @@
 """The service, as a process: answers are the model's own, damage is refused, nothing is kept or lost."""
 
+import asyncio
 import concurrent.futures
 import csv
 import io
@@ -7,6 +8,7 @@ import json
 import random
 import signal
 import socket
+import time
 
 import damaged_files
 import numpy as np
@@ -18,7 +20,7 @@ from websockets.sync import client
 
 import emoflax
 from emoflax.errors import UserError
-from emoflax.inference.serve import command, settings
+from emoflax.inference.serve import app, command, settings
 
 LIMITS = "--limits=largest_mb=2.5,longest_s=70,most_requests=12,most_streams=2,timeout_s=60"
 UPLOADS = 200
@@ -205,6 +207,33 @@ def test_nothing_of_any_upload_was_written_or_logged(service):
     assert service.post(wav(60), "secret.wav")[0] == 200
     assert service.written.read_text() == ""
     assert "wav" not in service.log.read_text() and "Traceback" not in service.log.read_text()
+
+
+def test_an_upload_that_stalls_and_a_prediction_that_takes_too_long_are_given_up(bundle, monkeypatch):
+    model, body = emoflax.load(bundle), running.form(wav(1), "a.wav")
+    monkeypatch.setattr(model, "score", lambda *_: time.sleep(1.5))
+
+    async def status_of(application, content: bytes, more: bool) -> int:
+        kind = f"multipart/form-data; boundary={running.BOUNDARY}".encode()
+        scope = {"type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"", "http_version": "1.1",
+                 "headers": [(b"content-type", kind)]}  # fmt: skip
+        parts, sent = [{"type": "http.request", "body": content, "more_body": more}], []
+
+        async def receive():
+            return parts.pop() if parts else await asyncio.sleep(30)
+
+        async def send(message):
+            sent.append(message)
+
+        await application(scope, receive, send)
+        return sent[0]["status"]
+
+    async def both() -> list[int]:
+        application = app.create(model, settings.Settings(timeout_s=1.0, decoders=1))
+        async with application.router.lifespan_context(application):
+            return [await status_of(application, body[:5000], True), await status_of(application, body, False)]
+
+    assert asyncio.run(both()) == [408, 503]
 
 
 @pytest.mark.parametrize(
