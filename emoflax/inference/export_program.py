@@ -26,6 +26,7 @@ from emoflax.inference.model import Model
 from emoflax.models import FRAME_LEVEL_MODELS, conv
 
 KINDS = ("waveform", "features")
+_FRAMES = 16  # rows are a multiple of it, so that something is left after every pooling, whatever the length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,9 +181,8 @@ def _feature_inputs(member: Member) -> list[Input]:
                             "log-mels in the front end's unit, then contours if the model has them"))  # fmt: skip
         inputs.append(Input("frames", ("batch",), "int32", "length of each log-mel"))
     if config.model.text:
-        most = config.text.max_tokens
-        inputs.append(Input("tokens", ("batch", "words"), "int32",
-                            f"at most {most} places in the vocabulary, from 2 on; 1: any other word; 0: none"))  # fmt: skip
+        most = f"at most {config.text.max_tokens} places in the vocabulary"
+        inputs.append(Input("tokens", ("batch", "words"), "int32", f"{most}, from 2 on; 1: any other word; 0: none"))
         inputs.append(Input("n_tokens", ("batch",), "int32", "how many words each has"))
     return inputs
 
@@ -212,23 +212,21 @@ def _network(module: Any, config: Any, batch: Batch) -> jax.Array:
     """Mean over the windows of a clip, as `data.dataset.window_starts` lays them."""
     if batch.logmel is None:
         return jax.nn.log_softmax(module(batch))
-    clips, frames, width = batch.logmel.shape[0], batch.logmel.shape[1], max_frames(config)
+    clips, width = batch.logmel.shape[0], max_frames(config)
+    frames = (batch.logmel.shape[1] + _FRAMES - 1) // _FRAMES * _FRAMES
+    logmel = jnp.pad(batch.logmel, ((0, 0), (0, frames - batch.logmel.shape[1]), (0, 0)))
     windows = (frames + width - 1) // width
     count_B = jnp.maximum(-(-batch.frames // width), 1)
     step_B = (batch.frames - width).astype(jnp.float32) / jnp.maximum(count_B - 1, 1).astype(jnp.float32)
     number_1xW = jnp.arange(windows)[None]
     start_BxW = jnp.round(number_1xW.astype(jnp.float32) * jnp.maximum(step_B, 0)[:, None]).astype(jnp.int32)
-    width = jax.core.min_dim(frames, width)
-    rows = rows_from(batch.logmel, start_BxW, width).reshape(clips * windows, width, -1)
     length_BxW = jnp.clip(batch.frames[:, None] - start_BxW, 0, width)
+    width = jax.core.min_dim(frames, -(-width // _FRAMES) * _FRAMES)
+    rows = rows_from(logmel, start_BxW, width).reshape(clips * windows, width, -1)
     rows = jnp.where((jnp.arange(width)[None] < length_BxW.reshape(-1)[:, None])[..., None], rows, 0)
     row = Batch(logmel=rows, frames=length_BxW.reshape(-1))
     if batch.tokens is not None:
-        repeated = [
-            jnp.broadcast_to(x[:, None], (clips, windows, *x.shape[1:])) for x in (batch.tokens, batch.n_tokens)
-        ]
-        tokens, n_tokens = (x.reshape(clips * windows, *x.shape[2:]) for x in repeated)
-        row = row.replace(tokens=tokens, n_tokens=n_tokens)
+        row = row.replace(tokens=_repeated(batch.tokens, windows), n_tokens=_repeated(batch.n_tokens, windows))
     log_p_BxWxC = jax.nn.log_softmax(module(row)).reshape(clips, windows, -1)
     counts_BxWx1 = (number_1xW < count_B[:, None])[..., None]
     return jax.nn.log_softmax(jnp.where(counts_BxWx1, log_p_BxWxC, 0).sum(1) / count_B[:, None].astype(jnp.float32))

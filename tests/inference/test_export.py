@@ -31,7 +31,9 @@ PROGRAMS = dict(zip(("stablehlo", "onnx", "safetensors"),
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """A model of log-mels whose weights are random and whose normalisation is that of six clips."""
-    return trained(small(tiny, **{"data.max_s": 1.5}), tmp_path_factory.mktemp("network"))
+    model = trained(small(tiny, **{"data.max_s": 1.5}), tmp_path_factory.mktemp("network"))
+    model.temperature = 4.0  # random weights are too sure to show much
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,9 @@ def files(network, statistics, tmp_path_factory):
 def without(names, program, cwd):
     """What a program prints in a process in which those packages cannot be imported."""
     block = f"import sys\nfor name in {names}: sys.modules[name] = None\n"
-    done = subprocess.run([sys.executable, "-c", block + program], cwd=cwd, capture_output=True, text=True,
-                          env={key: value for key, value in cli.ENVIRONMENT.items() if key != "PYTHONPATH"})  # fmt: skip
+    environment = {key: value for key, value in cli.ENVIRONMENT.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", block + program]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -79,7 +82,8 @@ given = np.load("clips.npz")
 arrays = given["waveform"], given["lengths"]
 if {kind!r} == "onnx":
     import onnxruntime
-    probabilities = onnxruntime.InferenceSession("emotions.onnx").run(None, dict(zip(("waveform", "lengths"), arrays)))[0]
+    session = onnxruntime.InferenceSession("emotions.onnx")
+    probabilities = session.run(None, dict(zip(("waveform", "lengths"), arrays)))[0]
 else:
     import jax, jax.export
     program = jax.export.deserialize(bytearray(open("emotions.stablehlo", "rb").read()))
@@ -109,9 +113,7 @@ def test_the_description_names_inputs_labels_and_what_was_found(files, network):
     assert {path.name for path in files.glob("*.tmp")} == set()
 
 
-def test_a_program_of_features_weighs_the_members_of_an_ensemble_that_take_different_ones(
-    network, statistics, tmp_path
-):
+def test_a_program_of_features_weighs_the_members_that_take_different_ones(network, statistics, tmp_path):
     members = [*network.members, *statistics.members]
     for member, name, weight in zip(members, ("network", "statistics"), (0.3, 0.9), strict=True):
         member.name, member.weight = name, weight
@@ -125,19 +127,18 @@ def test_a_program_of_features_weighs_the_members_of_an_ensemble_that_take_diffe
         member.name, member.weight = "", 1.0
 
 
-def words_model():
-    config = small(gru, **{"model.gru.hidden": 8, "model.gru.embedding": 8, "model.head": 8})
-    vocabulary = [f"word{letter}" for letter in "abcdefghijkl"]
-    made = train_config_of(config, build_model(config, len(vocabulary), 2, 0), 1)
-    description = {"labels": ("angry", "calm"), "vocabulary": vocabulary, "corpus": "toy", "notice": "",
+def untrained(config, name, vocabulary=()):
+    model = build_model(config, len(vocabulary), 2, 0)
+    made = train_config_of(config, model, 1)
+    description = {"labels": ("angry", "calm"), "vocabulary": list(vocabulary), "corpus": "toy", "notice": "",
                    "protocol": "loso"}  # fmt: skip
-    one = evaluate.Trained(config, description, made.model, made.init(made.model, 0))
-    return Model([Member("gru", 1.0, one)], {}, "words")
+    return Model([Member(name, 1.0, evaluate.Trained(config, description, made.model, made.init(model, 0)))], {}, "toy")
 
 
 def test_a_recurrent_model_of_words_is_exported_from_its_tokens_on(tmp_path):
-    model = words_model()
-    with pytest.raises(UserError, match="words: gru takes words"):
+    config = small(gru, **{"model.gru.hidden": 8, "model.gru.embedding": 8, "model.head": 8})
+    model = untrained(config, "gru", [f"word{letter}" for letter in "abcdefghijkl"])
+    with pytest.raises(UserError, match="toy: gru takes words"):
         program_of(model, "waveform")
     for kind in ("stablehlo", "onnx"):
         assert export.program(model, kind, "features", tmp_path / f"words.{kind}") <= 1e-6
@@ -146,10 +147,9 @@ def test_a_recurrent_model_of_words_is_exported_from_its_tokens_on(tmp_path):
 
 
 def test_contours_are_refused_with_the_reason_before_any_work(tmp_path):
-    config = small(attention_cnn, **{"model.attention_cnn.width": 16})
-    network = trained(config, tmp_path)
-    with pytest.raises(UserError, match="the model takes pitch and formants.*exports it from its features on"):
-        export.program(network, "stablehlo", "waveform", tmp_path / "a.stablehlo")
+    model = untrained(small(attention_cnn, **{"model.attention_cnn.width": 16}), "attention")
+    with pytest.raises(UserError, match="toy: attention takes pitch and formants.*exports it from its features on"):
+        export.program(model, "stablehlo", "waveform", tmp_path / "a.stablehlo")
 
 
 def test_another_model_than_the_exported_one_leaves_no_file(network, tmp_path, monkeypatch):
