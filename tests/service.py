@@ -89,7 +89,7 @@ def started(folder: pathlib.Path, bundle: pathlib.Path, *flags: str) -> Iterator
         log.open("wb") as errors,
         subprocess.Popen(command, cwd=folder, env=cli.ENVIRONMENT | own, stderr=errors, **pipes) as process,
     ):
-        late = threading.Timer(200, process.kill)
+        late = threading.Timer(600, process.kill)  # else a service that hangs would hang the tests
         late.start()
         try:
             line = process.stdout.readline()
