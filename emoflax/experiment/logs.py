@@ -3,8 +3,9 @@
 Scores and report are written before; what cannot be logged is warned of and costs no result.
 """
 
+import contextlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,21 @@ def write(
       members: the models that made the predictions, in their order; none where these are of an ensemble or of models
         that are logged elsewhere.
     """
-    report = parse_json((folder / "report.json").read_bytes())
-    settings, scores = settings_of(config), scores_of(report)
+    with _only_warned(f"{folder / 'tensorboard'}"):
+        _to_tensorboard(folder, *_entries(folder, config, corpus, predictions, members), members)
+    if config.log.mlflow:
+        with _only_warned(f"config.log.mlflow={config.log.mlflow}"):
+            run, models = _entries(folder, config, corpus, predictions, members)
+            experiment = f"emoflax {run.tags['corpus']} {run.tags['protocol']}"
+            mlflow_log.log(config.log.mlflow, experiment, run, models)
+
+
+def _entries(
+    folder: pathlib.Path, config: ConfigDict, corpus: Corpus, predictions: Sequence[Predictions],
+    members: Sequence[Member],
+) -> tuple[mlflow_log.Entry, list[mlflow_log.Entry]]:  # fmt: skip
+    """What is logged of the run, and of each of its models."""
+    report, settings = parse_json((folder / "report.json").read_bytes()), settings_of(config)
     models = [
         mlflow_log.Entry(
             member.folder.name,
@@ -54,30 +68,24 @@ def write(
             model_scores(p, corpus),
             monitor.read(member.folder),
         )
-        for member, p in zip(members, predictions, strict=bool(members))
+        for member, p in zip(members, predictions if members else (), strict=True)
     ]
-    _try(f"{folder / 'tensorboard'}", lambda: _to_tensorboard(folder, settings, scores, members, models))
-    if config.log.mlflow:
-        files = [folder / name for name in _FILES if (folder / name).exists()]
-        of_run = {name: report[name] for name in ("corpus", "protocol", "commit", "machine", "command")}
-        run = mlflow_log.Entry(folder.name, settings, scores, files=files, tags=of_run)
-        _try(
-            f"config.log.mlflow={config.log.mlflow}",
-            lambda: mlflow_log.log(config.log.mlflow, f"emoflax {report['corpus']} {report['protocol']}", run, models),
-        )
+    files = [folder / name for name in _FILES if (folder / name).exists()]
+    tags = {name: report[name] for name in ("corpus", "protocol", "commit", "machine", "command")}
+    return mlflow_log.Entry(folder.name, settings, scores_of(report), files=files, tags=tags), models
 
 
 def _to_tensorboard(
-    folder: pathlib.Path, settings: dict, scores: dict, members: Sequence[Member], models: Sequence[mlflow_log.Entry]
+    folder: pathlib.Path, run: mlflow_log.Entry, models: Sequence[mlflow_log.Entry], members: Sequence[Member]
 ) -> None:
     """Scores and pictures of the run, and of every model its test scores and a line of the table HPARAMS."""
     board = Board(folder / "tensorboard")
-    board.add(scores, 0)
+    board.add(run.scores, 0)
     for name in PICTURES:
         if (folder / name).exists():
             board.picture(name.removesuffix(".png"), (folder / name).read_bytes(), 0)
     if not models:
-        board.hyperparameters(settings, scores)
+        board.hyperparameters(run.settings, run.scores)
     board.close()
     for member, model in zip(members, models, strict=True):
         board = Board(member.folder / "tensorboard" / "test")
@@ -122,8 +130,9 @@ def model_scores(predictions: Predictions, corpus: Corpus) -> dict[str, float]:
     return {f"test/{name}": float(value) for name, value in metrics.scores(matrix).items()}
 
 
-def _try(where: str, log: Callable[[], None]) -> None:
+@contextlib.contextmanager
+def _only_warned(where: str) -> Iterator[None]:
     try:
-        log()
+        yield
     except Exception as error:
         logging.warning("%s: not logged (%s: %s); scores and report are complete", where, type(error).__name__, error)

@@ -37,7 +37,9 @@ class Board:
         self._write(self._summary(value=[self._value(tag=name, simple_value=x) for name, x in scalars.items()]), epoch)
 
     def picture(self, tag: str, png: bytes, epoch: int) -> None:
-        width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # of the header (PNG 3rd ed., 11.2.1)
+        width, height = (
+            int.from_bytes(png[at : at + 4], "big") for at in (16, 20)
+        )  # of the header (PNG 3rd ed., 11.2.1)
         image = self._summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
         self._write(self._summary(value=[self._value(tag=tag, image=image)]), epoch)
 
