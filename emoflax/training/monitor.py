@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -59,7 +59,8 @@ class _Board:
         with _without_torch():  # imported here, for prediction does not need it
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto import event_pb2, summary_pb2
-        self._event, self._summary, self._folder = event_pb2.Event, summary_pb2.Summary, folder
+            from tensorboardX.summary import hparams
+        self._event, self._summary, self._folder, self._hparams = event_pb2.Event, summary_pb2.Summary, folder, hparams
         make_folder(folder)
         with naming(folder):
             self._writer = EventsWriter(str(folder / "events"))
@@ -69,15 +70,48 @@ class _Board:
 
     def add(self, scalars: dict[str, float], epoch: int) -> None:
         values = [self._summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._write(self._summary(value=values), epoch)
+
+    def add_picture(self, name: str, png: bytes) -> None:
+        width, height = (int.from_bytes(png[place : place + 4], "big") for place in (16, 20))  # of the header chunk
+        image = self._summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+        self._write(self._summary(value=[self._summary.Value(tag=name, image=image)]), 0)
+
+    def add_hyperparameters(self, fields: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+        """A row of TensorBoard's table HPARAMS, whose columns with scores are the scalars of the same names."""
+        for summary in self._hparams(dict(fields), dict(scores)):
+            self._write(summary, 0)
+
+    def _write(self, summary: Any, step: int) -> None:
         with naming(self._folder):
-            self._writer.write_event(
-                self._event(wall_time=time.time(), step=epoch, summary=self._summary(value=values))
-            )
+            self._writer.write_event(self._event(wall_time=time.time(), step=step, summary=summary))
             self._writer.flush()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # reported when the epoch was written
             self._writer.close()
+
+
+def log_test(
+    folder: pathlib.Path, scores: Mapping[str, float], pictures: Iterable[pathlib.Path], fields: Mapping[str, Any]
+) -> None:
+    """Adds a run's test scores to TensorBoard: scalars, pictures, and a row in its table of hyperparameters.
+
+    Args:
+      folder: of the run; the events go to its folder `tensorboard`.
+      scores: name, such as 'test/uar' -> score.
+      pictures: PNG files.
+      fields: the settings by which runs are told apart.
+    """
+    board = _Board(folder / "tensorboard", 0)
+    try:
+        plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in fields.items()}
+        board.add(dict(scores), 0)
+        board.add_hyperparameters(plain, scores)
+        for picture in pictures:
+            board.add_picture(f"test/{picture.stem}", picture.read_bytes())
+    finally:
+        board.close()
 
 
 @contextlib.contextmanager
