@@ -258,7 +258,7 @@ def get_config() -> ConfigDict:
     config.report.audio = True  # mistakes can be listened to in it: it then holds parts of the corpus's recordings
 
     config.log = ConfigDict()
-    # MLflow: a folder, or the URI of a server, to which finished runs are logged as well as to TensorBoard's files; '': none
+    # MLflow: a folder, or the address of a server, where finished runs are logged beside TensorBoard's files; '': no.
     config.log.mlflow = ""
 
     # --mode=crossval: each fold's choices are made on its training speakers alone, then its test clips are scored once.

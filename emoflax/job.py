@@ -32,6 +32,7 @@ from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
 from emoflax.selection import crossval as nested
 from emoflax.selection import pages
+from emoflax.training import monitor
 
 
 def open_corpus(config: ConfigDict) -> Corpus:
@@ -99,7 +100,7 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     facts = facts_of(config, features, own[0].split, predictions, time.perf_counter() - begin, commit)
     facts = dataclasses.replace(facts, notes=tuple(splits.note_of_twins(asked[fold], kept[fold]) for fold in asked))
     by_corpus = splits.base_of(facts.protocol) == "loco"
-    report_on(folder, facts, corpus, predictions, record=record and not by_corpus)
+    report_on(config, folder, facts, corpus, predictions, record=record and not by_corpus)
     if by_corpus:
         report_by_corpus(config, folder, features, own, predictions, facts, record=record)
     report.draw_curves(folder / "curves.png", facts.title, [member.folder for member in own])
@@ -130,7 +131,7 @@ def report_by_corpus(
         named = dataclasses.replace(alone, name=f"{trained}{choice} -> {name}")
         seen = facts_of(config, Features(named, features.shards), split, kept, facts.seconds, facts.commit)
         make_folder(folder / name)
-        report_on(folder / name, seen, named, kept, record=record)
+        report_on(config, folder / name, seen, named, kept, record=record)
         pages.write(folder / name, config, seen, named, kept)
 
 
@@ -149,7 +150,7 @@ def transfer(config: ConfigDict, workdir: pathlib.Path, checkpoint: str, *, reco
     seconds = time.perf_counter() - begin
     facts = facts_of(scored.config, scored.features, scored.split, scored.predictions, seconds, commit)
     facts = dataclasses.replace(facts, notes=scored.notes)
-    report_on(folder, facts, scored.features.corpus, scored.predictions, record=record)
+    report_on(scored.config, folder, facts, scored.features.corpus, scored.predictions, record=record)
     logging.info("report and predictions: %s", folder)
     page = pages.write(folder, scored.config, facts, scored.features.corpus, scored.predictions)
     logs.write(folder, scored.config, scored.features.corpus, scored.predictions)
@@ -179,7 +180,7 @@ def crossval(
         facts = dataclasses.replace(facts, **named, ensemble=part.models, notes=notes)
         make_folder(folder / part.folder)
         recorded = record and (part.final or not result.final)
-        report_on(folder / part.folder, facts, corpus, part.predictions, record=recorded)
+        report_on(config, folder / part.folder, facts, corpus, part.predictions, record=recorded)
         reported.append((part, facts))
     drawn, which = (result.inner, "inner") if result.inner else (result.final, "final")
     report.draw_curves(folder / "curves.png", f"{facts.title}: {which} models", [member.folder for member in drawn])
@@ -249,7 +250,7 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> pathlib
     predictions, choices = linear.predict(features, made, config.probe.ridges)
     facts = facts_of(config, features, made[0], predictions, time.perf_counter() - begin, commit)
     facts = dataclasses.replace(facts, pretrained=True, notes=(linear.note(choices),))
-    report_on(folder, facts, corpus, predictions, record=record)
+    report_on(config, folder, facts, corpus, predictions, record=record)
     logging.info("report and predictions: %s", folder)
     page = pages.write(folder, config, facts, corpus, predictions)
     logs.write(folder, config, corpus, predictions)
@@ -282,15 +283,24 @@ def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def report_on(
-    folder: pathlib.Path, facts: report.Facts, corpus: Corpus, predictions: list[evaluate.Predictions], *, record: bool
+    config: ConfigDict,
+    folder: pathlib.Path,
+    facts: report.Facts,
+    corpus: Corpus,
+    predictions: list[evaluate.Predictions],
+    *,
+    record: bool,
 ) -> None:
-    """Writes predictions and report, prints the report, and records the result if asked to."""
+    """Writes predictions, report and TensorBoard's events, prints the report, and records the result if asked to."""
     confusions = evaluate.confusions(predictions, corpus)
     summary = metrics.summarise(confusions)
     evaluate.write_predictions(folder / "predictions.csv", predictions, corpus)
     print(report.write(folder, facts, corpus.labels, confusions, summary, evaluate.calibrations(predictions, corpus)))
     if record:
         ledger.append(ledger.entries_of(summary, ledger_facts(facts)))
+    scores = {f"test/{name}": summary[name]["mean"] for name in metrics.METRICS}
+    pictures = (folder / "confusion.png", folder / "reliability.png")
+    monitor.log_test(folder, scores, pictures, identity.unusual(config) | {"config": facts.config})
 
 
 def keep_compiled_programs(config: ConfigDict) -> None:

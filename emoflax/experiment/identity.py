@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from emoflax import fingerprint, models
@@ -105,6 +106,14 @@ def compared(description: dict, but: Collection[str] = NOT_COMPARED) -> dict:
         return {name: kept(values[name], f"{at}.") for name, at in inner.items() if at not in but}
 
     return description | {"config": kept(description["config"], "")}
+
+
+def unusual(config: ConfigDict) -> dict[str, Any]:
+    """The fields that decide a model's weights and are not as configs/default.py has them, by their dotted names."""
+    own, usual = (
+        flatten_dict(compared({"config": c.to_dict()})["config"], sep=".") for c in (config, default.get_config())
+    )
+    return {name: value for name, value in own.items() if value != usual.get(name)}
 
 
 def key(description: dict) -> str:

@@ -24,6 +24,7 @@ from emoflax.reporting import report
 
 WIDTH_MULTIPLE = 64  # frames that a batch's width is rounded up to, so that calls share compiled programs
 INCH = 0.42  # of the picture's width for each word
+INCH_OF_S, MOST_WIDTH = 0.4, 24.0  # inches for each second, as long as the picture has room
 TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
 
 
@@ -112,7 +113,7 @@ def draw(
     for utterance, (curve, words), row in zip(utterances, attentions(trained, utterances), p, strict=True):
         source = pathlib.Path(utterance.name)
         path = free(folder / f"{source.stem}-attention.png", [*taken, *written])
-        title = f"{source.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %"
+        title = f"{source.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %\n{_trained_how(trained)}"
         bands = utterance.logmel[:, : config.audio.mels]  # contours may follow
         picture(path, title, config, bands, curve, utterance.words, words)
         written.append(path)
@@ -150,6 +151,13 @@ def _curve(encoder: nnx.Module, windows: list[np.ndarray], frames: int, config: 
     return over_time(windows, centres, data.window_starts(frames, longest), frames, longest)
 
 
+def _trained_how(trained: evaluate.Trained) -> str:
+    known = trained.description
+    return (
+        f"{trained.config.name} on {known['corpus']}, {known['protocol']}, fold {known['fold']}, seed {known['seed']}"
+    )
+
+
 def free(path: pathlib.Path, taken: Sequence[pathlib.Path]) -> pathlib.Path:
     """The path, numbered where another input of this command has the same name."""
     candidates = (path.with_stem(f"{path.stem}-{n}" if n > 1 else path.stem) for n in itertools.count(1))
@@ -176,6 +184,8 @@ def picture(
     heights = [] if curve is None else [3.0]
     heights += [] if weights is None else [0.9 + 0.25 * weights.shape[1]]
     width = 7.0 if weights is None else max(7.0, 2.0 + INCH * len(words))
+    if curve is not None:
+        width = max(width, min(MOST_WIDTH, 1.5 + INCH_OF_S * len(logmel) * config.audio.hop_ms / 1000))
     figure, axes = plt.subplots(
         len(heights), figsize=(width, 1.0 + sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
     )
@@ -184,7 +194,7 @@ def picture(
         _draw_sound(panels.pop(0), config, logmel, curve)
     if weights is not None:
         _draw_words(panels.pop(0), words[: len(weights)], weights)
-    figure.suptitle(title)
+    figure.suptitle(title, size=11)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -208,6 +218,7 @@ def _draw_sound(axes, config: ConfigDict, logmel: np.ndarray, curve: np.ndarray)
     over.plot(times, curve.mean(1), color="black", linewidth=2.5, drawstyle="steps-mid", label="mean")
     over.set(ylabel="attention (1: a mean frame)", xlim=(0, seconds), ylim=(0, 1.2 * curve.max()))
     over.legend(fontsize=7, ncols=5, loc="upper right")
+    axes.xaxis.get_major_locator().set_params(nbins=max(6, round(seconds / 5)), steps=[1, 2, 5, 10])
 
 
 def _draw_words(axes, words: Sequence[str], weights: np.ndarray) -> None:

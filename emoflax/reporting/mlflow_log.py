@@ -17,7 +17,7 @@ from emoflax.errors import NotInstalled, optional
 
 WHAT, EXTRA = "config.log.mlflow", "mlflow"
 _MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # that MLflow takes at once
-# A server that does not answer costs a minute, not MLflow's ten; a folder is a store that MLflow still has but no longer
+# A server that does not answer costs a minute, not ten; a folder is a store that MLflow still has but no longer
 # extends; and nothing of a run goes to any other place than the one that was named.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -55,6 +55,9 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> str:
     crossval.open_features(config)  # computes what is missing, before several processes would
     study = open_study(folder, config)
     claim(study, config)
+    protocol = splits.resolve_protocol(config.split.protocol, corpus)
+    who = "inner validation speakers" if len(nests) == 1 else f"inner validation speakers of {len(nests)} folds"
+    title = f"{config.name} on {corpus.name}, {protocol}: {who}"
     while left := config.sweep.trials - sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
         trials = begun(study) or ask(study, distributions, config, min(left, max(1, config.sweep.batch)))
         attempts = [attempt_of(trial, config, [inner for inner, _ in nests], folder) for trial in trials]
@@ -62,8 +65,8 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> str:
             tell(study, attempts[place].number, value)
             shown = "pruned or diverged" if value is None else f"{100 * value:.1f} %"
             logging.info("trial %d of %d: %s", attempts[place].number + 1, config.sweep.trials, shown)
-        write(study, config, folder)
-    return write(study, config, folder)
+        write(study, config, folder, title)
+    return write(study, config, folder, title)
 
 
 def distribution(field: str, what: Sequence) -> optuna.distributions.BaseDistribution:
@@ -171,8 +174,8 @@ def tell(study: optuna.Study, number: int, value: float | None) -> None:
     study.tell(number, value, state=TrialState.PRUNED if value is None else TrialState.COMPLETE)
 
 
-def write(study: optuna.Study, config: ConfigDict, folder: pathlib.Path) -> str:
-    """Writes best.json, trials.csv and the pictures; returns a few lines about the best trial."""
+def write(study: optuna.Study, config: ConfigDict, folder: pathlib.Path, title: str) -> str:
+    """Writes best.json, trials.csv and the pictures under that title; returns a few lines about the best trial."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     write_table(folder / "trials.csv", trials, list(config.sweep.space))
@@ -183,8 +186,8 @@ def write(study: optuna.Study, config: ConfigDict, folder: pathlib.Path) -> str:
     flags = " ".join(f"--config.{field}={_flag(value)}" for field, value in overrides.items())
     found = {"trial": best.number, f"dev_{config.train.select}": best.value, "overrides": overrides, "flags": flags}
     (folder / "best.json").write_text(json.dumps(found, indent=2) + "\n")
-    draw_history(folder / "history.png", done, config.train.select)
-    draw_importance(folder / "importance.png", study)
+    draw_history(folder / "history.png", title, done, config.train.select)
+    draw_importance(folder / "importance.png", title, study)
     return (
         f"{len(trials)} trials, {len(trials) - len(done)} of them pruned or diverged; best: trial {best.number + 1}, "
         f"dev {report.NAMES[config.train.select]} {100 * best.value:.1f} %, mean over folds\n{flags}"
@@ -206,21 +209,24 @@ def write_table(path: pathlib.Path, trials: Sequence[optuna.trial.FrozenTrial], 
             writer.writerow([trial.number, trial.state.name.lower(), score, len(trial.intermediate_values), *values])
 
 
-def draw_history(path: pathlib.Path, done: Sequence[optuna.trial.FrozenTrial], select: str) -> None:
+def draw_history(path: pathlib.Path, title: str, done: Sequence[optuna.trial.FrozenTrial], select: str) -> None:
     """Score of every finished trial, and the best so far."""
     plt = report.pyplot()
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     number, score = ([getattr(trial, name) for trial in done] for name in ("number", "value"))
+    number = np.array(number) + 1  # as in messages
     axes.plot(number, 100 * np.array(score), ".", label="trial")
     axes.step(number, 100 * np.maximum.accumulate(score), where="post", label="best so far")
-    axes.set(xlabel="trial", ylabel=f"dev {report.NAMES[select]}, %")
+    axes.set(xlabel="trial", ylabel=f"dev {report.NAMES[select]}, %, mean over folds")
+    axes.set_title(f"{title}\n{len(done)} trials came to their end", size=10)
+    axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def draw_importance(path: pathlib.Path, study: optuna.Study) -> None:
+def draw_importance(path: pathlib.Path, title: str, study: optuna.Study) -> None:
     """How much of the score's differences each field explains (PED-ANOVA, Watanabe et al. 2023)."""
     try:
         with warnings.catch_warnings():
@@ -229,8 +235,9 @@ def draw_importance(path: pathlib.Path, study: optuna.Study) -> None:
     except (RuntimeError, ValueError):  # fewer than two scores that differ
         return
     plt = report.pyplot()
-    figure, axes = plt.subplots(figsize=(7, 1 + 0.4 * len(shares)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 1.4 + 0.4 * len(shares)), layout="constrained")
     axes.barh(list(shares)[::-1], list(shares.values())[::-1])
-    axes.set(xlabel="importance", xlim=(0, 1))
+    axes.set(xlabel="share of the differences between scores", xlim=(0, 1))
+    axes.set_title(f"{title}\nhow much each field matters (PED-ANOVA)", size=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)

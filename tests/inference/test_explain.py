@@ -34,7 +34,8 @@ def trained():
     config = config_of()
     model = build_model(config, len(WORDS), len(LABELS), seed=0)
     train_config = train_config_of(config, model, steps_per_epoch=1)
-    description = {"labels": LABELS, "vocabulary": WORDS, "corpus": "made", "notice": ""}
+    description = {"labels": LABELS, "vocabulary": WORDS, "corpus": "made", "notice": "",
+                   "protocol": "loso", "fold": 1, "seed": 0}  # fmt: skip
     return evaluate.Trained(config, description, train_config.model, train_config.init(model, 0))
 
 

@@ -1,9 +1,5 @@
 """What a finished run leaves in MLflow's store, and that a run without MLflow ends before it begins, or goes on."""
 
-import json
-import pathlib
-
-import cli
 import pytest
 
 from emoflax.reporting import mlflow_log
@@ -27,8 +23,8 @@ def test_runs_models_epochs_settings_and_files_come_back_from_the_store_as_they_
     (tmp_path / "report.md").write_text("# a report\n")
     lines = [{"epoch": n, "loss": 1 / n, "dev_uar": None if n % 2 else 0.1 * n} for n in range(1, 1201)]
     many = {f"field{n}": n for n in range(130)}
-    run = mlflow_log.Entry("run", many, {"test/uar": 0.5, "test/recall très content": 0.25}, files=[tmp_path / "report.md"],
-                           tags={"commit": "abc"})  # fmt: skip
+    scores = {"test/uar": 0.5, "test/recall très content": 0.25}
+    run = mlflow_log.Entry("run", many, scores, files=[tmp_path / "report.md"], tags={"commit": "abc"})
     models = [mlflow_log.Entry(f"seed{n}", {"seed": n}, {"test/uar": 0.4 + n / 10}, lines) for n in range(2)]
     for _ in range(2):  # the second time the experiment is there already
         mlflow_log.log(str(tmp_path / "store"), "an experiment", run, models)
