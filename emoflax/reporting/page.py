@@ -203,7 +203,7 @@ def _speakers(tested: Tested, confusions: np.ndarray, mean: float, chance: float
         {"name": name or "unknown", "clips": int(clips[i])} | {key: float(values[i]) for key, values in scores.items()}
         for i, name in enumerate(names)
     ]
-    chart = svg(charts.per_speaker([row["name"] for row in rows], scores["uar"], mean, chance))
+    chart = svg(charts.per_speaker([name or "unknown" for name in names], scores["uar"], mean, chance))
     return {"rows": rows, "chart": chart if len(names) <= 60 else ""}
 
 
