@@ -201,6 +201,9 @@ def _log_probabilities(member: Member, taken: Batch | list[jax.Array]) -> jax.Ar
 def _closed_form(module: Any, x: jax.Array, frames_BxV: jax.Array | None = None) -> jax.Array:
     """Mean over the rows of a clip, one per speed; with `frames_BxV` the rows are log-mels."""
     batch, speeds = x.shape[:2]
+    if frames_BxV is not None:
+        frames = (x.shape[2] + _FRAMES - 1) // _FRAMES * _FRAMES
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, frames - x.shape[2]), (0, 0)))
     rows = x.reshape(batch * speeds, *x.shape[2:])
     numbers_NxD = rows if frames_BxV is None else module.describe(rows, frames_BxV.reshape(batch * speeds))
     ridge = module if frames_BxV is None else module.ridge
