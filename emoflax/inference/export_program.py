@@ -137,7 +137,7 @@ def _obstacle(member: Member, kind: str) -> str:
     if model.audio and (tuple(config.evaluate.speeds) != (1.0,) or tuple(config.evaluate.band_shifts) != (0.0,)):
         return "is predicted with test-time augmentation (config.evaluate), which is not part of an export"
     if model.functionals in FRAME_LEVEL_MODELS:
-        return "aligns a recording to templates frame by frame, which has no form for lengths that are not known beforehand"
+        return "aligns a recording to templates frame by frame, for which lengths must be known beforehand"
     if kind == "features":
         return ""
     if model.text:
