@@ -29,6 +29,10 @@ from emoflax.inference.model import Model, load
 FORMATS = ("stablehlo", "onnx", "safetensors")
 PLATFORMS = ("cpu", "cuda", "tpu")
 OUTPUT = "probabilities"
+_UNDECIDED = (
+    "an encoder of it takes other ways for other lengths, so that there is no one program for all; "
+    "--format=safetensors exports its weights"
+)
 
 
 def run(place: str | None, kind: str | None, taken: str, output: str | None) -> None:
@@ -74,7 +78,10 @@ def program(model: Model, kind: str, taken: str, path: pathlib.Path) -> float:
         "inputs": [dataclasses.asdict(one) for one in made.inputs],
         "output": dataclasses.asdict(Input(OUTPUT, ("batch", len(made.labels)), "float32", "of the labels, in order")),
     }
-    content, start = (_stablehlo if kind == "stablehlo" else _onnx)(made, description, model.where)
+    try:
+        content, start = (_stablehlo if kind == "stablehlo" else _onnx)(made, description, model.where)
+    except jax.errors.InconclusiveDimensionOperation as error:
+        raise UserError(f"{model.where}: {_UNDECIDED}") from error
 
     def probabilities_of(file: pathlib.Path) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
         return start(file.read_bytes())

@@ -86,11 +86,7 @@ def features(model: Model, opened: Sequence[Recording]) -> list[np.ndarray]:
 
 def _inputs(member: Any, utterances: Sequence[Utterance]) -> list[np.ndarray]:
     config, arrays = member.config, []
-    if config.model.functionals == "aligned":
-        speeds = len(config.functionals.speeds)
-        logmel, frames = padded([row for one in utterances for row in one.logmel])
-        arrays += [logmel.reshape(-1, speeds, *logmel.shape[1:]), frames.reshape(-1, speeds)]
-    elif config.model.functionals:
+    if config.model.functionals:
         arrays += [np.stack([np.asarray(one.logmel, np.float32) for one in utterances])]
     if config.model.audio:
         arrays += padded([one.logmel for one in utterances])

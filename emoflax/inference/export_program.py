@@ -136,6 +136,8 @@ def _obstacle(member: Member, kind: str) -> str:
         return "has config.model.pcen, whose smoother has no form for lengths that are not known beforehand"
     if model.audio and (tuple(config.evaluate.speeds) != (1.0,) or tuple(config.evaluate.band_shifts) != (0.0,)):
         return "is predicted with test-time augmentation (config.evaluate), which is not part of an export"
+    if model.functionals in FRAME_LEVEL_MODELS:
+        return "aligns a recording to templates frame by frame, for which lengths must be known beforehand"
     if kind == "features":
         return ""
     if model.text:
@@ -168,11 +170,7 @@ def _front_end(config: Any) -> WaveformFrontEnd:
 def _feature_inputs(member: Member) -> list[Input]:
     config, inputs = member.config, []
     speeds = len(config.functionals.speeds)
-    if config.model.functionals in FRAME_LEVEL_MODELS:
-        inputs.append(Input("logmel", ("batch", speeds, "frames", channels(config.audio)), "float32",
-                            f"log-mels and contours at speeds {tuple(config.functionals.speeds)}"))  # fmt: skip
-        inputs.append(Input("frames", ("batch", speeds), "int32", "length of each log-mel"))
-    elif config.model.functionals:
+    if config.model.functionals:
         what = "states of the pretrained encoder" if config.model.functionals == "states" else "functionals"
         inputs.append(Input("functionals", ("batch", speeds, functionals_of(config)), "float32",
                             f"{what} at speeds {tuple(config.functionals.speeds)}"))  # fmt: skip
@@ -198,14 +196,11 @@ def _log_probabilities(member: Member, taken: Batch | list[jax.Array]) -> jax.Ar
     return _network(module, config, Batch(**dict(zip(names, taken, strict=True))))
 
 
-def _closed_form(module: Any, x: jax.Array, frames_BxV: jax.Array | None = None) -> jax.Array:
-    """Mean over the rows of a clip, one per speed; with `frames_BxV` the rows are log-mels."""
-    batch, speeds = x.shape[:2]
-    rows = x.reshape(batch * speeds, *x.shape[2:])
-    numbers_NxD = rows if frames_BxV is None else module.describe(rows, frames_BxV.reshape(batch * speeds))
-    ridge = module if frames_BxV is None else module.ridge
-    log_p_NxC = jax.nn.log_softmax(ridge.logits_in_program(numbers_NxD))
-    return jax.nn.log_softmax(log_p_NxC.reshape(batch, speeds, -1).mean(1))
+def _closed_form(module: Any, functionals_BxVxD: jax.Array) -> jax.Array:
+    """Mean over the rows of a clip, one per speed."""
+    batch, speeds, numbers = functionals_BxVxD.shape
+    logits_NxC = module.logits_in_program(functionals_BxVxD.reshape(batch * speeds, numbers))
+    return jax.nn.log_softmax(jax.nn.log_softmax(logits_NxC).reshape(batch, speeds, -1).mean(1))
 
 
 def _network(module: Any, config: Any, batch: Batch) -> jax.Array:

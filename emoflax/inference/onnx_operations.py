@@ -38,6 +38,11 @@ def _rsqrt(graph: Graph, equation: Any, given: Sequence[Value]) -> list[Value]:
     return _made(equation, graph.node("Reciprocal", [root]), spread=given[0].spread)
 
 
+def _erfc(graph: Graph, equation: Any, given: Sequence[Value]) -> list[Value]:
+    erf = graph.node("Erf", [graph.name(given[0])])
+    return _made(equation, graph.node("Sub", [graph.array(np.float32(1)), erf]), spread=given[0].spread)
+
+
 def _integer_pow(graph: Graph, equation: Any, given: Sequence[Value]) -> list[Value]:
     power = graph.array(np.float32(equation.params["y"]))
     return _made(equation, graph.node("Pow", [graph.name(given[0]), power]), spread=given[0].spread)
@@ -283,7 +288,8 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 OPERATIONS: dict[str, Operation] = {name: _elementwise(operation) for name, operation in _ELEMENTWISE.items()} | {
-    "rem": _elementwise("Mod", fmod=1), "square": _square, "rsqrt": _rsqrt, "integer_pow": _integer_pow,
+    "rem": _elementwise("Mod", fmod=1), "square": _square,
+    "erfc": _erfc, "rsqrt": _rsqrt, "integer_pow": _integer_pow,
     "stop_gradient": _same, "copy": _same, "copy_p": _same, "optimization_barrier": _same, "ne": _not_equal,
     "convert_element_type": _cast, "select_n": _select, "clamp": _clamp, "broadcast_in_dim": _broadcast,
     "reshape": _reshape, "squeeze": _reshape, "expand_dims": _reshape, "transpose": _transpose,
