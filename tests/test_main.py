@@ -8,6 +8,7 @@ import sys
 
 import cli
 import numpy as np
+import pages
 import pytest
 import soundfile
 import tiny_whisper
@@ -56,7 +57,14 @@ def test_training_leaves_report_predictions_pictures_logs_and_checkpoints(place)
     epochs = [json.loads(line) for line in (run / "seed0-fold1" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
     assert all(0 <= line["dev_uar"] <= 1 for line in epochs)
-    assert any((run / "seed0-fold1" / "tensorboard").iterdir())
+    assert any((run / "seed0-fold1" / "tensorboard").iterdir()) and any((run / "tensorboard").iterdir())
+
+
+def test_training_leaves_a_page_to_look_at_that_needs_nothing_beside_itself(place):
+    shown = pages.check(place / "runs" / RUN / "report.html")
+    uar = json.loads((place / "runs" / RUN / "report.json").read_text())["metrics"]["uar"]["mean"]
+    assert f"{100 * uar:.1f}\xa0%" in shown.text and "the sound can reach 61 % UAR at best" in shown.text
+    assert {"curves", "map", "speakers"} <= set(shown.sections())
 
 
 def test_record_appends_one_line_per_metric_with_all_that_must_stand_beside_it(place):

@@ -25,7 +25,10 @@ COLOURS = (
     "#4c78a8", "#f58518", "#54a24b", "#e45756", "#9467bd", "#17a2b8", "#b07c4f", "#d45d9e", "#8f9b2e", "#7f7f7f",
 )  # fmt: skip
 LINES = ("-", "--", ":")  # beside the colours, which alone do not reach everybody
-_GREY = "#8a8a8a"
+_GREY, _LOSS = "#8a8a8a", "#c4622d"
+_ABOVE: dict[str, Any] = {
+    "loc": "upper left", "ncols": 2, "bbox_to_anchor": (0, 1.16), "fontsize": 9, "borderaxespad": 0,
+}  # fmt: skip
 
 
 def colour(number: int) -> str:
@@ -80,7 +83,7 @@ def _name_bars(axes, names: Sequence[str]) -> None:
 
 def _level(axes, value: float, name: str, colour: str) -> None:
     axes.axhline(value, color=colour, linewidth=1.2, linestyle="--", label=f"{name}: {value:.1f} %")
-    axes.legend(loc="upper left", ncols=2, bbox_to_anchor=(0, 1.16), fontsize=9, borderaxespad=0)
+    axes.legend(**_ABOVE)
 
 
 def reliability(summary: Mapping[str, Any]) -> str:
@@ -214,14 +217,14 @@ def paired(names: Sequence[str], gain: np.ndarray, mean: float, low: float | Non
 
     def draw(figure, axes) -> None:
         points = 100 * gain[order]
-        axes.bar(np.arange(len(order)), points, color=[COLOURS[2] if p > 0 else COLOURS[3] for p in points], width=0.7)
+        axes.bar(np.arange(len(order)), points, color=[COLOURS[0] if p > 0 else _LOSS for p in points], width=0.7)
         axes.axhline(0, color=_TEXT, linewidth=0.8)
-        axes.axhline(100 * mean, color=COLOURS[1], linestyle="--", linewidth=1.2, label=f"all: {100 * mean:+.1f}")
+        axes.axhline(100 * mean, color=_TEXT, linestyle="--", linewidth=1.2, label=f"all: {100 * mean:+.1f}")
         if low is not None and high is not None:
-            axes.axhspan(100 * low, 100 * high, color=COLOURS[1], alpha=0.15, linewidth=0, label="95 % interval")
+            axes.axhspan(100 * low, 100 * high, color=_GREY, alpha=0.25, linewidth=0, label="95 % interval")
         _name_bars(axes, [names[i] for i in order])
         axes.set(ylabel="difference, points")
-        axes.legend(loc="upper left", fontsize=8)
+        axes.legend(**_ABOVE)
 
     described = f"Bars: difference in UAR of {len(names)} speakers, mean {100 * mean:+.1f} points"
     return _svg(draw, described, figsize=(float(np.clip(2 + 0.32 * len(names), 4.5, 12)), 3.2))

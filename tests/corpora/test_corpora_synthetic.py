@@ -171,3 +171,18 @@ def test_neither_the_words_nor_the_sound_suffice_and_together_they_nearly_do(cor
     assert 0.35 < from_text < 0.6 and 0.4 < from_sound < 0.65  # far above chance (0.125), far from the whole
     assert from_both > max(from_text, from_sound) + 0.2
     assert from_both < 0.97  # and never trivial
+
+
+def test_what_a_report_says_can_be_reached_is_what_the_best_guess_from_the_topic_reaches(corpus, monkeypatch):
+    topic_of = {word: topic for topic, words in synthetic.TOPICS.items() for word in words}
+    topics = [next(topic_of[word] for word in clip.text.split() if word in topic_of) for clip in corpus.clips]
+    pairs = [(clip.label, topic) for clip, topic in zip(corpus.clips, topics, strict=True)]
+    best = sum(max(pairs.count((label, topic)) for label in corpus.labels) for topic in synthetic.TOPICS)
+    reachable = synthetic.reachable(corpus.labels)
+    assert reachable["words"] == pytest.approx(best / len(pairs), abs=0.02)
+    assert reachable["words"] < reachable["sound"] < reachable["both"] < 1
+    monkeypatch.setattr(synthetic, "RANDOM_MANNER_SHARE", 0.0)
+    monkeypatch.setattr(synthetic, "RANDOM_TOPIC_SHARE", 0.0)
+    exact = {"sound": 5 / 8, "words": 4 / 8, "both": 1}  # five manners and four topics for eight emotions
+    assert synthetic.reachable(corpus.labels) == pytest.approx(exact)
+    assert synthetic.reachable(("sad", "angry")) == pytest.approx({"sound": 1, "words": 0.5, "both": 1})

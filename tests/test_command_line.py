@@ -1,0 +1,38 @@
+"""--open: a page in the browser where there is one, and its place in words where there is none."""
+
+import logging
+import sys
+import webbrowser
+
+import pytest
+
+from emoflax import command_line
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What a browser was given; without a screen until a test sets one."""
+    given = []
+    monkeypatch.setattr(webbrowser, "open", lambda uri: given.append(uri) or True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    return given
+
+
+def test_a_page_is_opened_where_there_is_a_screen(opened, monkeypatch, tmp_path):
+    monkeypatch.setenv("DISPLAY", ":0")
+    command_line.open_page(tmp_path / "a b.html")
+    assert opened == [(tmp_path / "a b.html").as_uri()]
+
+
+@pytest.mark.parametrize("trouble", ["no screen", "no browser", "no page"])
+def test_without_screen_browser_or_page_the_command_says_so_and_goes_on(opened, monkeypatch, tmp_path, caplog, trouble):
+    if trouble != "no screen":
+        monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(webbrowser, "open", lambda uri: opened.append(uri) and False)
+    page = None if trouble == "no page" else tmp_path / "report.html"
+    with caplog.at_level(logging.WARNING, "absl"):
+        command_line.open_page(page)
+    assert ("this command made no page" if page is None else str(page)) in caplog.text
+    assert len(opened) == (trouble == "no browser")
