@@ -215,7 +215,9 @@ def _draw_sound(axes, config: ConfigDict, logmel: np.ndarray, curve: np.ndarray)
     times = (np.arange(len(curve)) + 0.5) * hop_s
     for head in range(curve.shape[1]):
         over.plot(times, curve[:, head], color=f"C{head}", linewidth=1, drawstyle="steps-mid", label=f"head {head + 1}")
-    over.plot(times, curve.mean(1), color="black", linewidth=2.5, drawstyle="steps-mid", label="mean")
+    over.plot(
+        times, curve.mean(1), color="black", linewidth=2.5 if seconds < 15 else 1.5, drawstyle="steps-mid", label="mean"
+    )
     over.set(ylabel="attention (1: a mean frame)", xlim=(0, seconds), ylim=(0, 1.2 * curve.max()))
     over.legend(fontsize=7, ncols=5, loc="upper right")
     axes.xaxis.get_major_locator().set_params(nbins=max(6, round(seconds / 5)), steps=[1, 2, 5, 10])
