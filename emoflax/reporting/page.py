@@ -199,7 +199,7 @@ def _speakers(tested: Tested, confusions: np.ndarray, mean: float, chance: float
         return None
     scores = {name: values.mean(0) for name, values in metrics.scores(confusions).items()}
     clips = confusions[0].sum((1, 2))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name or "unknown", "clips": int(clips[i])} | {key: float(values[i]) for key, values in scores.items()}
         for i, name in enumerate(names)
     ]
