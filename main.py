@@ -124,7 +124,7 @@ def main(argv: list[str]) -> None:
         "fit": lambda: job.fit(config, workdir, OUTPUT.value),
         "sweep": lambda: job.sweep(config, workdir),
         "probe": lambda: job.probe(config, workdir, record=record),
-        "compare": lambda: job.compare(RUNS.value, workdir),
+        "compare": lambda: job.compare(config, RUNS.value, workdir),
         "precompute": lambda: job.precompute(config),
         "benchmark": lambda: job.benchmark(config, workdir),
     }[mode]()

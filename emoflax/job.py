@@ -257,8 +257,8 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> pathlib
     return page
 
 
-def compare(folders: Sequence[str], workdir: pathlib.Path) -> pathlib.Path | None:
-    """Differences between finished runs; returns compare.html."""
+def compare(config: ConfigDict | None, folders: Sequence[str], workdir: pathlib.Path) -> pathlib.Path | None:
+    """Differences between finished runs; returns compare.html, which a config can switch off."""
     from emoflax.reporting import compare as comparison  # scipy.stats takes a second, wanted only here
 
     runs = [comparison.read(pathlib.Path(folder)) for folder in folders]
@@ -266,6 +266,8 @@ def compare(folders: Sequence[str], workdir: pathlib.Path) -> pathlib.Path | Non
     pairs = comparison.differences(runs)
     print(comparison.write(workdir, runs, pairs))
     logging.info("comparison: %s", workdir / "compare.md")
+    if config is not None and not config.report.html:
+        return None
     return pages.tried(str(workdir / "compare.html"), lambda: comparison.write_page(workdir, runs, pairs))
 
 

@@ -12,6 +12,7 @@ def config_in(folder: pathlib.Path, **fields):
     config.data.dir, config.data.cache_dir = str(folder / "voices"), str(folder / "cache")
     config.data.buckets, config.audio.mels, config.model.cnn.channels = 1, 8, (4,)
     config.train.epochs, config.seeds, config.precompute.workers = 2, (3, 4), 1
+    config.report.html = False  # a page takes seconds
     config.optimizer.learning_rate = 2e-2
     statistics = {
         "model.audio": "",

@@ -87,6 +87,7 @@ def test_a_packaged_config_trains_and_predicts_in_any_folder_without_what_is_opt
               "--config.precompute.workers=1")  # fmt: skip
     output = python(site, tmp_path, "-c", COMMAND, *config)
     assert "tiny on synthetic" in output and (tmp_path / "runs" / "tiny-synthetic-speakers5" / "report.md").exists()
+    assert (tmp_path / "runs" / "tiny-synthetic-speakers5" / "report.html").stat().st_size > 100_000, output[-2000:]
     voice = next((tmp_path / "cache").rglob("*.wav"))
     model = "--checkpoint=runs/tiny-synthetic-speakers5/seed0-fold1"
     output = python(site, tmp_path, "-c", COMMAND, "--mode=predict", model, f"--inputs={voice}")

@@ -5,6 +5,7 @@ import json
 
 import cli
 import numpy as np
+import pages
 import pytest
 
 from emoflax.corpora import synthetic
@@ -39,7 +40,12 @@ def place(tmp_path_factory):
     manifest(folder / "two.csv", rows, speakers=speakers[4:6], but=emotions[:1])
     manifest(folder / "far.csv", rows, {"happy": "joy", "calm": "odd"}, speakers[6:], but=emotions[-1:])
     several = ["--config.data.corpus=manifest,manifest", "--config.data.dir=one.csv,two.csv"]
-    fields = ["--config.train.epochs=2", "--config.split.fold=all", "--config.train.balance_corpora=True"]
+    fields = [
+        "--config.report.html=True",
+        "--config.train.epochs=2",
+        "--config.split.fold=all",
+        "--config.train.balance_corpora=True",
+    ]
     cli.run(cli.config("tiny"), *several, *fields, "--config.split.protocol=loco+corpusnorm", cwd=folder)
     return folder
 
@@ -64,6 +70,12 @@ def test_each_corpus_left_out_has_a_report_over_the_emotions_that_both_have(plac
                 assert sum(float(row[label]) for label in own["labels"]) == pytest.approx(1, abs=1e-4)
 
 
+def test_pages_of_corpora_that_were_left_out_show_no_map_of_models_that_tested_others(place):
+    shown = {name: pages.check(place / RUN / name / "report.html") for name in ("", "manifest-one", "manifest-two")}
+    assert "map" in shown[""].sections() and "by corpus" not in shown[""].text  # one fold tests one corpus
+    assert not {"map", "curves"} & {*shown["manifest-one"].sections(), *shown["manifest-two"].sections()}
+
+
 def test_a_run_is_scored_on_another_corpus_without_its_config(place):
     other = ["--config.data.corpus=manifest", "--config.data.dir=far.csv"]
     cli.run("--mode=eval", f"--checkpoint={RUN}", *other, cwd=place)
@@ -73,6 +85,8 @@ def test_a_run_is_scored_on_another_corpus_without_its_config(place):
     assert "happy" in own["labels"] and not {"joy", "odd", "calm"} & set(own["labels"])
     assert np.sum(own["confusion"]) == 2 * own["clips"]
     assert any("left out" in note for note in own["notes"])
+    shown = pages.check(place / "runs" / f"{RUN.rpartition('/')[2]}-on-manifest-far" / "report.html")
+    assert "map" not in shown.sections() and own["corpus"] in shown.text
 
 
 def test_a_corpus_that_it_was_trained_on_is_refused(place):

@@ -5,6 +5,7 @@ import json
 import cli
 import hypothesis
 import numpy as np
+import pages
 import pytest
 from hypothesis import strategies as st
 
@@ -43,6 +44,8 @@ def test_a_better_run_comes_out_better_on_the_screen_and_in_both_files(tmp_path)
     assert gain["a"] == str(good) and 0 < gain["low"] < gain["uar"] < gain["high"] and gain["p_holm"] < 0.01
     assert gain["uar"] == pytest.approx(written["uar"][str(good)] - written["uar"][str(bad)])
     assert (tmp_path / "out" / "compare.md").read_text().strip() in text
+    shown = pages.check(tmp_path / "out" / "compare.html")
+    assert f"{100 * gain['uar']:+.1f}" in shown.text and len(shown.all("svg")) == 1
 
 
 def test_the_difference_is_antisymmetric_and_nothing_differs_from_itself(tmp_path):

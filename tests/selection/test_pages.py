@@ -18,7 +18,7 @@ from emoflax.selection import pages as drawn
 def run(tmp_path_factory):
     """A cross-validation of two candidates, one with attention and one in closed form, and its folder."""
     folder = tmp_path_factory.mktemp("pages")
-    fields = {"model.pooling": "attention", "crossval.candidates": CANDIDATES, "seeds": (3,)}
+    fields = {"model.pooling": "attention", "crossval.candidates": CANDIDATES, "seeds": (3,), "report.html": True}
     config, _, _ = nested_run.make(folder, **fields)
     made = job.crossval(config, folder / "runs", record=False)
     return config, folder, made
