@@ -172,7 +172,7 @@ def get_config() -> ConfigDict:
         "states": 32, "parts": 8, "kernels": 1000, "texts": 16, "ridges": (0.1, 0.3, 1.0, 3.0),
     })  # fmt: skip
     # layers: follows from states.layers; hidden: units of the head's hidden layer, 0: none.
-    config.model.layer_sum = ConfigDict({"layers": 0, "hidden": 0, "penalties": (0.001, 0.003, 0.01)})
+    config.model.layer_sum = ConfigDict({"layers": 0, "hidden": 0, "penalties": (0.003, 0.01, 0.03, 0.1)})
     config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'
     config.model.fusion = "concat"  # of sound and words: 'concat' | 'early' | 'late' | 'hybrid'
     # Share of the training clips whose sound, and of those whose words, are taken for missing; never both of one clip.
