@@ -174,7 +174,7 @@ def get_config() -> ConfigDict:
     # layers: follows from states.layers; hidden: units of the head's hidden layer, 0: none.
     config.model.layer_sum = ConfigDict({"layers": 0, "hidden": 0, "penalties": (0.003, 0.01, 0.03, 0.1)})
     config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'
-    config.model.fusion = "concat"  # of sound and words: 'concat' | 'early' | 'late' | 'hybrid'
+    config.model.fusion = "concat"  # of sound and words: 'concat' | 'early' | 'late' | 'gated' | 'hybrid'
     # Share of the training clips whose sound, and of those whose words, are taken for missing; never both of one clip.
     config.model.modality_dropout = ConfigDict({"audio": 0.0, "text": 0.0})
     config.model.head = 0  # units of the hidden layer before the logits; 0: none

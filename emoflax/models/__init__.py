@@ -42,7 +42,7 @@ from emoflax.models.bert import Bert
 from emoflax.models.classifier import Classifier, Head
 from emoflax.models.cnn import Cnn
 from emoflax.models.functionals import Ridge
-from emoflax.models.fusion import Concat, Early, Hybrid, Late
+from emoflax.models.fusion import Concat, Early, Gated, Hybrid, Late
 from emoflax.models.gru import Gru
 from emoflax.models.layer_sum import LayerSum
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
@@ -58,7 +58,7 @@ FUNCTIONALS_MODELS = {"ridge": Ridge, "aligned": Aligned, "states": Ridge, "laye
 FRAME_LEVEL_MODELS = ("aligned",)  # of these, those whose input is log-mels with contours
 STATES_MODELS = ("states", "layer_sum")  # whose input is the states of a pretrained encoder
 POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
-FUSIONS = {"concat": Concat, "early": Early, "late": Late, "hybrid": Hybrid}
+FUSIONS = {"concat": Concat, "early": Early, "late": Late, "gated": Gated, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")
 
 

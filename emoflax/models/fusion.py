@@ -1,4 +1,4 @@
-"""Fusion of the sequences of sound and of words -> logits: early, late, hybrid, or by concatenation.
+"""Fusion of the sequences of sound and of words -> logits: early, late, gated, hybrid, or by concatenation.
 
 A fusion is built as `Fusion(widths, pooling=, head=, **its_config, dtype=, rngs=)`: the width of each modality's
 sequence by its name, and two functions from a width to a new pooling and to a new head. It is called with
@@ -9,7 +9,7 @@ A clip that lacks a modality has an all-False mask there; what its sequence hold
 `attention(streams)` returns the weights of attention pooling, `{'audio': [batch, steps, heads], 'text': ...}`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -73,12 +73,43 @@ class Late(Fusion):
         keys = dict(zip(pooled, split(key, len(pooled)), strict=True))
         logits_BxMxC = jnp.stack([self.heads[name](h_BxD, keys[name]) for name, h_BxD in pooled.items()], axis=1)
         pooled_BxD = jnp.concatenate(list(pooled.values()), axis=-1)
-        there_BxM = jnp.stack([streams[name][1].any(1) for name in self.pools], axis=1)
-        there_BxM |= ~there_BxM.any(1, keepdims=True)  # a clip with neither gets every head's output for no input
-        weight_BxMx1 = masked_softmax(self.weight[...][None], there_BxM, axis=1)[..., None]
+        weight_BxMx1 = masked_softmax(self.weight[...][None], _there(streams, self.pools), axis=1)[..., None]
         if self.combine == "logits":
             return jnp.sum(weight_BxMx1 * logits_BxMxC, axis=1), pooled_BxD
         return jax.nn.logsumexp(jax.nn.log_softmax(logits_BxMxC), axis=1, b=weight_BxMx1), pooled_BxD
+
+
+class Gated(Fusion):
+    """One head per modality, whose logits are averaged with weights that depend on the clip.
+
+    The weights, each modality's share, are a softmax over the modalities that are there, of a linear function of all
+    pooled vectors (a gate as in mixtures of experts, Jacobs et al. 1991, doi:10.1162/neco.1991.3.1.79, of logits). They
+    add up to 1, so that a head which tells nothing costs the other one its certainty: training closes its gate. `Late`
+    has one pair of weights for all clips. Costs one matrix [pooled width, modalities].
+    """
+
+    def __init__(self, widths: Mapping[str, int], *, pooling: Callable, head: Callable, dtype, rngs: nnx.Rngs):
+        self.pools = nnx.Dict({name: pooling(width) for name, width in widths.items()})
+        self.pooled_width = sum(pool.width for pool in self.pools.values())
+        self.heads = nnx.Dict({name: head(pool.width) for name, pool in self.pools.items()})
+        start = {"kernel_init": nnx.initializers.zeros_init(), "dtype": dtype, "rngs": rngs}  # all count alike at first
+        self.gate = nnx.Linear(self.pooled_width, len(widths), **start)
+
+    def read(self, streams: Streams, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        pooled = {name: pool(*streams[name]) for name, pool in self.pools.items()}
+        keys = dict(zip(pooled, split(key, len(pooled)), strict=True))
+        logits_BxMxC = jnp.stack([self.heads[name](h_BxD, keys[name]) for name, h_BxD in pooled.items()], axis=1)
+        pooled_BxD = jnp.concatenate(list(pooled.values()), axis=-1)
+        share_BxMx1 = self._shares(pooled_BxD, streams)[..., None]
+        return jnp.sum(share_BxMx1 * logits_BxMxC, axis=1), pooled_BxD
+
+    def shares(self, streams: Streams) -> jax.Array:
+        """Each modality's share of the logits, [batch, modalities]; 0 where it is missing."""
+        pooled = [pool(*streams[name]) for name, pool in self.pools.items()]
+        return self._shares(jnp.concatenate(pooled, axis=-1), streams)
+
+    def _shares(self, pooled_BxD: jax.Array, streams: Streams) -> jax.Array:
+        return masked_softmax(self.gate(pooled_BxD), _there(streams, self.pools), axis=1)
 
 
 class Early(Fusion):
@@ -202,3 +233,9 @@ class Hybrid(Fusion):
             attended = jnp.where(streams[other][1].any(1)[:, None, None], attended, 0)
             crossed[name] = h[name] + dropout(attended, self.dropout, cross_key), streams[name][1]
         return crossed
+
+
+def _there(streams: Streams, names: Iterable[str]) -> jax.Array:
+    """Which modalities a clip has, [batch, modalities]; one that has none gets every head's output for no input."""
+    there_BxM = jnp.stack([streams[name][1].any(1) for name in names], axis=1)
+    return there_BxM | ~there_BxM.any(1, keepdims=True)

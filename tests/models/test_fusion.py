@@ -106,7 +106,7 @@ def test_the_logits_depend_on_each_modality(fusion):
         assert not np.allclose(model(both | {name: (x + 1, mask)}), logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("fusion", ["early", "late", "hybrid"])
+@pytest.mark.parametrize("fusion", ["early", "late", "gated", "hybrid"])
 def test_a_fusion_learns_a_label_of_which_each_modality_holds_one_half(fusion):
     graph, params, rest = nnx.split(build(fusion), nnx.Param, ...)
     chain = optax.adam(1e-2)
@@ -161,6 +161,50 @@ def test_late_fusion_is_the_weighted_mean_or_for_a_clip_of_one_modality_that_one
     np.testing.assert_allclose(p[0], mixed, rtol=1e-5)
     np.testing.assert_allclose(p[1], jax.nn.softmax(logits["audio"][1]), rtol=1e-5)
     np.testing.assert_allclose(p[2], jax.nn.softmax(logits["text"][2]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("useful", ["never", "where it says so"])
+def test_a_gate_closes_to_words_that_tell_nothing_and_opens_where_they_tell(useful):
+    """Four emotions. The sound tells them; 'where it says so': in half of the clips only the words do, loud there."""
+    graph, params, rest = nnx.split(build("gated", "mean"), nnx.Param, ...)
+    chain = optax.adam(1e-2)
+
+    def clips(key):
+        label_key, *noise_keys, half_key = jax.random.split(key, 4)
+        label = jax.random.randint(label_key, (64,), 0, 4)
+        words = jax.random.bernoulli(half_key, 0.5, (64,)) & (useful != "never")
+        streams = {}
+        for name, noise_key, tells in zip(STEPS, noise_keys, (~words, words), strict=True):
+            x = 0.5 * jax.random.normal(noise_key, (64, STEPS[name], WIDTHS[name]))
+            x += 2.0 * tells[:, None, None] * jax.nn.one_hot(label, WIDTHS[name])[:, None]
+            streams[name] = x, jnp.ones(x.shape[:2], bool)
+        return streams, label, words
+
+    def step(carry, key):
+        params, opt_state = carry
+        streams, label, _ = clips(key)
+
+        def loss(params):
+            logits = nnx.merge(graph, params, rest, copy=True)(streams)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+        updates, opt_state = chain.update(jax.grad(loss)(params), opt_state)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    @jax.jit
+    def shares(params):
+        (params, _), _ = jax.lax.scan(step, (params, chain.init(params)), jax.random.split(jax.random.key(0), 300))
+        streams, _, words = clips(jax.random.key(1))
+        return nnx.merge(graph, params, rest, copy=True).shares(streams)[:, 1], words
+
+    share, words = shares(params)
+    assert share[~words].mean() < 0.1
+    assert useful == "never" or share[words].mean() > 0.9
+
+
+def test_a_gate_gives_all_to_the_modality_that_is_there():
+    shares = build("gated").shares(streams_of([(7, 5), (7, 0), (0, 5)]))
+    np.testing.assert_allclose(shares, [[0.5, 0.5], [1, 0], [0, 1]])
 
 
 def test_cross_attention_of_a_missing_modality_adds_exactly_nothing():
@@ -219,7 +263,7 @@ def test_modality_dropout_removes_one_modality_at_the_given_rates_never_both_and
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"fusion": "middle"}, "concat, early, late, hybrid"),
+        ({"fusion": "middle"}, "concat, early, late, gated, hybrid"),
         ({"dropped": {"audio": 0.7, "text": 0.6}}, "1 together at most"),
     ],
 )

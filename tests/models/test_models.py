@@ -48,6 +48,7 @@ MODELS = [
     {"audio": "cnn", "cnn": {"channels": (3, 5, 7)}, "head": 0, "pooling": "mean"},
     {"text": "gru", "pooling": "attention"},
     {"audio": "cnn", "text": "gru"},
+    {"audio": "cnn", "text": "gru", "fusion": "gated", "pooling": "mean"},
     {"audio": "ast", "text": "bert", "fusion": "early", "pooling": "attention"},
     {"audio": "attention_cnn", "text": "bert", "fusion": "late"},
     {"audio": "whisper", "text": "gru", "fusion": "hybrid", "pooling": "attention"},
