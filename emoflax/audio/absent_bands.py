@@ -48,5 +48,6 @@ class AbsentBands:
         """bool [..., bands] of [..., frames, bands], jax or numpy; -inf beyond a clip's end."""
         sounds = mels > mels.max((-2, -1), keepdims=True) - self.below_db
         there = sounds.sum(-2) > _SHARE * sounds.any(-1).sum(-1)[..., None]
-        top_down = there[..., ::-1].cumsum(-1)[..., ::-1]
-        return (top_down == 0) & (top_down[..., :1] > 0)  # without any band there is no lowest one that counts
+        number = np.arange(1, self.bands + 1).reshape((1,) * (there.ndim - 1) + (self.bands,))
+        highest = (there * number).max(-1, keepdims=True)  # 0 where there is none, and then none is absent
+        return (number > highest) & (highest > 0)
