@@ -153,7 +153,8 @@ class Model:
           rate_hz: sample rate of the chunks.
           window_s: as of `predict`. Memory holds about one window and one chunk. A window is silent by the loudest
             one so far.
-          hop_s, vad: as of `predict`.
+          hop_s: as of `predict`.
+          vad: as of `predict`.
 
         Raises:
           UserError: a chunk that is no sound.
