@@ -74,6 +74,19 @@ def test_killed_and_started_again_is_the_same_as_never_killed(place, monkeypatch
         sweep.run(config, crossval.open_features(config).corpus, killed)
 
 
+def test_what_is_written_as_the_best_is_the_trial_with_the_highest_score(place, tmp_path):
+    config = config_of(place)
+    study = sweep.open_study(tmp_path, config)
+    for rate, score in ((1e-3, 0.2), (3e-2, 0.7), (1e-3, 0.4)):
+        study.enqueue_trial({"optimizer.learning_rate": str(rate)})
+        trial = study.ask({f: sweep.distribution(f, w) for f, w in SPACE.items()})
+        sweep.tell(study, trial.number, score)
+    said = sweep.write(study, config, tmp_path, "hunt")
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best["trial"] == 1 and best["overrides"] == {"optimizer.learning_rate": 3e-2}
+    assert "best: trial 2" in said and "learning_rate=0.03" in best["flags"]
+
+
 def test_trials_are_built_from_splits_that_hold_no_test_clip(place):
     config = config_of(place)
     corpus = crossval.open_features(config).corpus
