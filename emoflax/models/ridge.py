@@ -17,6 +17,7 @@ import numpy as np
 from emoflax.errors import UserError
 
 _TEMPERATURES = np.geomspace(0.5, 50, 100)
+_BLOCK = 4096  # rows
 _PARTS = 5  # that clips are left out in, where fewer than two speakers are known
 
 
@@ -49,13 +50,27 @@ class Groups:
         return cls(place_GxS, there_GxS)
 
 
+def row_blocks(count: int) -> list[slice]:
+    """Places of so many rows at a time that float64 copies of them are small beside all rows."""
+    return [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]
+
+
+def moments(x_NxD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [features], float64, without a copy of all rows."""
+    mean = x_NxD.mean(0, dtype=np.float64)
+    squares = sum(np.square(x_NxD[rows] - mean).sum(0) for rows in row_blocks(len(x_NxD)))
+    return mean, np.sqrt(squares / len(x_NxD))
+
+
 def correlation_ratio(x_NxD: np.ndarray, label_N: np.ndarray) -> np.ndarray:
     """Share of each feature's variance that the labels explain, [features], 0 to 1 (Fisher 1925, chapter VII)."""
     labels, place_N, count_C = np.unique(label_N, return_inverse=True, return_counts=True)
-    mean_CxD = np.stack([x_NxD[place_N == c].mean(0) for c in range(len(labels))])
-    within = ((x_NxD - mean_CxD[place_N]) ** 2).mean(0)
-    between = count_C @ (mean_CxD - x_NxD.mean(0)) ** 2 / len(x_NxD)
-    return between / np.maximum(between + within, 1e-12)
+    mean, std = moments(x_NxD)
+    sum_CxD = np.zeros((len(labels), x_NxD.shape[1]))
+    for rows in row_blocks(len(x_NxD)):
+        sum_CxD += (place_N[rows] == np.arange(len(labels))[:, None]) @ (x_NxD[rows] - mean)
+    between = (sum_CxD**2 / count_C[:, None]).sum(0) / len(x_NxD)
+    return between / np.maximum(std**2, 1e-12)
 
 
 def balance(label_N: np.ndarray, classes: int, clips: np.ndarray | slice = slice(None)) -> np.ndarray:
@@ -138,26 +153,25 @@ class Labelled:
 def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Solution:
     """The fit whose ridge makes left-out groups' labels most likely, among the classes that their corpus has.
 
-    With fewer features than clips, the same numbers come from the features' own matrix: time and memory then grow
-    with the number of clips, not with its square or cube.
+    With fewer features than clips, the same numbers come from the features' own matrix, added up over blocks of clips:
+    time then grows with the number of clips, and beside them memory holds two matrices of the features alone.
 
     Args:
       x_NxD: features of the training clips, each of mean 0.
       ridges: to choose from, as multiples of the mean squared length of a clip's features.
     """
-    size = float(np.square(x_NxD, dtype=np.float64).sum(1).mean())
-    x_NxD = x_NxD / x_NxD.dtype.type(np.sqrt(size))
+    size = sum(float(np.square(x_NxD[rows], dtype=np.float64).sum()) for rows in row_blocks(len(x_NxD))) / len(x_NxD)
     groups, classes = groups_of(clips.group_N), clips.known_NxC.shape[1]
-    columns = [(part, _system(x_NxD[part.rows], clips.weight_N[part.rows])) for part in _columns(clips, groups)]
+    columns = [(part, _system(part.of(x_NxD), part.of(clips.weight_N))) for part in _columns(clips, groups)]
     fits = []
     for ridge in ridges:
         scores_NxC, kernel_DxC = np.full((len(x_NxD), classes), -np.inf), np.zeros((x_NxD.shape[1], classes))
         for part, system in columns:
-            fit = system(ridge, part.target_NxC)
-            kernel_DxC[:, part.classes] = x_NxD[part.rows].T @ fit.dual_NxC.astype(x_NxD.dtype)
+            fit = system(ridge * size, part.target_NxC)
+            kernel_DxC[:, part.classes] = part.of(x_NxD).T @ fit.dual_NxC.astype(x_NxD.dtype)
             scores_NxC[np.ix_(part.rows, part.classes)] = fit.scores_of_left_out(part.target_NxC, part.groups)
         likelihood, temperature, uar = rated(scores_NxC, clips)
-        fits.append((likelihood, ridge, temperature / np.sqrt(size) * kernel_DxC, uar, temperature * scores_NxC))
+        fits.append((likelihood, ridge, temperature * kernel_DxC, uar, temperature * scores_NxC))
     _, ridge, kernel_DxC, uar, left_out_NxC = max(fits, key=lambda each: each[0])
     return Solution(kernel_DxC.astype(x_NxD.dtype), ridge, uar, left_out_NxC)
 
@@ -170,6 +184,10 @@ class _Columns:
     rows: np.ndarray
     target_NxC: np.ndarray
     groups: list[np.ndarray]
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """Its rows, without a copy where these are all."""
+        return array if len(self.rows) == len(array) else array[self.rows]
 
 
 def _columns(clips: Labelled, groups: Sequence[np.ndarray]) -> list[_Columns]:
@@ -205,8 +223,10 @@ def _system(x_NxD: np.ndarray, weight_N: np.ndarray) -> Callable[[float, np.ndar
     if len(x_NxD) <= x_NxD.shape[1]:
         kernel_NxN = (x_NxD @ x_NxD.T).astype(np.float64)
         return lambda ridge, target_NxC: _of_clips(kernel_NxN, ridge / weight_N, target_NxC)
-    x_NxD = x_NxD.astype(np.float64)
-    gram_DxD = (x_NxD * weight_N[:, None]).T @ x_NxD
+    gram_DxD = np.zeros((x_NxD.shape[1], x_NxD.shape[1]))
+    for rows in row_blocks(len(x_NxD)):
+        root_NxD = np.sqrt(weight_N[rows])[:, None] * x_NxD[rows]
+        gram_DxD += root_NxD.T @ root_NxD
     return lambda ridge, target_NxC: _of_features(x_NxD, gram_DxD, weight_N, ridge, target_NxC)
 
 
@@ -221,14 +241,21 @@ def _of_features(
     """The same from inverse(X' W X + ridge), by the matrix inversion lemma: M = (W - W X inverse(...) X' W) / ridge."""
     from scipy import linalg
 
-    factor = linalg.cho_factor(gram_DxD + ridge * np.eye(len(gram_DxD)), overwrite_a=True)
-    weighted_NxD = x_NxD * weight_N[:, None]
-    kernel_DxC = linalg.cho_solve(factor, weighted_NxD.T @ target_NxC)
-    residual_NxC = target_NxC - x_NxD @ kernel_DxC
+    system_DxD = gram_DxD.copy()
+    np.fill_diagonal(system_DxD, system_DxD.diagonal() + ridge)
+    lower_DxD = linalg.cholesky(system_DxD, lower=True, overwrite_a=True)
+    right_DxC = np.zeros((x_NxD.shape[1], target_NxC.shape[1]))
+    for rows in row_blocks(len(x_NxD)):
+        right_DxC += x_NxD[rows].T.astype(np.float64) @ (weight_N[rows, None] * target_NxC[rows])
+    kernel_DxC = linalg.cho_solve((lower_DxD, True), right_DxC)
+    residual_NxC = target_NxC.copy()
+    for rows in row_blocks(len(x_NxD)):
+        residual_NxC[rows] -= x_NxD[rows].astype(np.float64) @ kernel_DxC
 
     def block(group: np.ndarray) -> np.ndarray:
-        own = weighted_NxD[group]
-        return (np.diag(weight_N[group]) - own @ linalg.cho_solve(factor, own.T)) / ridge
+        own_NxD = weight_N[group, None] * x_NxD[group]
+        half_DxN = linalg.solve_triangular(lower_DxD, own_NxD.T, lower=True, overwrite_b=True)
+        return (np.diag(weight_N[group]) - half_DxN.T @ half_DxN) / ridge
 
     return _Fit(weight_N[:, None] * residual_NxC / ridge, block)
 
