@@ -17,6 +17,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 @pytest.fixture(autouse=True)
 def proxies_of_this_test_only():
-    """urllib keeps the proxies of a process's first request, and so one test's unreachable proxy for all tests after."""
+    """urllib keeps the proxies of a process's first request, so one test's unreachable one would be kept for all."""
     yield
     urllib.request.install_opener(None)

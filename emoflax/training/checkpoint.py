@@ -343,4 +343,5 @@ def _not_finite(tree: Any) -> str:
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][-90:]
+    cause = lines[0][-90:]  # libraries name the cause last
+    return cause if cause == lines[0] else f"... {cause.partition(' ')[2]}"
