@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -18,14 +17,14 @@ from emoflax import __version__
 from emoflax.data import speakernorm, splits
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
-from emoflax.data.splits import Split
-from emoflax.errors import NotInstalled, UserError, optional
+from emoflax.errors import UserError, optional
 from emoflax.experiment import evaluate, identity, lock, logs, population
 from emoflax.experiment import transfer as other_corpus
 from emoflax.experiment.corpus import corpus_of
+from emoflax.experiment.facts import facts_of, ledger_facts
 from emoflax.experiment.features import features_of, states_of
-from emoflax.experiment.members import Member, folds, members, run_folder
-from emoflax.experiment.model import begins_pretrained
+from emoflax.experiment.members import Member, members, run_folder
+from emoflax.experiment.run import train_member
 from emoflax.files import make_folder
 from emoflax.inference import bundle, model
 from emoflax.parallel import multihost
@@ -235,7 +234,11 @@ def _names_no_place(flag: str) -> bool:
 
 
 def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> pathlib.Path | None:
-    """How well single layers of a pretrained encoder tell the emotion, from cached states; returns report.html."""
+    """How well single layers of a pretrained encoder tell the emotion; keeps the best one's model per fold.
+
+    Returns:
+      report.html, if it was made.
+    """
     from emoflax.selection import probe as linear
 
     if suffix := speakernorm.suffix_of(config.split.protocol):
@@ -243,13 +246,20 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> pathlib
     begin, commit = begin_command(config, record)
     corpus = open_corpus(config)
     folder = run_folder(workdir, config, corpus)
-    made = folds(config, corpus, dev_share=0.0)
     lock.hold(folder)
-    features = Features(corpus, {"states": states_of(config, corpus, config.audio.to_dict())})
-    made = [splits.check_leakage(split, corpus, features.digests) for split in made]
-    predictions, choices = linear.predict(features, made, config.probe.ridges)
-    facts = facts_of(config, features, made[0], predictions, time.perf_counter() - begin, commit)
-    facts = dataclasses.replace(facts, pretrained=True, notes=(linear.note(choices),))
+    features = features_of(config, corpus)
+    own = [
+        dataclasses.replace(member, split=splits.check_leakage(member.split, corpus, features.digests))
+        for member in members(config, corpus, folder)
+    ]
+    choices = linear.choose(config, features, [member.split for member in own])
+    predictions = []
+    for choice, member in zip(choices, own, strict=True):
+        chosen = linear.with_layer(config, choice.layer)
+        train_member(chosen, features, member)
+        predictions.append(evaluate.predict_member(chosen, features, member))
+    facts = facts_of(config, features, own[0].split, predictions, time.perf_counter() - begin, commit)
+    facts = dataclasses.replace(facts, notes=(linear.note(choices),))
     report_on(config, folder, facts, corpus, predictions, record=record)
     logging.info("report and predictions: %s", folder)
     page = pages.write(folder, config, facts, corpus, predictions)
@@ -309,87 +319,3 @@ def keep_compiled_programs(config: ConfigDict) -> None:
     """The second run of a command starts at once; $JAX_COMPILATION_CACHE_DIR, where it is set, says where from."""
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.data.cache_dir).absolute() / "xla"))
-
-
-def facts_of(
-    config: ConfigDict,
-    features: Features,
-    split: Split,
-    predictions: list[evaluate.Predictions],
-    seconds: float,
-    commit: str,
-) -> report.Facts:
-    corpus = features.corpus
-    tested = {int(position) for p in predictions for position in p.clips}
-    return report.Facts(
-        config=config.name,
-        corpus=corpus.name,
-        notice=corpus.notice,
-        protocol=split.protocol,
-        protocol_note=split.note,
-        folds=tuple(sorted({p.fold for p in predictions})),
-        seeds=tuple(sorted({p.seed for p in predictions})),
-        clips=len(tested),
-        pretrained=begins_pretrained(config),
-        speakers=len({corpus.clips[position].speaker for position in tested} - {""}),
-        parameters=max(p.parameters for p in predictions),
-        seconds=seconds,
-        command=shlex.join(["python", *sys.argv]),
-        commit=commit,
-        machine=ledger.machine(),
-        date=datetime.date.today().isoformat(),
-        reachable=reachable(corpus),
-        text_check=text_check(config, features, split) if config.model.text and len(split.train) else "",
-        word_errors=word_errors(features, tested) if config.model.text else None,
-    )
-
-
-def reachable(corpus: Corpus) -> str:
-    """The best score that the built-in corpus allows, which is far from 100 % for sound and for words alone."""
-    from emoflax.corpora import synthetic
-
-    if not corpus.notice.endswith(synthetic.NOTICE) or not set(corpus.labels) <= set(synthetic.LABELS):
-        return ""
-    best = {name: f"{100 * share:.0f} %" for name, share in synthetic.reachable(corpus.labels).items()}
-    return (
-        "these voices are made so that several emotions share a manner of speaking, and others a topic: the sound can "
-        f"reach {best['sound']} UAR at best, the words {best['words']}, both together {best['both']}"
-    )
-
-
-def word_errors(features: Features, tested: set[int]) -> tuple[int, int] | None:
-    """(Errors in the transcripts of those clips, words of their reference text); None where they cannot be compared."""
-    counts = features.shards["tokens"].manifest.get("word_errors", {})  # shards of older builds have none
-    found = [counts[id] for position in tested if (id := features.corpus.clips[position].id) in counts]
-    wrong, words = (sum(column) for column in zip(*found, strict=True)) if found else (0, 0)
-    return (wrong, words) if words else None
-
-
-def text_check(config: ConfigDict, features: Features, split: Split) -> str:
-    """How much the words that the model saw tell about the label: a bad score can be the words' fault."""
-    try:
-        from emoflax.reporting import text_check as check  # imports scikit-learn
-    except NotInstalled as error:
-        return str(error)
-    clips = features.readable(split.train)
-    lexicon = np.array([*features.shards["tokens"].manifest["lexicon"], ""], object)
-    texts = [" ".join(lexicon[np.asarray(features.get("tokens", i))]) for i in clips]
-    members = [features.corpus.clips[i] for i in clips]
-    found = check.label_information(texts, [clip.label for clip in members], [clip.speaker for clip in members])
-    return check.sentence(found)
-
-
-def ledger_facts(facts: report.Facts) -> dict:
-    return {
-        "config": facts.config,
-        "corpus": facts.corpus,
-        "protocol": facts.protocol,
-        "seeds": list(facts.seeds),
-        "ensemble": facts.ensemble,
-        "pretrained": facts.pretrained,
-        "command": facts.command,
-        "minutes": round(facts.seconds / 60, 2),
-        "commit": facts.commit,
-        "machine": facts.machine,
-        "date": facts.date,
-    }

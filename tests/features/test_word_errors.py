@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emoflax import job
 from emoflax.configs.default import get_config
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.features import Features
+from emoflax.experiment import facts
 from emoflax.features import word_errors
 from emoflax.precompute import build
 
@@ -58,6 +58,6 @@ def test_a_corpus_reports_the_errors_of_its_tested_clips_where_transcripts_are_n
     settings_ = {"workers": 1, "shard_clips": 2, "max_bad_share": 0.5, "runner": ""}
     corpus = Corpus("toy", ("x",), clips)
     features = Features(corpus, {"tokens": build.tokens(corpus, text, str(tmp_path), settings_)})
-    assert job.word_errors(features, {0, 1, 2}) == ((2, 6) if compared else None)
-    assert job.word_errors(features, {0, 2}) == ((1, 3) if compared else None)
-    assert job.word_errors(features, {2}) is None
+    assert facts.word_errors(features, {0, 1, 2}) == ((2, 6) if compared else None)
+    assert facts.word_errors(features, {0, 2}) == ((1, 3) if compared else None)
+    assert facts.word_errors(features, {2}) is None
