@@ -1,10 +1,12 @@
 """Linear probe: how well one layer's states tell the emotion, everything chosen inside the training speakers.
 
 For each fold, layer and strength of regularisation are those with the best UAR on training speakers who are left out
-one at a time; the test clips are scored once, by a classifier fitted to all training clips with that choice.
+one at a time. A closed-form model of that layer (`config.model.functionals='states'`) is then fitted to all training
+clips and kept like any other; it scores the test clips once.
 
-The classifier is ridge regression (`models.ridge`) of every class against the rest on targets of -1 and 1, with an
-intercept that is not penalised, standardised features and balanced class weights: scikit-learn's `RidgeClassifier`.
+The classifier that chooses is ridge regression (`models.ridge`) of every class against the rest on targets of -1 and 1,
+with an intercept that is not penalised, standardised features and balanced class weights: scikit-learn's
+`RidgeClassifier`.
 Logistic regression would have to be fitted anew for every fold, layer, strength and left-out speaker, 109,000 times for
 24 folds of 33 layers; least squares gives all of these from one inverse per layer and strength. Algebra removes what is
 left out exactly: neither its features nor its labels are in the prediction but for rounding.
@@ -17,17 +19,19 @@ outside a fold's training set.
 """
 
 import concurrent.futures
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import threadpoolctl
+from ml_collections import ConfigDict
 
 from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.experiment.evaluate import Predictions
+from emoflax.experiment import closed_form
 from emoflax.models import ridge as ridge_regression
 from emoflax.models.ridge import Groups
 from emoflax.parallel.workers import usable_cores
@@ -35,51 +39,46 @@ from emoflax.reporting import metrics
 
 
 @dataclasses.dataclass(frozen=True)
-class Fold:
-    """Positions of the clips that are trained on and of those that are scored; other clips play no part."""
-
-    train: np.ndarray
-    test: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
 class Choice:
     """What one fold came to: which layer (0: before the first block), which ridge, and why.
 
-    `inner_uar` [layers, ridges] on left-out training speakers; `scores` [test clips, classes], one against the rest.
+    `inner_uar` [layers, ridges] on left-out training speakers.
     """
 
     layer: int
     ridge: float
     inner_uar: np.ndarray
-    scores: np.ndarray
 
 
-def predict(
-    features: Features, splits: Sequence[Split], ridges: Sequence[float]
-) -> tuple[list[Predictions], list[Choice]]:
-    """Probes what `precompute.states.layer_states` made.
+def with_layer(config: ConfigDict, layer: int) -> ConfigDict:
+    """The config of the model that is kept."""
+    config = copy.deepcopy(config)
+    config.states.layers = (layer,)
+    return config
 
-    The softmax of scores stands for probabilities, but nobody calibrated it.
-    Dev clips, where a split has any, are trained on: what they would choose is chosen on left-out speakers.
+
+def choose(config: ConfigDict, features: Features, splits: Sequence[Split]) -> list[Choice]:
+    """One choice per split, by training clips alone.
+
+    Raises:
+      UserError: the model is not one of states, at the clips' own speed alone, of all layers.
     """
+    if config.model.functionals != "states" or tuple(config.functionals.speeds) != (1.0,) or config.states.layers:
+        raise UserError(
+            "a probe chooses the layer of a model of states: set config.model.functionals='states', "
+            "config.functionals.speeds=(1.0,) and config.states.layers=(), as configs/probe.py does"
+        )
     corpus, shards = features.corpus, features.shards["states"]
     clips = features.readable(np.arange(len(corpus.clips)))
-    label_N = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
+    label_N = closed_form.labels_of(features, clips)
     speaker_N = np.array([corpus.clips[i].speaker for i in clips])
-    parts = [(np.union1d(split.train, split.dev), split.test) for split in splits]
-    folds = [Fold(*(np.flatnonzero(np.isin(clips, part)) for part in both)) for both in parts]
+    trains = [np.flatnonzero(np.isin(clips, split.train)) for split in splits]
 
     def states_of(layer: int) -> np.ndarray:
-        return np.stack([features.get("states", i)[0, layer, 0] for i in clips])
+        chosen = with_layer(config, layer)
+        return np.concatenate([closed_form.chosen_states(chosen, features.get("states", i)) for i in clips])
 
-    choices = probe(states_of, shards[0].shape[1], label_N, len(corpus.labels), speaker_N, folds, ridges)
-    parameters = len(corpus.labels) * (1 + states_of(0).shape[1])
-    predictions = [
-        Predictions(0, split.fold, 0, clips[fold.test], _log_softmax(choice.scores), parameters, 0.0)
-        for split, fold, choice in zip(splits, folds, choices, strict=True)
-    ]
-    return predictions, choices
+    return probe(states_of, shards[0].shape[1], label_N, len(corpus.labels), speaker_N, trains, config.probe.ridges)
 
 
 def note(choices: Sequence[Choice]) -> str:
@@ -90,27 +89,23 @@ def note(choices: Sequence[Choice]) -> str:
     return f"chosen among {layers} layers x {ridges} ridges on left-out training speakers, fold by fold: {told}"
 
 
-def _log_softmax(scores: np.ndarray) -> np.ndarray:
-    return scores - np.log(np.exp(scores).sum(1, keepdims=True))
-
-
 def probe(
     states_of: Callable[[int], np.ndarray],
     layers: int,
     label_N: np.ndarray,
     classes: int,
     speaker_N: np.ndarray,
-    folds: Sequence[Fold],
+    trains: Sequence[np.ndarray],
     ridges: Sequence[float],
 ) -> list[Choice]:
-    """Chooses and scores, for every fold.
+    """Chooses for every fold.
 
     Args:
       states_of: layer -> states [clips, width].
       label_N: class of each clip, 0 to classes - 1.
       classes: C.
       speaker_N: name of each clip's speaker.
-      folds: which clips are trained on and which are scored.
+      trains: of each fold, the clips that are trained on.
       ridges: penalties to choose from, as multiples of the width; of equals, the largest ridge, then the lowest layer.
 
     Raises:
@@ -119,34 +114,34 @@ def probe(
     ridges = sorted(ridges, reverse=True)
     if not ridges or ridges[-1] <= 0:
         raise UserError("config.probe.ridges must hold one or more numbers above 0")
-    for fold in folds:
-        if len(np.unique(speaker_N[fold.train])) < 2:
+    for train in trains:
+        if len(np.unique(speaker_N[train])) < 2:
             raise UserError("a probe is chosen on left-out training speakers, so every fold needs two of them or more")
 
     target_NxC = np.where(label_N[:, None] == np.arange(classes)[None], 1.0, -1.0)
-    blocks = [_blocks(fold, speaker_N) for fold in folds]
+    blocks = [_blocks(train, speaker_N) for train in trains]
 
-    def of_layer(layer: int) -> list[list[tuple[float, np.ndarray]]]:
-        return _probe_layer(states_of(layer), target_NxC, folds, blocks, ridges)
+    def of_layer(layer: int) -> list[list[float]]:
+        return _probe_layer(states_of(layer), target_NxC, trains, blocks, ridges)
 
     # One thread per layer beats threads inside of LAPACK, whose matrices are small here.
     with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(of_layer, range(layers)))
-    return [_choose([of[number] for of in found], ridges) for number in range(len(folds))]
+    return [_choose([of[number] for of in found], ridges) for number in range(len(trains))]
 
 
-def _choose(found: list[list[tuple[float, np.ndarray]]], ridges: Sequence[float]) -> Choice:
-    """found: [layers][ridges] of (inner UAR, test scores)."""
-    inner_LxR = np.array([[uar for uar, _ in of_layer] for of_layer in found])
+def _choose(found: list[list[float]], ridges: Sequence[float]) -> Choice:
+    """found: [layers][ridges] of inner UAR."""
+    inner_LxR = np.array(found)
     ridge, layer = np.unravel_index(inner_LxR.T.argmax(), inner_LxR.T.shape)
-    return Choice(int(layer), float(ridges[ridge]), inner_LxR, found[layer][ridge][1])
+    return Choice(int(layer), float(ridges[ridge]), inner_LxR)
 
 
-def halves(folds: Sequence[Fold]) -> list[tuple[range, np.ndarray]]:
+def halves(trains: Sequence[np.ndarray]) -> list[tuple[range, np.ndarray]]:
     """(numbers of the folds, clips that all of them train on) of each half; a single fold is a half of its own."""
-    middle = -(-len(folds) // 2)
-    parts = [part for part in (range(middle), range(middle, len(folds))) if part]
-    return [(part, _shared([folds[number].train for number in part])) for part in parts]
+    middle = -(-len(trains) // 2)
+    parts = [part for part in (range(middle), range(middle, len(trains))) if part]
+    return [(part, _shared([trains[number] for number in part])) for part in parts]
 
 
 def _shared(trains: Sequence[np.ndarray]) -> np.ndarray:
@@ -168,13 +163,13 @@ def standardise(states_NxD: np.ndarray, clips: np.ndarray) -> np.ndarray:
 def _probe_layer(
     states_NxD: np.ndarray,
     target_NxC: np.ndarray,
-    folds: Sequence[Fold],
+    trains: Sequence[np.ndarray],
     blocks: Sequence["_Blocks"],
     ridges: Sequence[float],
-) -> list[list[tuple[float, np.ndarray]]]:
-    """[folds][ridges] of (inner UAR, test scores)."""
-    found: list[list[tuple[float, np.ndarray]]] = [[] for _ in folds]
-    for numbers, shared in halves(folds):
+) -> list[list[float]]:
+    """[folds][ridges] of inner UAR."""
+    found: list[list[float]] = [[] for _ in trains]
+    for numbers, shared in halves(trains):
         features = standardise(states_NxD, shared)
         kernel_NxN = features @ features.T / features.shape[1]
         weight_N = ridge_regression.balance(target_NxC.argmax(1), target_NxC.shape[1], shared)
@@ -186,15 +181,12 @@ def _probe_layer(
     return found
 
 
-def _left_out(
-    m_NxN: np.ndarray, my_NxC: np.ndarray, target_NxC: np.ndarray, blocks: "_Blocks"
-) -> tuple[float, np.ndarray]:
-    """(UAR on the training speakers, each predicted without itself; scores [test, classes]), for one fold."""
+def _left_out(m_NxN: np.ndarray, my_NxC: np.ndarray, target_NxC: np.ndarray, blocks: "_Blocks") -> float:
+    """UAR on the training speakers of one fold, each predicted without itself."""
     outside, place_GxS, there_GxS = blocks.outside, blocks.speakers.place_GxS, blocks.speakers.there_GxS
     rows_TxN = m_NxN[outside]
     solved = np.linalg.solve(rows_TxN[:, outside], np.concatenate([rows_TxN, my_NxC[outside]], axis=1))
     b_TxN, bmy_TxC = solved[:, : len(m_NxN)], solved[:, len(m_NxN) :]
-    scores = (target_NxC[outside] - bmy_TxC)[blocks.test]
 
     rows_GxSxT = rows_TxN.T[place_GxS]
     # M and M y once the test clips are out.
@@ -203,24 +195,20 @@ def _left_out(
     predicted = ridge_regression.left_out(m_GxSxS, my_GxSxC, target_NxC[place_GxS], there_GxS).argmax(-1)
     label = target_NxC[place_GxS[there_GxS]].argmax(1)
     matrix = metrics.confusion(label, predicted[there_GxS], target_NxC.shape[1])
-    return float(metrics.scores(matrix)["uar"]), scores
+    return float(metrics.scores(matrix)["uar"])
 
 
 @dataclasses.dataclass(frozen=True)
 class _Blocks:
     """Which clips of a fold are left out together.
 
-    `outside` [T] are the clips that are not trained on, `test` the places of the scored ones among them; `speakers` are
-    the training clips of each speaker.
+    `outside` [T] are the clips that are not trained on; `speakers` are the training clips of each speaker.
     """
 
     outside: np.ndarray
-    test: np.ndarray
     speakers: Groups
 
 
-def _blocks(fold: Fold, speaker_N: np.ndarray) -> _Blocks:
-    outside = np.setdiff1d(np.arange(len(speaker_N)), fold.train)
-    own = speaker_N[fold.train]
-    groups = [fold.train[own == speaker] for speaker in np.unique(own)]
-    return _Blocks(outside, np.searchsorted(outside, fold.test), Groups.of(groups))
+def _blocks(train: np.ndarray, speaker_N: np.ndarray) -> _Blocks:
+    groups = [train[speaker_N[train] == speaker] for speaker in np.unique(speaker_N[train])]
+    return _Blocks(np.setdiff1d(np.arange(len(speaker_N)), train), Groups.of(groups))

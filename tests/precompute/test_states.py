@@ -113,6 +113,10 @@ def test_one_command_probes_a_corpus_and_reports_like_any_other(weights, tmp_pat
     report = json.loads((tmp_path / "runs" / "probe-synthetic-loso" / "report.json").read_text())
     assert report["speakers"] == 5 and report["clips"] == 40 and report["pretrained"] is True
     assert "chosen among 3 layers x 2 ridges" in output and " folds)" in output
+    # What scored the test clips was kept, one model a fold.
+    kept = "--checkpoint=runs/probe-synthetic-loso/seed0-fold2"
+    cli.run("--mode=predict", kept, "--inputs=voices/speaker_02", "--output=out.jsonl", cwd=tmp_path)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 8
 
 
 def test_states_are_described_by_the_code_of_their_encoder_and_of_nothing_else(corpus, weights, cache):
