@@ -15,12 +15,11 @@ import soundfile
 
 from emoflax.data.clip import CONTAINER_SUFFIXES
 from emoflax.errors import UserError
-from emoflax.features import containers, flac, mpeg, ogg
+from emoflax.features import containers, flac, mpeg, ogg, plain_wav
 from emoflax.features.containers import REMEDY
 
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 768_000  # outside of it soxr ends the process or fills the memory
 MOST_SAMPLES = 1 << 29  # of a decoded recording: 3 h at 48 kHz, 9 h at 16 kHz, 2 GB
-_HEAD_BYTES = 64
 
 
 class Sound(Protocol):
@@ -48,11 +47,13 @@ def open_sound(path: str, most_samples: int = MOST_SAMPLES) -> "contextlib.closi
     size = containers.check_regular(path)
     try:
         with open(path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(plain_wav.HEAD_BYTES)
             containers.check_head(path, head)
             containers.check_length(path, file, size, head)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                sound = _open(path, head, data, most_samples)
+            sound: Sound | None = plain_wav.open_plain(path, size, head)
+            if sound is None:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    sound = _open(path, head, data, most_samples)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}. {REMEDY}") from error
     if not LOWEST_RATE_HZ <= sound.samplerate <= HIGHEST_RATE_HZ:

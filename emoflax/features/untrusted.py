@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from emoflax.errors import UserError
+from emoflax.features import plain_wav
 from emoflax.features.containers import REMEDY, check_regular
 
 try:
@@ -45,7 +46,11 @@ _SERVE = (
 
 def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple[np.ndarray, int]:
     """As `decode.decode`, whose arguments, values and errors it has; also UserError: reading it ended the process."""
-    check_regular(path)  # a pipe would keep the process waiting
+    size = check_regular(path)  # a pipe would keep the process waiting
+    if plain_wav.is_plain(path, size):
+        from emoflax.features import decode as here
+
+        return here.decode(path, start_s, end_s)
     return _kept.ask({"path": path, "start_s": start_s, "end_s": end_s})
 
 

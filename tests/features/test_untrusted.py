@@ -60,16 +60,16 @@ untrusted.serve()
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("killer.wav", "ended the decoding process .SIGSEGV."),
-        ("endless.wav", "for ever"),
-        ("surprise.wav", "IndexError"),
+        ("killer.flac", "ended the decoding process .SIGSEGV."),
+        ("endless.flac", "for ever"),
+        ("surprise.flac", "IndexError"),
     ],
 )
 def test_a_file_that_ends_the_process_is_named_and_the_next_one_is_read(whole, tmp_path, monkeypatch, name, words):
-    (tmp_path / name).write_bytes(whole["a.wav"].read_bytes())
+    (tmp_path / name).write_bytes(whole["a.flac"].read_bytes())
     monkeypatch.setattr(untrusted, "_SERVE", FRAGILE)
     untrusted._kept.stop()
-    assert len(untrusted.decode(str(whole["a.wav"]))[0])
+    assert len(untrusted.decode(str(whole["a.flac"]))[0])
     with pytest.raises(UserError, match=f"{name} .*{words}"):
         untrusted.decode(str(tmp_path / name))
     assert len(untrusted.decode(str(whole["a.flac"]))[0])
@@ -102,7 +102,7 @@ def test_the_process_ends_with_its_parent_and_a_script_needs_no_guard(whole, tmp
     script = tmp_path / "script.py"
     script.write_text(
         "from emoflax.features import untrusted\n"
-        f"print(len(untrusted.decode({str(whole['a.wav'])!r})[0]), untrusted._kept._process.pid, flush=True)\n"
+        f"print(len(untrusted.decode({str(whole['a.flac'])!r})[0]), untrusted._kept._process.pid, flush=True)\n"
         "import os; os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(
