@@ -4,10 +4,13 @@ Measured of every training clip and of every recording that is predicted: what l
 on gets a notice.
 """
 
+import functools
+
 import numpy as np
 
 from emoflax.audio.channels import CONDITIONS
 from emoflax.features.level import active_level_db
+from emoflax.features.spectrum import padded_to
 
 _WINDOW_S, _LOWEST_SNR_DB, _HIGHEST_SNR_DB = 0.02, -10.0, 80.0
 _BAND_DB = 60.0  # the highest frequency that comes within so much of the strongest one bounds the bandwidth
@@ -24,7 +27,7 @@ def measure(wave: np.ndarray, sample_rate_hz: int, duration_s: float) -> dict[st
     """
     level_db = active_level_db(wave, sample_rate_hz)
     width = max(2, round(_WINDOW_S * sample_rate_hz))
-    padded = np.pad(wave, (0, max(0, width - len(wave))))
+    padded = padded_to(wave, width)
     frames = padded[: len(padded) // width * width].reshape(-1, width)
     power_T = np.square(frames).mean(1)
     sounding = power_T > _FLOOR  # digital silence was added by a program; no recording has it as background
@@ -35,9 +38,13 @@ def measure(wave: np.ndarray, sample_rate_hz: int, duration_s: float) -> dict[st
 
 
 def _bandwidth_hz(frames: np.ndarray, sample_rate_hz: int) -> float:
-    spectrum_TxK = np.abs(np.fft.rfft(frames * np.hanning(frames.shape[1]))) ** 2
+    spectrum_TxK = np.fft.rfft(frames * _window(frames.shape[1]))
+    spectrum_TxK = spectrum_TxK.real**2 + spectrum_TxK.imag**2
     sorted_TxK, place = np.sort(spectrum_TxK, axis=0), _LOUD / 100 * (len(frames) - 1)
     below_K, above_K = sorted_TxK[int(place)], sorted_TxK[int(np.ceil(place))]
     loud_K = below_K + (place % 1) * (above_K - below_K)  # np.percentile, in a quarter of its time
     highest = int(np.flatnonzero(loud_K >= loud_K.max() * 10 ** (-_BAND_DB / 10))[-1])
     return highest * sample_rate_hz / frames.shape[1]
+
+
+_window = functools.lru_cache(maxsize=4)(np.hanning)

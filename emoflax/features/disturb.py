@@ -10,9 +10,10 @@ import zlib
 import numpy as np
 import scipy.signal
 
-from emoflax.features.decode import change_speed, decode, digest, resample
+from emoflax.features.decode import change_speed, digest, resample
 from emoflax.features.level import active_level_db
-from emoflax.features.recording import Recording, of_samples
+from emoflax.features.recording import Recording, at_rate, of_samples
+from emoflax.features.untrusted import decode
 
 _ROOM, _NOISE, _BAND = 0.35, 0.7, 0.4  # shares of the copies that get each; a copy that gets none gets noise
 _BABBLE = 0.5  # share of the noises that are babble
@@ -27,9 +28,10 @@ def read_copy(
 ) -> Recording:
     """As `recording.read`, of copy `number` of the recording; the digest is that of the recording itself."""
     samples, rate_hz = decode(path, start_s, end_s)
+    samples = at_rate(samples, rate_hz, sample_rate_hz)
     own = digest(samples)
     random = np.random.default_rng([number, zlib.crc32(own.encode())])
-    copy = copy_of(resample(samples, rate_hz, sample_rate_hz), sample_rate_hz, random)
+    copy = copy_of(samples, sample_rate_hz, random)
     made = of_samples(*copy, sample_rate_hz=sample_rate_hz, trim_db=trim_db, level=level)
     return dataclasses.replace(made, digest=own)
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from emoflax.audio.wave_frames import WAVE_FRAME, wave_frames
 from emoflax.errors import UserError
-from emoflax.features import contours as voice_contours
 from emoflax.features import kaldi, spectrum, whisper_mel
 from emoflax.features import recording as recordings
 from emoflax.features.decode import change_speed
@@ -104,6 +103,8 @@ def of_wave(
     wave = change_speed(wave, speed)
     frames = FRONTENDS[frontend][0](wave, sample_rate_hz=sample_rate_hz, **settings)
     if contours:
+        from emoflax.features import contours as voice_contours  # with scipy.fft, whose import takes 0.2 s
+
         columns = voice_contours.contours(wave, sample_rate_hz, settings["hop_ms"], len(frames))
         frames = np.concatenate([frames, columns], axis=1)
     return frames
@@ -139,7 +140,7 @@ def mel_db(
     window = round(window_ms * sample_rate_hz / 1000)
     hop = round(hop_ms * sample_rate_hz / 1000)
     n_fft = 1 << (window - 1).bit_length()
-    wave = np.pad(wave, (0, max(0, n_fft - len(wave))))
+    wave = spectrum.padded_to(wave, n_fft)
     cells = spectrum.mel_filters(sample_rate_hz, n_fft, mels, fmin_hz, fmax_hz) @ spectrum.power(
         wave, n_fft=n_fft, hop=hop, window=window
     )

@@ -18,7 +18,7 @@ FIELDS = ("sample_rate_hz", "trim_db", "level")  # of config.audio, that shape a
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """`wave`: float32 [samples]; `digest`: of the decoded mono samples; `conditions`: how it was recorded, by name."""
+    """`wave`: float32 [samples]; `digest`: of these before level and trimming; `conditions`: how it was recorded."""
 
     wave: np.ndarray
     digest: str
@@ -47,16 +47,28 @@ def read(
 
 def of_samples(samples: np.ndarray, rate_hz: int, *, sample_rate_hz: int, trim_db: float, level: str) -> Recording:
     """The same of decoded float32 [samples] at rate_hz."""
-    wave, measured = shaped(samples, rate_hz, sample_rate_hz=sample_rate_hz, trim_db=trim_db, level=level)
-    return Recording(wave, digest(samples), measured)
+    resampled = at_rate(samples, rate_hz, sample_rate_hz)
+    wave, measured = _levelled(resampled, sample_rate_hz, len(samples) / rate_hz, trim_db, level)
+    return Recording(wave, digest(resampled), measured)
 
 
 def shaped(
     samples: np.ndarray, rate_hz: int, *, sample_rate_hz: int, trim_db: float, level: str
 ) -> tuple[np.ndarray, dict[str, float]]:
     """`wave` and `conditions` of a `Recording`; a prediction needs no digest."""
-    wave = resample(samples - samples.mean(dtype=np.float64).astype(np.float32), rate_hz, sample_rate_hz)
-    measured = measure(wave, sample_rate_hz, len(samples) / rate_hz)
+    wave = at_rate(samples, rate_hz, sample_rate_hz)
+    return _levelled(wave, sample_rate_hz, len(samples) / rate_hz, trim_db, level)
+
+
+def at_rate(samples: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray:
+    """Float32 [samples] at rate_hz -> float32 [samples] at sample_rate_hz without their mean."""
+    return resample(samples - samples.mean(dtype=np.float64).astype(np.float32), rate_hz, sample_rate_hz)
+
+
+def _levelled(
+    wave: np.ndarray, sample_rate_hz: int, duration_s: float, trim_db: float, level: str
+) -> tuple[np.ndarray, dict[str, float]]:
+    measured = measure(wave, sample_rate_hz, duration_s)
     if level == "normalised":
         wave = wave * np.float32(10 ** ((SPEECH_DB - measured["level_db"]) / 20))
     return trim(wave, trim_db), measured

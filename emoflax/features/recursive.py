@@ -9,6 +9,8 @@ import functools
 
 import numpy as np
 
+from emoflax.features.spectrum import padded_to
+
 _BLOCK = 64
 _LEAST = 1e-16  # of a mode, after which it is forgotten
 
@@ -52,7 +54,7 @@ def response(given: Filter, length: int) -> np.ndarray:
 def run(given: Filter, wave: np.ndarray) -> np.ndarray:
     """float32 [samples] -> the same, filtered from rest; to about the last digit what scipy.signal.sosfilt gives."""
     within, into, out, decays = _matrices(given)
-    blocks = np.pad(wave, (0, -len(wave) % _BLOCK)).reshape(-1, _BLOCK)
+    blocks = padded_to(wave, len(wave) + -len(wave) % _BLOCK).reshape(-1, _BLOCK)
     made, modes = blocks @ within, blocks @ into
     for i, decay in enumerate(decays):
         own = (modes[:, 2 * i] + 1j * modes[:, 2 * i + 1]).astype(np.complex128)
