@@ -18,18 +18,16 @@ from emoflax.data import speakernorm, splits
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.errors import UserError, optional
-from emoflax.experiment import evaluate, identity, lock, logs, population
+from emoflax.experiment import evaluate, identity, lock, logs
 from emoflax.experiment import transfer as other_corpus
 from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.facts import facts_of, ledger_facts
 from emoflax.experiment.features import features_of, states_of
 from emoflax.experiment.members import Member, members, run_folder
-from emoflax.experiment.run import train_member
 from emoflax.files import make_folder
 from emoflax.inference import bundle, model
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
-from emoflax.selection import crossval as nested
 from emoflax.selection import pages
 from emoflax.training import monitor
 
@@ -92,6 +90,8 @@ def train_and_report(config: ConfigDict, workdir: pathlib.Path, *, train: bool, 
     kept = {fold: splits.check_leakage(split, corpus, features.digests) for fold, split in asked.items()}
     own = [dataclasses.replace(member, split=kept[member.split.fold]) for member in own]
     if train:
+        from emoflax.experiment import population  # and orbax, after features, which may take all cores for a while
+
         population.train_members([(config, features, member) for member in own], config.train.population)
     predictions = [evaluate.predict_member(config, features, member) for member in own]
     if not multihost.is_first():
@@ -164,6 +164,8 @@ def crossval(
     Args:
       final: whether the bundle of `fit` is written, too.
     """
+    from emoflax.selection import crossval as nested
+
     _, commit = begin_command(config, record)
     corpus = open_corpus(config)
     if final:
@@ -208,6 +210,7 @@ def fit_folder(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus) -> pat
 def fit(config: ConfigDict, workdir: pathlib.Path, output: str | None) -> None:
     """Trains what crossval chose on all speakers, and writes the bundle."""
     from emoflax.selection import card
+    from emoflax.selection import crossval as nested
     from emoflax.selection import fit as final
 
     _, commit = begin_command(config, record=False)
@@ -239,6 +242,7 @@ def probe(config: ConfigDict, workdir: pathlib.Path, *, record: bool) -> pathlib
     Returns:
       report.html, if it was made.
     """
+    from emoflax.experiment.run import train_member
     from emoflax.selection import probe as linear
 
     if suffix := speakernorm.suffix_of(config.split.protocol):

@@ -29,7 +29,7 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features, permute_labels
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.experiment import checks, closed_form, evaluate, identity, population
+from emoflax.experiment import closed_form, evaluate, identity, population
 from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
@@ -38,6 +38,7 @@ from emoflax.experiment.run import train_member
 from emoflax.parallel import workers
 from emoflax.reporting import calibration, metrics
 from emoflax.selection import kept_predictions, pool
+from emoflax.selection.candidates import candidates_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,26 +214,6 @@ def notes(config: ConfigDict, result: Result) -> tuple[str, ...]:
         f"nested: {how}; chosen: {chosen}; all choices in choices.json",
         "the time is that of training all models, one after the other",
     )
-
-
-def candidates_of(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Name -> config. Raises UserError for a name or a field that cannot be."""
-    changes = config.crossval.candidates or {config.name: {}}
-    return {name: override(config, name, fields) for name, fields in changes.items()}
-
-
-def override(config: ConfigDict, name: str, fields: Mapping) -> ConfigDict:
-    """A copy of the config in which the dotted fields have other values."""
-    checks.check_candidate(name, fields, config)
-    changed = config.copy_and_resolve_references().lock()
-    try:
-        changed.update_from_flattened_dict(fields)
-        checks.prepare(changed)
-    except UserError as error:
-        raise UserError(f"candidate {name}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # ml_collections', of a field and its type
-        raise UserError(f"candidate {name}: {' '.join(str(error).split())}") from error
-    return changed
 
 
 def inner_tasks(candidates: Mapping[str, ConfigDict], inner: Sequence[Split], folder: pathlib.Path) -> dict:

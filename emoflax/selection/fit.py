@@ -37,6 +37,7 @@ from emoflax.inference import member as inference
 from emoflax.parallel import workers
 from emoflax.reporting import calibration
 from emoflax.selection import crossval, pool
+from emoflax.selection.candidates import candidates_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ def choose(config: ConfigDict, corpus: Corpus, nested: pathlib.Path) -> Chosen:
     Raises:
       UserError: there are candidates, but no finished cross-validation of this config.
     """
-    candidates = crossval.candidates_of(config)
+    candidates = candidates_of(config)
     if config.crossval.permute_labels:
         raise UserError("config.crossval.permute_labels shuffles the labels: a model of such is of no use; set it to 0")
     if not crossval.chooses(candidates):
@@ -130,7 +131,7 @@ def _calibrated(
 
 def train(config: ConfigDict, corpus: Corpus, folder: pathlib.Path, chosen: Chosen) -> list[inference.Member]:
     """The chosen candidates with their seeds, trained on every clip; what an earlier command finished is taken over."""
-    candidates, split = crossval.candidates_of(config), splits.everyone(corpus, config.split.protocol)
+    candidates, split = candidates_of(config), splits.everyone(corpus, config.split.protocol)
     tasks = [
         crossval.Task(
             candidates[name], Member(seed, split, folder / f"{name}-seed{seed}", chosen.epochs[name]), "train"
@@ -174,7 +175,7 @@ def index_of(config: ConfigDict, corpus: Corpus, chosen: Chosen, made: Mapping[s
 
     sources = [source.name for source in corpus.sources or (corpus,)]
     of_data = [config.fit.licence] if config.fit.licence else [*map(licences.licence_of, sources)]
-    candidates = crossval.candidates_of(config)
+    candidates = candidates_of(config)
     encoders = sorted({encoder for name in chosen.weights for encoder in pretrained_encoders(candidates[name])})
     scores = None
     if chosen.measured:

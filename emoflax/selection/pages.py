@@ -6,7 +6,7 @@ Scores and report.md are written before; whatever cannot be drawn is left out, w
 import pathlib
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import numpy as np
@@ -25,7 +25,10 @@ from emoflax.inference import member as one_model
 from emoflax.inference.utterances import Utterance
 from emoflax.reporting import metrics, page
 from emoflax.reporting.report import Facts
-from emoflax.selection import crossval
+from emoflax.selection.candidates import candidates_of
+
+if TYPE_CHECKING:  # it imports orbax, which pages of a finished run do without
+    from emoflax.selection import crossval
 
 MOST_MAPPED = 600  # clips of a map
 
@@ -42,7 +45,7 @@ def write(
     predictions: Sequence[Predictions],
     own: Models = types.MappingProxyType({}),
     features_of: Callable[[ConfigDict], Features] | None = None,
-    choices: Sequence[crossval.Choice] = (),
+    choices: Sequence["crossval.Choice"] = (),
 ) -> pathlib.Path | None:
     """Writes report.html into a folder that has the scores already; None where it is not wanted or not possible.
 
@@ -73,7 +76,7 @@ def tried(what: str, make: Callable[[], T]) -> T | None:
 
 def evidence_of(
     config: ConfigDict, corpus: Corpus, predictions: Sequence[Predictions], own: Models,
-    features_of: Callable[[ConfigDict], Features] | None, choices: Sequence[crossval.Choice],
+    features_of: Callable[[ConfigDict], Features] | None, choices: Sequence["crossval.Choice"],
 ) -> page.Evidence:  # fmt: skip
     tested = tested_of(predictions, corpus)
     names = _names(own)
@@ -89,7 +92,7 @@ def evidence_of(
         epochs={names[p.seed, p.fold]: p.epoch for p in predictions if (p.seed, p.fold) in own},
         embedded=embedded,
         attention=attention,
-        candidates=cells_of(choices, crossval.candidates_of(config)) if choices else {},
+        candidates=cells_of(choices, candidates_of(config)) if choices else {},
         folds=tuple(choice.fold for choice in choices),
         audio=config.report.audio,
         trim_db=config.audio.trim_db,
@@ -113,7 +116,7 @@ def tested_of(predictions: Sequence[Predictions], corpus: Corpus) -> page.Tested
     )
 
 
-def cells_of(choices: Sequence[crossval.Choice], names: Sequence[str] | Mapping) -> dict[str, list[page.Cell]]:
+def cells_of(choices: Sequence["crossval.Choice"], names: Sequence[str] | Mapping) -> dict[str, list[page.Cell]]:
     """Candidate -> its cell in each fold."""
     return {
         name: [page.Cell(c.scores.get(name), c.candidate == name, c.weights.get(name, 0.0)) for c in choices]
@@ -126,9 +129,9 @@ def of_members(config: ConfigDict, own: Sequence[Member]) -> dict[tuple[int, int
     return {(member.seed, member.split.fold): (config, member) for member in own}
 
 
-def of_chosen(config: ConfigDict, result: crossval.Result) -> dict[tuple[int, int], tuple[ConfigDict, Member]]:
+def of_chosen(config: ConfigDict, result: "crossval.Result") -> dict[tuple[int, int], tuple[ConfigDict, Member]]:
     """The chosen models of a cross-validation; one for all seeds where it is the same with each."""
-    candidates, made = crossval.candidates_of(config), {}
+    candidates, made = candidates_of(config), {}
     trained = {(member.split.fold, member.folder.name): member for member in result.final}
     for choice in result.choices:
         candidate = candidates[choice.candidate]

@@ -32,6 +32,7 @@ from emoflax.experiment.members import Member, folds
 from emoflax.parallel import workers
 from emoflax.reporting import report
 from emoflax.selection import crossval
+from emoflax.selection.candidates import override
 
 KINDS = "('log', low, high), ('uniform', low, high), ('int', low, high) or ('choice', a, b, ...)"
 
@@ -135,7 +136,7 @@ def ask(study: optuna.Study, distributions: Mapping, config: ConfigDict, count: 
 
 def attempt_of(trial: optuna.trial.FrozenTrial, config: ConfigDict, inner: Sequence, folder: pathlib.Path) -> Attempt:
     name = f"trial{trial.number:04d}"
-    changed = crossval.override(config, name, overrides_of(trial.params, config.sweep.space))
+    changed = override(config, name, overrides_of(trial.params, config.sweep.space))
     seed = int(config.seeds[0])
     members = tuple(Member(seed, split, folder / name / f"fold{split.fold}") for split in inner)
     return Attempt(trial.number, changed, members, folder)

@@ -11,7 +11,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import checks, config_files
 from emoflax.experiment.fields import ALLOWED
 from emoflax.experiment.kinds import Each, Number
-from emoflax.selection import crossval
+from emoflax.selection.candidates import override
 
 NAN, INF = float("nan"), float("inf")
 
@@ -216,7 +216,7 @@ def test_a_candidate_is_named_with_its_field():
 
 def test_a_candidate_whose_fields_exclude_each_other_is_named_when_it_is_made():
     with pytest.raises(UserError, match="candidate both: config.train.contrastive compares"):
-        crossval.override(tiny.get_config(), "both", {"train.contrastive": 1.0, "augment.mixup": 0.5})
+        override(tiny.get_config(), "both", {"train.contrastive": 1.0, "augment.mixup": 0.5})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import tiny_whisper
 from flax.traverse_util import flatten_dict
 
 from emoflax.configs import default
-from emoflax.selection import crossval
+from emoflax.selection.candidates import candidates_of
 
 NAMES = sorted(path.stem for path in pathlib.Path(default.__file__).parent.glob("*.py") if path.stem != "__init__")
 OWN = ("crossval.candidates", "sweep.space")  # of a config: names of candidates, and fields to be searched
@@ -25,6 +25,6 @@ def test_a_config_and_its_candidates_have_the_fields_of_the_default_and_no_other
     if config.states.weights:  # a name that would be downloaded
         config.states.weights = str(tiny_whisper.write(tmp_path / "tiny.pt", audio_layers=4))
     assert fields(config) == fields(default.get_config())
-    for candidate in crossval.candidates_of(config).values():  # raises for a field that there is not
+    for candidate in candidates_of(config).values():  # raises for a field that there is not
         assert candidate.name == config.name
     assert name == "default" or f"configs/{name}.py" in module.__doc__

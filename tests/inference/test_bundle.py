@@ -18,6 +18,7 @@ from emoflax.errors import UserError
 from emoflax.inference import bundle, model, sources
 from emoflax.reporting import calibration
 from emoflax.selection import fit, pool
+from emoflax.selection.candidates import candidates_of
 from emoflax.training import checksums
 
 WEIGHTS = {"network": 0.5, "statistics": 0.3, "aligned": 0.4}
@@ -188,7 +189,7 @@ def test_weights_of_a_fit_come_from_the_inner_predictions_of_all_folds(made):
     _, config, corpus, _, run = made
     from emoflax.selection import crossval
 
-    candidates = crossval.candidates_of(config)
+    candidates = candidates_of(config)
     inner = crossval.inner_tasks(candidates, crossval.nested_splits(config, corpus)[0], run)
     first = {at: crossval.learn(task) for at, task in inner.items()}
     second = {(2, name, seed): p for (_, name, seed), p in first.items()}
@@ -204,7 +205,7 @@ def test_a_cross_validation_with_final_writes_the_bundle_with_the_temperature_of
 
     loaded = emoflax.load(folder / "final")
     assert {m.name.rpartition("-")[0]: m.weight * (2 if "network" in m.name else 1) for m in loaded.members} == WEIGHTS
-    candidates = crossval.candidates_of(config)
+    candidates = candidates_of(config)
     inner = crossval.inner_tasks(candidates, crossval.nested_splits(config, corpus)[0], run)
     dev = [[crossval.learn(task) for (_, name, _), task in inner.items() if name == wanted] for wanted in WEIGHTS]
     log_p = pool.mix([crossval.mean_log_p(seeds) for seeds in dev], [*WEIGHTS.values()])

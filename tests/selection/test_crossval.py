@@ -20,6 +20,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment.members import Member, folds
 from emoflax.selection import crossval
+from emoflax.selection.candidates import candidates_of, override
 
 LABELS = ("calm", "happy", "sad")
 
@@ -142,7 +143,7 @@ def test_a_trained_network_can_be_asked_with_test_time_augmentation_and_without(
     features = crossval.open_features(config)
     crossval.run(config, features.corpus, tmp_path)
     (split,) = folds(config, features.corpus, 0.25)
-    config = crossval.candidates_of(config)["network"]
+    config = candidates_of(config)["network"]
     member = Member(3, splits.nest(split)[1], tmp_path / "fold1" / "network-seed3")
     last = not config.crossval.choose_epoch
     plain = evaluate.predict_member(config, features, member, last=last)
@@ -192,4 +193,4 @@ def test_shuffled_labels_are_the_training_clips_own_and_no_other_clip_changes():
                                     {"train.epochs": "many"}])  # fmt: skip
 def test_a_candidate_may_not_change_what_is_compared_nor_invent_fields(fields):
     with pytest.raises(UserError, match=f"candidate odd: .*{next(iter(fields)).split('.')[-1]}"):
-        crossval.override(tiny.get_config(), "odd", fields)
+        override(tiny.get_config(), "odd", fields)

@@ -12,6 +12,7 @@ from emoflax.experiment import checks, identity
 from emoflax.reporting import page
 from emoflax.selection import crossval
 from emoflax.selection import pages as drawn
+from emoflax.selection.candidates import candidates_of
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_map_and_attention_come_from_the_models_that_were_scored(run):
     config, folder, _ = run
     corpus = crossval.open_features(config).corpus
     result = crossval.run(config, corpus, next((folder / "runs").glob("*-nested")))
-    candidates, members = crossval.candidates_of(config), {member.folder.name: member for member in result.inner}
+    candidates, members = candidates_of(config), {member.folder.name: member for member in result.inner}
     for name, (scored,) in result.inner_scored.items():
         member = members[f"inner-{name}-seed{scored.seed}"]
         own = {(scored.seed, scored.fold): (candidates[name], member)}

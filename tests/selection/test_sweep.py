@@ -14,6 +14,7 @@ from emoflax.corpora import synthetic
 from emoflax.errors import UserError
 from emoflax.experiment.members import folds
 from emoflax.selection import crossval, sweep
+from emoflax.selection.candidates import override
 
 SPACE = {"optimizer.learning_rate": ("choice", 1e-3, 3e-2)}  # two programs to compile, however many trials
 FIELDS = {
@@ -113,7 +114,7 @@ def test_drawn_values_lie_in_their_ranges_and_choices_come_back_as_they_were_wri
         found = sweep.overrides_of(trial.params, space)
         assert 1e-4 <= found["optimizer.learning_rate"] <= 1e-1 and 0.1 <= found["model.dropout"] <= 0.2
         assert found["train.epochs"] in range(3, 8) and found["model.cnn.channels"] in ((4,), (8,))
-        crossval.override(config, "t", found)  # fits the config
+        override(config, "t", found)  # fits the config
     assert len({trial.params["optimizer.learning_rate"] for trial in study.trials}) == 6
 
 
