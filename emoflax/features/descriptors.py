@@ -66,7 +66,12 @@ def _power(frames: np.ndarray) -> np.ndarray:
     width = frames.shape[1]
     window = hann(width)
     spectrum = scipy.fft.rfft(frames * window, 1 << (width - 1).bit_length(), axis=1)
-    return np.abs(spectrum / (window.sum() / 2)) ** 2
+    return _squared(spectrum) / (window.sum() / 2) ** 2
+
+
+def _squared(spectrum: np.ndarray) -> np.ndarray:
+    """np.abs(spectrum) ** 2 without its square root."""
+    return spectrum.real**2 + spectrum.imag**2
 
 
 @functools.lru_cache(maxsize=4)
@@ -103,14 +108,15 @@ def _shape(power_TxK: np.ndarray, frequency_K: np.ndarray) -> dict[str, np.ndarr
     share = share / share.sum(1, keepdims=True)
     centroid = share @ frequency_K
     offset = frequency_K - centroid[:, None]
-    width = np.sqrt((share * offset**2).sum(1)) + 1.0
+    square = offset * offset
+    width = np.sqrt((share * square).sum(1)) + 1.0
     cumulative = np.cumsum(share, axis=1)
     db = _db(power_TxK)
     values = {
         "centroid": np.log2(centroid + 50),
         "bandwidth": np.log2(width),
-        "spectral_skew": (share * offset**3).sum(1) / width**3,
-        "spectral_kurtosis": np.log((share * offset**4).sum(1) / width**4 + 1),
+        "spectral_skew": (share * square * offset).sum(1) / width**3,
+        "spectral_kurtosis": np.log((share * square * square).sum(1) / width**4 + 1),
         "entropy": -(share * np.log2(share)).sum(1),
         "flatness": db.mean(1) - _db(power_TxK.mean(1)),
         "alpha_ratio": _balance(power_TxK, frequency_K, (50, 1000), (1000, 5000)),
@@ -165,8 +171,8 @@ def _pitch(wave: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, dict[str,
     width = frames.shape[1]
     size = scipy.fft.next_fast_len(2 * width, real=True)
     window = hann(width)
-    power = np.abs(scipy.fft.rfft(frames * window, size, axis=1)) ** 2
-    own = scipy.fft.irfft(np.abs(scipy.fft.rfft(window, size)) ** 2, size)
+    power = _squared(scipy.fft.rfft(frames * window, size, axis=1))
+    own = scipy.fft.irfft(_squared(scipy.fft.rfft(window, size)), size)
     lags = np.arange(int(sample_rate_hz / _F0_HZ[1]), int(sample_rate_hz / _F0_HZ[0]) + 2)
     acf = scipy.fft.irfft(power, size, axis=1)
     r = acf[:, lags] / (acf[:, :1] + 1e-6 * width) / (own[lags] / own[0])

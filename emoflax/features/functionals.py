@@ -119,7 +119,8 @@ def _spread(x_TxL: np.ndarray) -> dict[str, np.ndarray]:
     mean, std = x_TxL.mean(0), x_TxL.std(0)
     z_TxL = (x_TxL - mean) / (std + 1e-6)
     p = dict(zip(_PERCENTILES, np.percentile(x_TxL, _PERCENTILES, axis=0), strict=True))
-    values = {"mean": mean, "std": std, "skew": (z_TxL**3).mean(0), "kurtosis": np.log((z_TxL**4).mean(0) + 1)}
+    square = z_TxL * z_TxL  # ** 3 and ** 4 take ten times as long
+    values = {"mean": mean, "std": std, "skew": (square * z_TxL).mean(0), "kurtosis": np.log((square**2).mean(0) + 1)}
     values |= {"magnitude": np.abs(x_TxL).mean(0)} | {f"p{share}": value for share, value in p.items()}
     return values | {"range": p[99] - p[1], "iqr": p[75] - p[25], "upper": p[75] - p[50], "lower": p[50] - p[25]}
 
