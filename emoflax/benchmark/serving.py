@@ -159,7 +159,7 @@ def around_torch(model: Model) -> Model:
         theirs = torch_models.build(member.config, max(2, vocabulary), len(model.labels)).eval()
         torch_models.copy_weights(member.trained.module(), theirs)
 
-        def log_p(params: object, statistics: object, batch: Batch, theirs: torch.nn.Module = theirs) -> np.ndarray:
+        def log_p(weights: object, batch: Batch, theirs: torch.nn.Module = theirs) -> np.ndarray:
             with torch.inference_mode():
                 tensors = {name: torch.from_numpy(array) for name, array in batch.arrays().items()}
                 return theirs(Batch(**tensors)).log_softmax(-1).numpy()

@@ -105,7 +105,7 @@ def groups_of(members: Sequence[Member]) -> list[list[Member]]:
     by_key: dict[str, list[Member]] = {}
     for member in members:
         vocabulary = str(member.trained.description["vocabulary"]) if member.config.model.text else ""
-        by_key.setdefault(recordings.key_of(member.config) + vocabulary, []).append(member)
+        by_key.setdefault(member.features_key + vocabulary, []).append(member)
     return list(by_key.values())
 
 

@@ -274,7 +274,7 @@ class Model:
         """Each member with its features, their places, and why other recordings have none; alike ones are made once."""
         made: dict[str, tuple[list[Utterance], list[int], dict[int, UserError]]] = {}
         for member in self.members:
-            key = recordings.key_of(member.config)
+            key = member.features_key
             if key not in made:
                 with self._speech_to_text if member.config.model.text else _NOTHING:
                     utterances, places, failures = utterances_of(member.config, opened, gaps)
