@@ -103,8 +103,7 @@ def main(argv: list[str]) -> None:
         checks.check(config) if of_checkpoint else checks.prepare(config)
     elif mode not in (*MODEL_MODES, "compare"):
         raise UserError(f"--mode={mode} needs --config; try --config=cnn2")
-    if mode not in MODEL_MODES:  # of one clip, or of few
-        mesh.split_processor()
+    mesh.split_processor()
     multihost.connect(
         MULTIHOST.value, mode, COORDINATOR.value, PROCESSES.value, PROCESS.value, COORDINATOR_TIMEOUT_S.value
     )

@@ -158,8 +158,9 @@ def test_precompute_alone_fills_the_cache_and_a_changed_setting_gets_a_folder_of
 def test_words_and_sound_together_train_with_whisper_and_predict_and_explain_a_recording_and_a_text(place):
     tiny_whisper.write(place / "whisper.pt")
     synthetic.make(place / "few", speakers=5, clips_per_emotion=1)
-    fields = {"name": "both", "data.dir": "few", "model.text": "gru", "model.fusion": "late", "model.pooling": "attention",
-              "model.gru.hidden": 4, "model.gru.embedding": 4, "train.epochs": 1,
+    fields = {"name": "both", "data.dir": "few", "train.epochs": 1,
+              "model.text": "gru", "model.fusion": "late", "model.pooling": "attention",
+              "model.gru.hidden": 4, "model.gru.embedding": 4,
               "text.source": "whisper", "text.whisper_model": "whisper.pt"}  # fmt: skip
     output = cli.run(*small(**fields), cwd=place)
     assert "The words tell" in output and "word error rate of" in output

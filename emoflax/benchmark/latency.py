@@ -83,4 +83,4 @@ def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="a bundle, a checkpoint or a run")
-    script.run(main, parser, split=False)
+    script.run(main, parser)

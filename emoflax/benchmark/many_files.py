@@ -102,4 +102,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="a bundle, a checkpoint or a run")
     parser.add_argument("--files", type=int, default=2000, help="how many recordings are predicted")
-    script.run(main, parser, split=False)
+    script.run(main, parser)

@@ -1,6 +1,7 @@
 """From features in memory to probabilities in memory, ours and PyTorch's: latency of a clip, throughput of a batch."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -10,27 +11,29 @@ import torch
 from emoflax.batch import Batch
 from emoflax.benchmark import timing
 from emoflax.benchmark.setup import Setup, torch_device
+from emoflax.benchmark.table import LARGE_BATCH
 from emoflax.benchmark.train_step import autocast, not_runnable
+from emoflax.parallel import mesh
 from emoflax.training import scoring
 from emoflax.training.step import apply
 
-CALLS = {"one_clip": 20, "batch": 4}  # of one turn
+CALLS = {"one_clip": 20, "batch": 4, "large_batch": 1}  # of one turn
 
 
 def measure(start: Setup, modes: Sequence[str], budget_s: float) -> dict:
-    """{'one_clip': times, 'batch': times}, each with `ratio_to_torch` by mode, where ours is the compiled model.
+    """Times of 'one_clip', 'batch' and 'large_batch', each with `ratio_to_torch` by mode, ours the compiled model.
 
     'ours_api' is all that --mode=predict does after reading a file, buckets and windows included.
     """
-    start = dataclasses.replace(start, mesh=None)
-    found = {}
-    for name, rows in (("one_clip", 1), ("batch", start.config.train.batch_size)):
+    everywhere, found = start.mesh, {}
+    for name, rows in (("one_clip", 1), ("batch", start.config.train.batch_size), ("large_batch", LARGE_BATCH)):
+        start = dataclasses.replace(start, mesh=None if rows == 1 else everywhere)
         bucket = start.bucket(rows, rows)
         batch = jax.tree.map(np.asarray, bucket.rows)
         calls = {"ours": our_call(start, batch), "ours_api": our_api(start, batch)}
         calls |= {f"torch_{mode}": torch_call(start, batch, mode) for mode in modes if not not_runnable(start, mode)}
         times = timing.alternate(
-            {who: _repeated(call, CALLS[name]) for who, call in calls.items()}, CALLS[name], budget_s / 2
+            {who: _repeated(call, CALLS[name]) for who, call in calls.items()}, CALLS[name], budget_s / 3
         )
         for time_of in times.values():
             time_of["clips_per_s"] = rows / (time_of["median_ms"] / 1000)
@@ -41,12 +44,13 @@ def measure(start: Setup, modes: Sequence[str], budget_s: float) -> dict:
 def our_call(start: Setup, batch: Batch) -> Callable[[], np.ndarray]:
     state, model = start.state(), start.train_config.model
     inputs = _inputs(batch)
+    place = functools.partial(mesh.shard_rows, mesh=start.mesh) if start.mesh else lambda batch: batch
 
     @jax.jit
     def probabilities(params, statistics, inputs):
         return jax.nn.softmax(apply(model, params, statistics, inputs, None))
 
-    return lambda: np.asarray(probabilities(state.params, state.statistics, inputs))
+    return lambda: np.asarray(probabilities(state.params, state.statistics, place(inputs)))
 
 
 def our_api(start: Setup, batch: Batch) -> Callable[[], np.ndarray]:

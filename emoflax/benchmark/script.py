@@ -16,15 +16,14 @@ from emoflax.parallel import mesh
 from emoflax.reporting import ledger
 
 
-def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, split: bool = True) -> None:
+def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Calls `main` with the command line's options; a UserError becomes one sentence and exit status 2, as in main.py.
 
-    As there, a processor's cores are split into devices before JAX starts, but where one clip is predicted.
+    As there, a processor's cores are split into devices before JAX starts.
     """
     parser.add_argument("--workdir", type=pathlib.Path, default="runs", help="folder for the JSON file")
     options = parser.parse_args()
-    if split:
-        mesh.split_processor()
+    mesh.split_processor()
     try:
         make_folder(options.workdir)
         main(options)

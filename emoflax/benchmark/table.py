@@ -10,6 +10,8 @@ NAMES = {
     "torch_compile": "torch.compile",
 }
 
+LARGE_BATCH = 64  # clips
+
 
 def text(results: dict) -> str:
     """The results of `run.run`, in lines."""
@@ -24,7 +26,8 @@ def text(results: dict) -> str:
     if results["notice"]:
         lines.append(f"note: {results['notice']}")
     lines += ["", *_train_step(results)]
-    for name, title in (("one_clip", "prediction of one clip"), ("batch", f"prediction of {batch['size']} clips")):
+    titles = {"one_clip": "one clip", "batch": f"{batch['size']} clips", "large_batch": f"{LARGE_BATCH} clips"}
+    for name, title in ((name, f"prediction of {what}") for name, what in titles.items()):
         lines += ["", *_prediction(title, results["prediction"][name])]
     return "\n".join([*lines, "", *_rest(results)])
 

@@ -2,7 +2,8 @@
 
 A network's rows are padded to one of WIDTH_SHARES of its longest window and put into batches of one of BATCHES rows, so
 that at most nine programs are ever compiled, whatever the lengths of recordings; padding costs at most four times the
-arithmetic of a row. Closed-form models are numpy, or round their shapes up themselves.
+arithmetic of a row. Batches are sharded over all devices: two halves of a processor take 16 clips in 0.6 of the time,
+64 in 0.4. Closed-form models are numpy, or round their shapes up themselves.
 """
 
 import functools
@@ -22,6 +23,7 @@ from emoflax.experiment.evaluate import Trained
 from emoflax.experiment.features import max_frames
 from emoflax.inference import recordings
 from emoflax.inference.utterances import Utterance
+from emoflax.parallel import mesh as devices
 from emoflax.training import scoring
 from emoflax.training.step import apply
 
@@ -84,10 +86,11 @@ class _Network:
         self._most_tokens = config.text.max_tokens
         self._widths = [round_up(-(-self._frames // share), data.WIDTH_MULTIPLE) for share in WIDTH_SHARES]
         self._ids = {word: place + 2 for place, word in enumerate(description["vocabulary"])}
-        # A flat list: going through a tree of variables takes a tenth of the time of one clip's program.
-        self._weights, structure = jax.tree.flatten(
-            jax.device_put((trained.state.evaluated, trained.state.statistics))
-        )
+        self._mesh = devices.all_devices()
+        # Flat lists: going through a tree of variables takes a tenth of the time of one clip's program.
+        weights, structure = jax.tree.flatten((trained.state.evaluated, trained.state.statistics))
+        self._everywhere = devices.replicate(jax.device_put(weights), self._mesh)
+        self._here = [leaf.addressable_shards[0].data for leaf in self._everywhere]
         self._programs = _programs(trained.model, structure)
 
     def log_probabilities(self, utterances: Sequence[Utterance]) -> np.ndarray:
@@ -107,9 +110,16 @@ class _Network:
         """What the program makes of every row, [rows, ...], and each row's utterance."""
         made, places = [], []
         for batch, place in self._batches(utterances):
-            made.append(np.asarray(program(self._weights, batch))[: len(place)])
+            made.append(np.asarray(self._call(program, batch))[: len(place)])
             places.append(place)
         return np.concatenate(made), np.concatenate(places)
+
+    def _call(self, program: Callable, batch: Batch) -> jax.Array:
+        """On all devices where each gets two rows or more: one row each takes as long as both on one."""
+        rows = len(batch.frames if self._audio else batch.n_tokens)
+        if self._mesh is None or rows < 2 * self._mesh.size or rows % self._mesh.size:
+            return program(self._here, batch)
+        return program(self._everywhere, devices.shard_rows(batch, self._mesh))
 
     def _batches(self, utterances: Sequence[Utterance]) -> Iterator[tuple[Batch, np.ndarray]]:
         """Batches of one of the shapes, and the utterances of their first rows; the last row fills a batch up."""
@@ -155,7 +165,8 @@ def _programs(model: nnx.GraphDef, structure: jax.tree_util.PyTreeDef) -> tuple[
     """
 
     def log_p(leaves: Sequence[jax.Array], batch: Batch) -> jax.Array:
-        return jax.nn.log_softmax(apply(model, *jax.tree.unflatten(structure, leaves), batch, None))
+        params, statistics = jax.tree.unflatten(structure, leaves)
+        return jax.nn.log_softmax(apply(model, params, statistics, batch, None))
 
     def embedding(leaves: Sequence[jax.Array], batch: Batch) -> jax.Array:
         return nnx.merge(model, *jax.tree.unflatten(structure, leaves), copy=True).embed(batch)

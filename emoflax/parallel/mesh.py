@@ -53,6 +53,11 @@ def shard(shape: tuple[int, ...], axis: int, make: Callable[[slice], np.ndarray]
     return jax.make_array_from_callback(shape, sharding, lambda index: make(index[axis]))
 
 
+def shard_rows(tree: Any, mesh: Mesh) -> Any:
+    """Arrays of this process -> arrays sharded along their first axis, which the mesh's size divides."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Arrays of this process, equal in every process -> arrays replicated on every device."""
     if mesh is None:

@@ -8,6 +8,7 @@ import threading
 import cli
 import numpy as np
 import pytest
+import random_bundle
 import soundfile
 from flax import nnx
 
@@ -208,3 +209,29 @@ def test_a_recordings_features_are_those_of_training(tmp_path):
     from emoflax.features.log_mel import log_mel
 
     np.testing.assert_array_equal(sound, log_mel(str(tmp_path / "a.wav"), **config.audio.to_dict())[0])
+
+
+SHARDED = """
+import jax, numpy as np, emoflax
+from emoflax.inference import member
+from emoflax.parallel import mesh
+shards, place = [], mesh.shard_rows
+mesh.shard_rows = lambda batch, own: shards.append(len(batch.frames)) or place(batch, own)
+model = emoflax.load("bundle")
+waves = [np.random.default_rng(i).normal(0, 0.1, 16_000 + 500 * i).astype(np.float32) for i in range(18)]
+alone = [model.predict(wave, rate_hz=16_000)[0].probabilities for wave in waves]
+assert jax.device_count() == 2 and not shards
+together = [one.probabilities for one in model.predict(waves, rate_hz=16_000)]
+assert sum(shards) >= 16, shards
+print(max(abs(a[label] - b[label]) for a, b in zip(alone, together, strict=True) for label in a))
+"""
+
+
+def test_batches_are_sharded_over_all_devices_and_give_what_each_recording_gets_alone(tmp_path):
+    random_bundle.write(tmp_path / "bundle")
+    environment = cli.ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(cli.ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], cwd=tmp_path, env=environment, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-5
