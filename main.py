@@ -60,7 +60,12 @@ VAD = flags.DEFINE_bool("vad", False, "predict: mark what is not speech, and do 
 PLOT = flags.DEFINE_bool("plot", False, "predict, with --window_s: draw each recording's probabilities over time.")
 EXPLAIN = flags.DEFINE_bool("explain", False, "predict: draw the attention over each input's spectrogram and words.")
 FINAL = flags.DEFINE_bool("final", False, "crossval: then do --mode=fit, too: the bundle that --output names.")
-FORMAT = flags.DEFINE_enum("format", None, ["stablehlo", "onnx", "safetensors"], "export: of the file.")
+FORMAT = flags.DEFINE_enum(
+    "format", None, ["stablehlo", "onnx", "safetensors", "page"], "export: of the file; page: a folder."
+)
+ONNXRUNTIME_WEB = flags.DEFINE_string(
+    "onnxruntime_web", None, "export --format=page: folder of the unpacked npm package onnxruntime-web."
+)
 EXPORT_INPUT = flags.DEFINE_enum(
     "export_input", "waveform", ["waveform", "features"], "export: what the program takes; features: where the model's "
     "front end has no exported form, such as pitch contours and words.",
@@ -145,7 +150,7 @@ def use_model(mode: str, config: ConfigDict | None, workdir: pathlib.Path) -> No
     elif mode == "export":
         from emoflax.inference import export
 
-        export.run(model, FORMAT.value, EXPORT_INPUT.value, OUTPUT.value)
+        export.run(model, FORMAT.value, EXPORT_INPUT.value, OUTPUT.value, ONNXRUNTIME_WEB.value)
     else:
         from emoflax.inference.serve import command as service
         from emoflax.inference.serve import settings

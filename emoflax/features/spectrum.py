@@ -77,6 +77,11 @@ def trim(wave: np.ndarray, trim_db: float) -> np.ndarray:
 
     Equal to librosa.effects.trim.
     """
+    return wave[slice(*trimmed_span(wave, trim_db))]
+
+
+def trimmed_span(wave: np.ndarray, trim_db: float) -> tuple[int, int]:
+    """First sample that `trim` leaves, and the one after the last."""
     padded = _between_zeros(wave, TRIM_FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, TRIM_FRAME)[::TRIM_HOP]
     blocks = (frames[begin : begin + _BLOCK] for begin in range(0, len(frames), _BLOCK))
@@ -84,8 +89,8 @@ def trim(wave: np.ndarray, trim_db: float) -> np.ndarray:
     db = 20 * np.log10(np.maximum(1e-5, rms)) - 20 * np.log10(max(1e-5, rms.max()))
     loud = np.flatnonzero(db > -trim_db)
     if not len(loud):
-        return wave[:0]
-    return wave[loud[0] * TRIM_HOP : (loud[-1] + 1) * TRIM_HOP]
+        return 0, 0
+    return int(loud[0]) * TRIM_HOP, min(len(wave), (int(loud[-1]) + 1) * TRIM_HOP)
 
 
 def _to_mel(hz: float) -> float:

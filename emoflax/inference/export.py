@@ -3,6 +3,7 @@
     stablehlo     jax.export's format, for CPU, CUDA and TPU in one file: JAX alone runs it
     onnx          for onnxruntime, in any language
     safetensors   the weights by name; whoever reads them writes the arithmetic
+    page          a folder with a page on which the ONNX program runs in the browser
 
 Before a file appears under its name, it is run beside the model on recordings of random lengths.
 """
@@ -21,12 +22,12 @@ from emoflax import __version__
 from emoflax.errors import UserError, optional
 from emoflax.experiment import evaluate
 from emoflax.files import make_folder, naming, write_whole
-from emoflax.inference import bundle, export_check
+from emoflax.inference import bundle, export_check, static_page
 from emoflax.inference.export_program import KINDS, Input, Program, program_of
 from emoflax.inference.member import Member
 from emoflax.inference.model import Model, load
 
-FORMATS = ("stablehlo", "onnx", "safetensors")
+FORMATS = ("stablehlo", "onnx", "safetensors", "page")
 PLATFORMS = ("cpu", "cuda", "tpu")
 OUTPUT = "probabilities"
 _UNDECIDED = (
@@ -35,13 +36,14 @@ _UNDECIDED = (
 )
 
 
-def run(place: str | None, kind: str | None, taken: str, output: str | None) -> None:
-    """Writes `output` and `output`.json.
+def run(place: str | None, kind: str | None, taken: str, output: str | None, runtime: str | None = None) -> None:
+    """Writes `output` and `output`.json, or a folder `output`.
 
     Args:
       place: a bundle, a checkpoint such as RUN/seed0-fold1, or a run.
       kind: a name from FORMATS.
       taken: a name from export_program.KINDS.
+      runtime: of a page, the folder of the package onnxruntime-web.
 
     Raises:
       UserError: nothing to export or nowhere to, a package is missing, the model cannot be exported in this way, or
@@ -51,11 +53,20 @@ def run(place: str | None, kind: str | None, taken: str, output: str | None) -> 
         raise UserError(
             f"--mode=export needs --bundle=PATH or --checkpoint=RUN, --format={'|'.join(FORMATS)} and --output=FILE"
         )
-    if kind == "onnx":
-        with optional("--format=onnx", "onnx"):
+    if kind in ("onnx", "page"):
+        with optional(f"--format={kind}", "onnx"):
             import onnx  # noqa: F401
             import onnxruntime  # noqa: F401
     path = pathlib.Path(output)
+    if kind == "page":
+        static_page.check(path, runtime)
+        apart = program(load(place), "onnx", "waveform", path / static_page.MODEL)
+        static_page.write(path, runtime)
+        print(
+            f"{path}: a page, whose probabilities differ by at most {apart:.1g} from the model's; show it by a server "
+            f"of files, such as python -m http.server --directory={path}"
+        )
+        return
     if path.is_dir():
         raise UserError(f"--output={output} is a folder; name a file, such as {path / ('emotions.' + kind)}")
     make_folder(path.parent, "--output")
@@ -137,6 +148,7 @@ def _description(model: Model, kind: str) -> dict[str, Any]:
     words = [list(one.trained.description["vocabulary"]) for one in model.members if one.config.model.text]
     return {
         "format": kind, "emoflax": __version__, "labels": list(model.labels), "corpus": model.corpus,
+        "sample_rates_hz": sorted({one.config.audio.sample_rate_hz for one in model.members}),
         "notice": model.notice, "licences": model.index.get("licences", []),
         "ensemble": {_name(one): one.weight for one in model.members}, "temperature": model.temperature,
         "tolerance": export_check.tolerance(model),

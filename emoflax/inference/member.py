@@ -54,6 +54,16 @@ class Member:
         """[utterances, width] float32: what the last layer classifies, averaged over windows or speeds."""
         return self._score.embed(utterances)
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether it weighs moments of the sound, and tells which."""
+        return isinstance(self._score, _Network) and self._score.has_attention
+
+    def attention(self, utterance: Utterance) -> np.ndarray:
+        """At every frame, relative to its mean over the sound, [frames]: the mean over heads and windows."""
+        assert isinstance(self._score, _Network)
+        return self._score.attention(utterance)
+
 
 class _ClosedForm:
     def __init__(self, trained: Trained):
@@ -92,6 +102,8 @@ class _Network:
         self._everywhere = devices.replicate(jax.device_put(weights), self._mesh)
         self._here = [leaf.addressable_shards[0].data for leaf in self._everywhere]
         self._programs = _programs(trained.model, structure)
+        self._encoder = trained.module().audio if config.model.pooling == "attention" and self._audio else None
+        self.has_attention = hasattr(self._encoder, "centres")
 
     def log_probabilities(self, utterances: Sequence[Utterance]) -> np.ndarray:
         rows, place = self._run(self._programs[0], utterances)
@@ -99,6 +111,14 @@ class _Network:
 
     def embed(self, utterances: Sequence[Utterance]) -> np.ndarray:
         return _mean_of_rows(*self._run(self._programs[1], utterances))
+
+    def attention(self, utterance: Utterance) -> np.ndarray:
+        from emoflax.inference import explain
+
+        windows, _ = self._run(self._programs[2], [utterance])
+        frames = len(utterance.logmel)
+        starts, centres = data.window_starts(frames, self._frames), self._encoder.centres(windows.shape[1])
+        return explain.over_time(list(windows), centres, starts, frames, self._frames).mean(1)
 
     def warm_up(self) -> None:
         for width in self._widths if self._audio else self._widths[:1]:
@@ -158,8 +178,8 @@ class _Network:
 
 
 @functools.lru_cache(maxsize=32)
-def _programs(model: nnx.GraphDef, structure: jax.tree_util.PyTreeDef) -> tuple[Callable, Callable]:
-    """(log-probabilities, embeddings) of a batch, compiled once for models that differ in weights alone.
+def _programs(model: nnx.GraphDef, structure: jax.tree_util.PyTreeDef) -> tuple[Callable, Callable, Callable]:
+    """(log-probabilities, embeddings, attention to the sound) of a batch; models that differ in weights share them.
 
     `structure`: of the tree (weights, statistics), whose leaves the programs take.
     """
@@ -171,7 +191,10 @@ def _programs(model: nnx.GraphDef, structure: jax.tree_util.PyTreeDef) -> tuple[
     def embedding(leaves: Sequence[jax.Array], batch: Batch) -> jax.Array:
         return nnx.merge(model, *jax.tree.unflatten(structure, leaves), copy=True).embed(batch)
 
-    return jax.jit(log_p), jax.jit(embedding)
+    def attention(leaves: Sequence[jax.Array], batch: Batch) -> jax.Array:
+        return nnx.merge(model, *jax.tree.unflatten(structure, leaves), copy=True).attention(batch)["audio"]
+
+    return jax.jit(log_p), jax.jit(embedding), jax.jit(attention)
 
 
 def _mean_of_rows(values: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -20,7 +20,9 @@ from websockets.sync import client
 
 import emoflax
 from emoflax.errors import UserError
+from emoflax.inference import explain, recordings
 from emoflax.inference.serve import app, command, settings
+from emoflax.inference.utterances import Gaps
 
 LIMITS = "--limits=largest_mb=2.5,longest_s=70,most_requests=12,most_streams=2,timeout_s=60"
 UPLOADS = 200
@@ -29,7 +31,7 @@ RATE_HZ = damaged_files.RATE_HZ
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return random_bundle.write(tmp_path_factory.mktemp("bundle") / "bundle")
+    return random_bundle.write(tmp_path_factory.mktemp("bundle") / "bundle", **{"model.pooling": "attention"})
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,21 @@ def test_every_format_gets_the_models_own_answer_and_a_notice_where_it_is_unlike
         assert answer["notices"] == list(own.notices)
     (notice,) = json.loads(service.post(wav(7.0))[2])["notices"]
     assert notice == "7.0 s long (trained on 1.0 to 5.0)"
+
+
+def test_attention_comes_with_the_answer_if_it_is_asked_for_in_the_recordings_own_time(service, model):
+    silence = np.zeros(RATE_HZ, np.float32)
+    samples = np.concatenate([silence, damaged_files.voice(2.0), silence])
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE_HZ, format="WAV", subtype="PCM_16")
+    assert "attention" not in json.loads(service.post(file.getvalue())[2])
+    told = json.loads(service.post(file.getvalue(), query="?attention=true")[2])["attention"]
+    assert told["start_s"] == pytest.approx(1.0, abs=0.1)
+    assert told["hop_s"] * len(told["values"]) == pytest.approx(2.0, abs=0.2)
+    member, utterances, *_ = next(model.features([recordings.of_array(samples, RATE_HZ, "a")], Gaps()))
+    ((curve, _),) = explain.attentions(member.trained, utterances)
+    assert np.ptp(told["values"]) > 0.01
+    np.testing.assert_allclose(told["values"], curve.mean(1), atol=2e-3)
 
 
 def test_rows_over_time_are_the_models_own_as_json_and_as_csv(service, model):

@@ -54,8 +54,29 @@ def page(chromium, service):
         sync_api.expect(one.locator("#model")).to_contain_text("angry, calm, sad")
         yield one
         assert not complaints
-        hosts = {urllib.parse.urlsplit(url.removeprefix("blob:")).netloc for url in asked}
-        assert hosts == {urllib.parse.urlsplit(service.url).netloc}
+        hosts = {urllib.parse.urlsplit(url.removeprefix("blob:")).hostname for url in asked}
+        assert hosts == {urllib.parse.urlsplit(service.url).hostname}
+
+
+@pytest.fixture(scope="module")
+def attentive(tmp_path_factory):
+    """A service of a model with attention pooling."""
+    fields = {"model.audio": "attention_cnn", "model.pooling": "attention"}
+    bundle = random_bundle.write(tmp_path_factory.mktemp("attentive") / "bundle", **fields)
+    with running.started(tmp_path_factory.mktemp("attentive_service"), bundle) as one:
+        yield one
+
+
+def test_attention_is_drawn_where_the_model_has_it_and_told_in_words(page, attentive, voice):
+    page.set_input_files("#file", voice)
+    expect_text(page, "#status", "voice.wav, 4.0 s: ")
+    assert page.locator("#attention").is_hidden()
+    page.goto(attentive.url)
+    page.set_input_files("#file", voice)
+    expect_text(page, "#status", "voice.wav, 4.0 s: ")
+    assert inked(page, "#attention") > 0.1
+    told = page.locator("#attention").get_attribute("aria-label")
+    assert re.fullmatch(r"Attention: the model weighs \d\.\d to \d\.\d s most, up to \d+\.\d times the mean", told)
 
 
 def expect_text(page, selector: str, text: str | re.Pattern) -> None:

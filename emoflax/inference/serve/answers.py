@@ -27,14 +27,26 @@ class Row(BaseModel):
     unsure: bool
 
 
+class Attention(BaseModel):
+    """How much the model weighs each moment, where 1 is the mean: one value every `hop_s` from `start_s` on."""
+
+    start_s: float
+    hop_s: float
+    values: list[float]
+
+
 class Answer(BaseModel):
-    """Of an upload. `notices`: in which ways it is unlike the training recordings, and other limits of this answer."""
+    """Of an upload. `notices`: in which ways it is unlike the training recordings, and other limits of this answer.
+
+    `attention` is there if it was asked for and the model has it.
+    """
 
     file: str
     duration_s: float
     trained_on: str
     notices: list[str]
     predictions: list[Row]
+    attention: Attention | None = None
 
 
 class Problem(BaseModel):

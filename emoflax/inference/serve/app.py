@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from emoflax import __version__
 from emoflax.errors import NotInstalled, UserError, WeightsUnavailable
+from emoflax.inference import attention as attentions
 from emoflax.inference.model import Model, Prediction
 from emoflax.inference.recordings import Recording
 from emoflax.inference.serve import answers, stream, uploads
@@ -26,7 +27,7 @@ from emoflax.inference.windows import Windows
 
 _RETRY_AFTER_S = 1
 _PAGE = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"),
-         "/page.css": ("page.css", "text/css")}  # fmt: skip
+         "/server.js": ("server.js", "text/javascript"), "/page.css": ("page.css", "text/css")}  # fmt: skip
 _HEADERS = {
     "Content-Security-Policy":
         "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'",
@@ -85,6 +86,14 @@ class Service:
         made, said = await asyncio.wrap_future(self.batcher.submit(one, cut))
         return one, made, said
 
+    async def attention(self, one: Recording) -> dict[str, Any] | None:
+        """As `answers.Attention`; None of a model that has none."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self.decoders.threads, attentions.of_recording, self.model, one)
+        if found is None:
+            return None
+        return {"start_s": round(found.start_s, 3), "hop_s": found.hop_s, "values": found.values.round(3).tolist()}
+
     def stop(self) -> None:
         self.batcher.stop()
         self.decoders.stop()
@@ -132,6 +141,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     async def predict(
         request: Request, window_s: Seconds = 0.0, hop_s: Seconds = 0.0, smooth_s: Seconds = 0.0,
         format: Annotated[Literal["json", "csv"] | None, Query(description="else by Accept")] = None,
+        attention: Annotated[bool, Query(description="how much the model weighs each moment, if it does")] = False,
     ) -> Response:  # fmt: skip
         """Emotions of one recording; with window_s, of every window of it."""
         cut = Windows(window_s, hop_s, smooth_s)
@@ -149,6 +159,8 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
                     503, f"the prediction took longer than {settings.timeout_s:g} s", _RETRY_AFTER_S
                 ) from None
         made = answers.answer(service.model, one, rows, said)
+        if attention:
+            made["attention"] = await service.attention(one)
         as_csv = format == "csv" or (format is None and answers.CSV in request.headers.get("accept", ""))
         headers = {"Cache-Control": "no-store"}
         if as_csv:
@@ -173,7 +185,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    """The page's three files, read once."""
+    """The page's files, read once."""
     folder = importlib.resources.files("emoflax.inference.serve") / "page"
     for path, (name, kind) in _PAGE.items():
         content = (folder / name).read_bytes()

@@ -1,12 +1,12 @@
 "use strict";
 // The page's program; also, in the browser's thread for sound, what passes on the microphone's samples.
+// Predictions come from `source`: server.js asks the service, local.js runs the model in the browser.
 
 const HOP_SHARE = 0.25; // of a window, from one to the next ...
 const MOST_WINDOWS = 300; // ... or longer, for long recordings
 const RATE_HZ = 16000; // at which pictures are drawn
 const FFT = 512;
 const MARGIN = 84; // for labels, in CSS pixels
-const TRIES = 4; // of a request that a busy server puts off
 
 if (typeof AudioWorkletProcessor === "function") {
   registerCapture();
@@ -68,12 +68,13 @@ function begin() {
     element("record").disabled = true;
     element("status").textContent = "This browser records on https pages and on localhost alone.";
   }
+  element("privacy").textContent = source.privacy;
   describe(state);
 }
 
 async function describe(state) {
   try {
-    const model = (state.model = await answered("v1/model"));
+    const model = (state.model = await source.describe());
     element("model").textContent = `The model ${model.name} was trained on ${model.trained_on} and knows: ` +
       `${model.labels.join(", ")}.` + (model.notice ? ` Note: ${model.notice}.` : "");
     element("about").textContent = `EmoFlax ${model.version}. Training data: ${model.licences.join("; ") || "not named"}.`;
@@ -88,60 +89,35 @@ function say(status, error = "") {
   element("error").textContent = error;
 }
 
-async function answered(path, options, tries = TRIES) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch {
-    throw new Error("The server cannot be reached. Is it still running, and the network up?");
-  }
-  if ([429, 503].includes(response.status) && response.headers.has("Retry-After") && tries > 1) {
-    await new Promise((resolve) => setTimeout(resolve, 1000 * Number(response.headers.get("Retry-After"))));
-    return answered(path, options, tries - 1);
-  }
-  const content = await response.json().catch(() => ({ error: `The server answered with status ${response.status}.` }));
-  if (!response.ok) throw new Error(content.error);
-  return content;
-}
-
 async function predict(state, blob, name) {
   const turn = ++state.turn; // a later recording makes the answers about this one void
   if (state.model && blob.size > state.model.largest_bytes) {
-    say("", `${name} has ${(blob.size / 1e6).toFixed(1)} MB; the server accepts ${state.model.largest_bytes / 1e6} MB.`);
+    say("", `${name} has ${(blob.size / 1e6).toFixed(1)} MB; ${source.name} accepts ${state.model.largest_bytes / 1e6} MB.`);
     return;
   }
   element("result").hidden = true;
   say(`Predicting ${name} …`);
-  const send = (query) => {
-    const body = new FormData();
-    body.append("file", blob, name);
-    return answered(`v1/predict${query}`, { method: "POST", body });
-  };
   const window_s = Number(element("window").value);
+  const hopOf = (duration_s) => Math.min(window_s, Math.max(window_s * HOP_SHARE, duration_s / MOST_WINDOWS));
   try {
-    const [whole, samples] = await Promise.all([send(""), decoded(blob)]);
-    const hop_s = Math.min(window_s, Math.max(window_s * HOP_SHARE, whole.duration_s / MOST_WINDOWS));
-    const windows = await send(`?window_s=${window_s}&hop_s=${hop_s.toFixed(3)}`);
+    const [{ whole, windows }, samples] =
+      await Promise.all([source.predict(blob, name, window_s, hopOf), decoded(blob, RATE_HZ).catch(() => null)]);
     if (turn === state.turn) show(state, blob, whole, windows, samples);
   } catch (error) {
     if (turn === state.turn) say("", error.message);
   }
 }
 
-// float samples at RATE_HZ, or null for a format that this browser does not know
-async function decoded(blob) {
-  try {
-    const context = new OfflineAudioContext(1, 1, RATE_HZ);
-    const buffer = await context.decodeAudioData(await blob.arrayBuffer());
-    const mono = new Float32Array(buffer.length);
-    for (let c = 0; c < buffer.numberOfChannels; c++) {
-      const channel = buffer.getChannelData(c);
-      for (let i = 0; i < mono.length; i++) mono[i] += channel[i] / buffer.numberOfChannels;
-    }
-    return mono;
-  } catch {
-    return null;
+// Float samples of one channel, at that rate; fails for a format that this browser does not know.
+async function decoded(blob, rate_hz) {
+  const context = new OfflineAudioContext(1, 1, rate_hz);
+  const buffer = await context.decodeAudioData(await blob.arrayBuffer());
+  const mono = new Float32Array(buffer.length);
+  for (let c = 0; c < buffer.numberOfChannels; c++) {
+    const channel = buffer.getChannelData(c);
+    for (let i = 0; i < mono.length; i++) mono[i] += channel[i] / buffer.numberOfChannels;
   }
+  return mono;
 }
 
 function show(state, blob, whole, windows, samples) {
@@ -160,7 +136,10 @@ function show(state, blob, whole, windows, samples) {
   showBars(row);
   showRows(Object.keys(row.probabilities), windows.predictions);
   element("result").hidden = false;
-  state.drawn = { samples, labels: Object.keys(row.probabilities), rows: windows.predictions, duration_s: whole.duration_s };
+  state.drawn = {
+    samples, labels: Object.keys(row.probabilities), rows: windows.predictions, duration_s: whole.duration_s,
+    attention: whole.attention,
+  };
   draw(state.drawn);
   say(`${whole.file}, ${whole.duration_s.toFixed(1)} s: ${element("headline").textContent}.${unseen}`);
 }
@@ -203,13 +182,34 @@ function showRows(labels, rows) {
   }));
 }
 
-function draw({ samples, labels, rows, duration_s }) {
+function draw({ samples, labels, rows, duration_s, attention }) {
   for (const id of ["wave", "spectrogram"]) element(id).hidden = !samples;
   if (samples) {
     drawWave(...canvas("wave"), samples);
     drawSpectrogram(...canvas("spectrogram"), samples);
   }
+  element("attention").hidden = !attention;
+  if (attention) drawAttention(...canvas("attention"), attention, duration_s);
   drawRows(...canvas("over-time"), labels, rows, duration_s);
+}
+
+function drawAttention(context, width, height, { start_s, hop_s, values }, duration_s) {
+  const inner = width - MARGIN, most = Math.max(1.2, ...values), y = (value) => height - 1 - (height - 4) * value / most;
+  context.fillText("attention", 0, height / 2 + 4);
+  context.fillStyle = "#c25700";
+  values.forEach((value, place) => {
+    const x = MARGIN + inner * (start_s + place * hop_s) / duration_s;
+    context.fillRect(x, y(value), Math.min(width - x, inner * hop_s / duration_s + 0.5), height - 1 - y(value));
+  });
+  context.fillStyle = "#1b1f24";
+  context.fillRect(MARGIN, y(1), inner, 1);
+  const peak = values.indexOf(Math.max(...values));
+  let first = peak, last = peak;
+  while (first > 0 && values[first - 1] > values[peak] / 2) first--;
+  while (last + 1 < values.length && values[last + 1] > values[peak] / 2) last++;
+  const [from_s, to_s] = [first, last + 1].map((place) => (start_s + place * hop_s).toFixed(1));
+  element("attention").setAttribute("aria-label", `Attention: the model weighs ${from_s} to ${to_s} s most, ` +
+    `up to ${values[peak].toFixed(1)} times the mean`);
 }
 
 // [2D context, width, height] in CSS pixels, cleared
@@ -376,25 +376,20 @@ async function startRecording(state) {
   };
 }
 
-// Probabilities while sound arrives; where the stream fails, the recording goes on without them.
+// Probabilities while sound arrives.
 function openStream(rate_hz) {
-  const place = element("live"), window_s = Number(element("window").value);
-  const url = new URL(`v1/stream?rate_hz=${rate_hz}&window_s=${window_s}&hop_s=${Math.min(1, window_s / 2)}`, location.href);
-  url.protocol = url.protocol.replace("http", "ws");
-  const socket = new WebSocket(url);
+  const place = element("live");
   place.hidden = false;
   place.textContent = "Live: listening …";
-  socket.onmessage = ({ data }) => {
-    const row = JSON.parse(data);
+  const stream = source.stream(rate_hz, Number(element("window").value), (row) => {
     if (row.error) place.textContent = `No live probabilities: ${row.error}`;
     if (row.silent) place.textContent = "Live: silence";
     if (row.emotion) place.textContent = `Live: ${row.emotion}, ${(100 * row.probabilities[row.emotion]).toFixed(0)} %`;
-  };
-  socket.onerror = () => { place.textContent = "No live probabilities: the stream is not connected."; };
+  });
   return {
-    send: (block) => { if (socket.readyState === WebSocket.OPEN && socket.bufferedAmount < 1 << 20) socket.send(block); },
+    send: stream.send,
     end: () => {
-      if (socket.readyState === WebSocket.OPEN) socket.send("end");
+      stream.end();
       place.hidden = true;
     },
   };
