@@ -125,6 +125,8 @@ class _Network:
             one = Utterance("", np.zeros((min(width, self._frames), self._channels), np.float32), [])
             for count in BATCHES:
                 self.log_probabilities([one] * count)
+            if self.has_attention:
+                self.attention(one)
 
     def _run(self, program: Callable, utterances: Sequence[Utterance]) -> tuple[np.ndarray, np.ndarray]:
         """What the program makes of every row, [rows, ...], and each row's utterance."""
