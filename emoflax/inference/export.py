@@ -147,7 +147,8 @@ def _write(
 def _description(model: Model, kind: str) -> dict[str, Any]:
     words = [list(one.trained.description["vocabulary"]) for one in model.members if one.config.model.text]
     return {
-        "format": kind, "emoflax": __version__, "labels": list(model.labels), "corpus": model.corpus,
+        "format": kind, "name": model.name, "emoflax": __version__, "labels": list(model.labels),
+        "corpus": model.corpus,
         "sample_rates_hz": sorted({one.config.audio.sample_rate_hz for one in model.members}),
         "notice": model.notice, "licences": model.index.get("licences", []),
         "ensemble": {_name(one): one.weight for one in model.members}, "temperature": model.temperature,

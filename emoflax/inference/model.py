@@ -93,6 +93,11 @@ class Model:
         self.temperature = calibration.temperature_of({"calibration": calibrated})
         self.least_confidence = calibration.threshold(calibrated, members[0].config.evaluate.unsure)
 
+    @property
+    def name(self) -> str:
+        """A bundle's, or that of the config that trained it."""
+        return self.index.get("name") or str(self.members[0].config.name)
+
     def predict(
         self, inputs: Source | Sequence[Source], rate_hz: int | None = None, *, texts: Sequence[str] | None = None,
         window_s: float = 0.0, hop_s: float = 0.0, smooth_s: float = 0.0, vad: bool = False,

@@ -127,6 +127,17 @@ def test_offline_an_upload_gets_the_bundles_own_probabilities_as_a_whole_and_ove
     page.context.set_offline(False)
 
 
+def test_a_recording_at_another_rate_gets_what_the_bundle_makes_of_it(shown, bundle, tmp_path):
+    page, _ = shown
+    for rate_hz in (48_000, 44_100):
+        samples = np.random.default_rng(0).normal(0, 0.1, 2 * rate_hz) * np.hanning(2 * rate_hz)
+        soundfile.write(tmp_path / f"{rate_hz}.wav", samples, rate_hz, subtype="PCM_16")
+        page.set_input_files("#file", tmp_path / f"{rate_hz}.wav")
+        page.expect_text("#status", f"{rate_hz}.wav, 2.0 s: ")
+        (whole,) = emoflax.load(bundle).predict(tmp_path / f"{rate_hz}.wav")
+        np.testing.assert_allclose(probabilities(page, "#bars"), list(whole.probabilities.values()), atol=0.01)
+
+
 def test_a_file_without_sound_gives_a_sentence_and_a_recording_is_predicted_live_and_whole(shown, tmp_path):
     page, _ = shown
     (tmp_path / "bad.wav").write_text("no sound")

@@ -104,7 +104,7 @@ class Service:
         model, settings = self.model, self.settings
         alone = model.members[0].trained.description if len(model.members) == 1 else {}
         return {
-            "name": model.index.get("name") or model.members[0].config.name, "labels": list(model.labels),
+            "name": model.name, "labels": list(model.labels),
             "trained_on": model.corpus, "notice": model.notice, "takes_text": model.takes_text,
             "calibrated": bool(model.index.get("calibration") or alone.get("calibration")),
             "unsure_below": model.least_confidence, "scores": model.index.get("scores"),
