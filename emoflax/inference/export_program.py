@@ -19,7 +19,6 @@ from emoflax.data import speakernorm
 from emoflax.errors import UserError
 from emoflax.experiment.features import max_frames
 from emoflax.experiment.model import frontend_of, functionals_of
-from emoflax.inference import recordings
 from emoflax.inference.export_frontend import WaveformFrontEnd, rows_from
 from emoflax.inference.member import Member
 from emoflax.inference.model import Model

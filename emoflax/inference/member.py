@@ -85,9 +85,7 @@ class _Network:
         self._widths = [round_up(-(-self._frames // share), data.WIDTH_MULTIPLE) for share in WIDTH_SHARES]
         self._ids = {word: place + 2 for place, word in enumerate(description["vocabulary"])}
         # A flat list: going through a tree of variables takes a tenth of the time of one clip's program.
-        self._weights, structure = jax.tree.flatten(
-            jax.device_put((trained.state.evaluated, trained.state.statistics))
-        )
+        self._weights, structure = jax.tree.flatten(jax.device_put((trained.state.evaluated, trained.state.statistics)))
         self._programs = _programs(trained.model, structure)
 
     def log_probabilities(self, utterances: Sequence[Utterance]) -> np.ndarray:
@@ -155,7 +153,8 @@ def _programs(model: nnx.GraphDef, structure: jax.tree_util.PyTreeDef) -> tuple[
     """
 
     def log_p(leaves: Sequence[jax.Array], batch: Batch) -> jax.Array:
-        return jax.nn.log_softmax(apply(model, *jax.tree.unflatten(structure, leaves), batch, None))
+        params, statistics = jax.tree.unflatten(structure, leaves)
+        return jax.nn.log_softmax(apply(model, params, statistics, batch, None))
 
     def embedding(leaves: Sequence[jax.Array], batch: Batch) -> jax.Array:
         return nnx.merge(model, *jax.tree.unflatten(structure, leaves), copy=True).embed(batch)
