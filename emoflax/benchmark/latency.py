@@ -2,7 +2,8 @@
 
     python -m emoflax.benchmark.latency runs/tiny-synthetic-speakers5/seed0-fold1
 
-The recording has 3 s at 16 kHz; the others, 200 of them, 0.3 to 4 s. The compile cache is warm, as after a first use.
+Of a network or of closed-form models alike. The recording has 3 s at 16 kHz; the others, 200 of them, 0.3 to 4 s. The
+compile cache is warm, as after a first use.
 Prints a table and writes latency.json into --workdir.
 """
 

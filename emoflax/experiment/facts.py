@@ -44,7 +44,7 @@ def facts_of(
         speakers=len({corpus.clips[position].speaker for position in tested} - {""}),
         parameters=max(p.parameters for p in predictions),
         seconds=seconds,
-        command=shlex.join(["python", *sys.argv]),
+        command=command(),
         commit=commit,
         machine=ledger.machine(),
         date=datetime.date.today().isoformat(),
@@ -52,6 +52,12 @@ def facts_of(
         text_check=_text_check(config, features, split) if config.model.text and len(split.train) else "",
         word_errors=word_errors(features, tested) if config.model.text else None,
     )
+
+
+def command() -> str:
+    """What was typed. The installed command puts a path within the package in main.py's place, which nobody typed."""
+    typed = sys.argv[0] in sys.orig_argv
+    return shlex.join([*(["python", sys.argv[0]] if typed else ["emoflax"]), *sys.argv[1:]])
 
 
 def _reachable(corpus: Corpus) -> str:

@@ -11,7 +11,7 @@ Before a file appears under its name, it is run beside the model on recordings o
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,16 +90,14 @@ def program(model: Model, kind: str, taken: str, path: pathlib.Path) -> float:
         "output": dataclasses.asdict(Input(OUTPUT, ("batch", len(made.labels)), "float32", "of the labels, in order")),
     }
     try:
-        content, start = (_stablehlo if kind == "stablehlo" else _onnx)(made, description, model.where)
+        content = (_stablehlo if kind == "stablehlo" else _onnx)(made, description, model.where)
     except jax.errors.InconclusiveDimensionOperation as error:
         raise UserError(f"{model.where}: {_UNDECIDED}") from error
 
-    def probabilities_of(file: pathlib.Path) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-        return start(file.read_bytes())
+    def difference(file: pathlib.Path) -> float:
+        return export_check.difference(model, taken, STARTS[kind](file.read_bytes()))
 
-    return _write(
-        path, content, description, lambda file: export_check.difference(model, taken, probabilities_of(file))
-    )
+    return _write(path, content, description, difference)
 
 
 def weights(model: Model, path: pathlib.Path) -> float:
@@ -160,22 +158,20 @@ def _name(member: Member) -> str:
     return member.name or "model"
 
 
-def _stablehlo(made: Program, description: dict[str, Any], where: str) -> tuple[bytes, Callable[[bytes], Callable]]:
+def _stablehlo(made: Program, description: dict[str, Any], where: str) -> bytes:
     exported = jax.export.export(jax.jit(made.function), platforms=PLATFORMS)(*made.specs())
     description["platforms"] = list(exported.platforms)
     description["calling_convention_version"] = exported.calling_convention_version
-
-    def start(content: bytes) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-        call = jax.jit(jax.export.deserialize(bytearray(content)).call)
-        return lambda arrays: np.asarray(call(*arrays))
-
-    return bytes(exported.serialize()), start
+    return bytes(exported.serialize())
 
 
-def _onnx(made: Program, description: dict[str, Any], where: str) -> tuple[bytes, Callable[[bytes], Callable]]:
+def _start_stablehlo(content: bytes) -> export_check.Run:
+    call = jax.jit(jax.export.deserialize(bytearray(content)).call)
+    return lambda arrays: np.asarray(call(*arrays))
+
+
+def _onnx(made: Program, description: dict[str, Any], where: str) -> bytes:
     """Raises UserError: the model has an operation that was not translated."""
-    import onnxruntime
-
     from emoflax.inference import onnx_graph, onnx_model
 
     names = [one.name for one in made.inputs]
@@ -187,12 +183,19 @@ def _onnx(made: Program, description: dict[str, Any], where: str) -> tuple[bytes
             f"{where} has an operation without a form in this ONNX export ({missing}); --format=stablehlo exports it"
         ) from missing
     description["opset"] = onnx_model.OPSET
+    return model.SerializeToString()
 
-    def start(content: bytes) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        return lambda arrays: session.run([OUTPUT], dict(zip(names, arrays, strict=True)))[0]
 
-    return model.SerializeToString(), start
+def _start_onnx(content: bytes) -> export_check.Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+    return lambda arrays: session.run([OUTPUT], dict(zip(names, arrays, strict=True)))[0]
+
+
+# Format -> what makes a function of the program's inputs, in their order, of the content of a file.
+STARTS = {"stablehlo": _start_stablehlo, "onnx": _start_onnx}
 
 
 def _read_again(member: Member, file: pathlib.Path) -> Member:

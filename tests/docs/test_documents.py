@@ -22,7 +22,7 @@ from emoflax.experiment import checks
 from emoflax.reporting import ledger
 
 ROOT = cli.ROOT
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + PAGES
 HISTORY = ("results.md", "experiments.md", "benchmarks.md")  # may name fields and commands of their day
 NOT_THERE = {"configs/solved.py"}  # closed_form.py's name in old rows
@@ -194,7 +194,7 @@ Settings.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffi
 
 def test_every_page_is_in_the_navigation_and_everything_in_it_is_a_page():
     nav = yaml.load((ROOT / "mkdocs.yml").read_text(), Settings)["nav"]
-    assert sorted(leaves(nav)) == [path.name for path in PAGES]
+    assert sorted(leaves(nav)) == sorted(path.relative_to(ROOT / "docs").as_posix() for path in PAGES)
 
 
 def leaves(entry) -> list[str]:

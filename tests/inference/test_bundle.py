@@ -1,5 +1,6 @@
 """A bundle is the ensemble of the cross-validation, whole or refused, and knows nothing of the machine that made it."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import pytest
 
 import emoflax
 from emoflax import job
+from emoflax.benchmark import fold_bundles
 from emoflax.errors import UserError
 from emoflax.inference import bundle, model, sources
 from emoflax.reporting import calibration
@@ -62,6 +64,15 @@ def test_a_bundle_of_a_folds_models_gives_the_probabilities_of_the_cross_validat
         predictions = each.predict(paths)
         np.testing.assert_allclose(probabilities(predictions), np.exp(expected.log_p), atol=1e-6)
         assert [p.label for p in predictions] == [corpus.labels[i] for i in expected.log_p.argmax(1)]
+
+
+def test_the_command_that_compares_the_bundles_of_all_folds_finds_the_ensemble(made, tmp_path):
+    _, config, _, expected, run = made
+    fold_bundles.main(argparse.Namespace(run=run, data_dir=config.data.dir, workdir=tmp_path))
+    found = json.loads((tmp_path / "fold_bundles.json").read_text())["folds"]
+    assert {"models": 4, "clips": len(expected.clips)}.items() <= found["1"].items()
+    assert all(one["largest"] <= 1e-6 for one in found.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["fold_bundles.json"]
 
 
 def test_a_single_models_folder_predicts_what_it_was_scored_with(made):

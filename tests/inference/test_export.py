@@ -1,5 +1,6 @@
 """What is exported gives the model's probabilities in a process that knows neither flax nor emoflax, or is refused."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 import soundfile
 from toy_models import small, trained
 
-from emoflax.configs import attention_cnn, functionals, gru, tiny
+from emoflax.benchmark import exported
+from emoflax.configs import attention_cnn, cnn3, functionals, gru, tiny
 from emoflax.errors import NotInstalled, UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment.model import build_model
@@ -103,6 +105,37 @@ def test_a_hundred_recordings_of_random_length_have_the_same_probabilities_witho
     for kind in ("stablehlo", "onnx"):
         without(BLOCKED[kind], RUN_ALL.format(kind=kind), files)
         np.testing.assert_allclose(np.load(files / f"{kind}.npy"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "fields"),
+    [
+        (cnn3, {"model.cnn.channels": (4, 8, 8), "audio.mels": 16}),
+        (attention_cnn, {"audio.contours": False, "audio.mels": 16, "model.attention_cnn.width": 16}),
+    ],
+    ids=["cnn3", "attention_cnn"],
+)
+def test_a_hundred_recordings_have_the_same_probabilities_as_stablehlo(module, fields, tmp_path):
+    model = trained(small(module, **fields, **{"data.max_s": 1.5}), tmp_path)
+    opened = export_check.recordings_for(model, 100)
+    content = export._stablehlo(program_of(model, "waveform"), {}, "")
+    probabilities = export.STARTS["stablehlo"](content)(export_check.waveforms(opened))
+    expected = np.exp(model.log_probabilities(opened)[0])
+    assert np.ptp(expected[:, 0]) > 0.05
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+def test_the_command_that_compares_a_file_with_its_model_names_the_largest_difference(
+    files, network, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exported, "load", lambda _: network)
+    options = argparse.Namespace(model="", program=files / "emotions.onnx", clips=20, workdir=tmp_path)
+    exported.main(options)
+    found = json.loads((tmp_path / "exported.json").read_text())
+    assert found["clips"] == 20 and found["longest_s"] > 1.5 and found["largest"] <= 1e-5
+    options.program = files / "speech.wav"
+    with pytest.raises(UserError, match=r"speech\.wav is no file that ends in \.stablehlo or \.onnx"):
+        exported.main(options)
 
 
 def test_the_description_names_inputs_labels_and_what_was_found(files, network):
