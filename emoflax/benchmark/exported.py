@@ -41,4 +41,4 @@ if __name__ == "__main__":
     parser.add_argument("model", help="the bundle, checkpoint or run that was exported")
     parser.add_argument("program", type=pathlib.Path, help="the file that --mode=export wrote")
     parser.add_argument("--clips", type=int, default=100)
-    script.run(main, parser, split=False)
+    script.run(main, parser)

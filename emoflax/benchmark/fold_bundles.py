@@ -74,4 +74,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=pathlib.Path, help="the folder of a finished cross-validation")
     parser.add_argument("--data_dir", default="", help="its corpus, as --config.data.dir")
-    script.run(main, parser, split=False)
+    script.run(main, parser)
