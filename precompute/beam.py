@@ -21,6 +21,7 @@ from emoflax.errors import UserError, optional
 # DirectRunner by its class name: by its short name, Beam first tries to download another runner.
 RUNNERS = {
     "DirectRunner": "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
+    "DaskRunner": "DaskRunner",
     "FlinkRunner": "FlinkRunner",
     "SparkRunner": "SparkRunner",
     "DataflowRunner": "DataflowRunner",
