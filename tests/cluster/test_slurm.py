@@ -153,7 +153,9 @@ def finish(slurm, job, workdir):
         path = slurm.folder / f"{workdir}.log"
         return f"{state(slurm, job)} {path.read_text()[-4000:] if path.exists() else 'no output'}"
 
-    wait_for(lambda: state(slurm, job)[0] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"), 300, log)
+    wait_for(
+        lambda: state(slurm, job)[0] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"), 300, log
+    )
     return *state(slurm, job), (slurm.folder / f"{workdir}.log").read_text()
 
 
@@ -168,14 +170,17 @@ def losses(slurm, workdir):
 
 def wait_for_middle(slurm, workdir):
     wait_for(
-        lambda: 3 <= len(losses(slurm, workdir)) < 30, 240, lambda: (slurm.folder / f"{workdir}.log").read_text()[-4000:]
+        lambda: 3 <= len(losses(slurm, workdir)) < 30,
+        240,
+        lambda: (slurm.folder / f"{workdir}.log").read_text()[-4000:],
     )
 
 
 def assert_same(slurm, workdir, wanted):
     assert losses(slurm, workdir) == losses(slurm, wanted)
     ours, theirs = (
-        jax.tree.leaves(evaluate.restore(member(slurm, name) / "checkpoints").state.params) for name in (workdir, wanted)
+        jax.tree.leaves(evaluate.restore(member(slurm, name) / "checkpoints").state.params)
+        for name in (workdir, wanted)
     )
     assert len(ours) == len(theirs)
     for our, their in zip(ours, theirs, strict=True):
