@@ -48,6 +48,7 @@ NodeName=localhost NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
 PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 """
 TASKS = 2
+IN_QUEUE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED")
 FIELDS = (
     "--config.data.corpus=synthetic", "--config.data.dir=voices", "--config.data.buckets=1", "--config.audio.mels=16",
     "--config.data.cache_dir=cache", "--config.model.cnn.channels=(4,8)", "--config.model.head=8",
@@ -153,9 +154,7 @@ def finish(slurm, job, workdir):
         path = slurm.folder / f"{workdir}.log"
         return f"{state(slurm, job)} {path.read_text()[-4000:] if path.exists() else 'no output'}"
 
-    wait_for(
-        lambda: state(slurm, job)[0] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"), 300, log
-    )
+    wait_for(lambda: state(slurm, job)[0] not in IN_QUEUE, 300, log)
     return *state(slurm, job), (slurm.folder / f"{workdir}.log").read_text()
 
 
@@ -169,19 +168,17 @@ def losses(slurm, workdir):
 
 
 def wait_for_middle(slurm, workdir):
-    wait_for(
-        lambda: 3 <= len(losses(slurm, workdir)) < 30,
-        240,
-        lambda: (slurm.folder / f"{workdir}.log").read_text()[-4000:],
-    )
+    log = slurm.folder / f"{workdir}.log"
+    wait_for(lambda: 3 <= len(losses(slurm, workdir)) < 30, 240, lambda: log.read_text()[-4000:])
+
+
+def parameters(slurm, workdir):
+    return jax.tree.leaves(evaluate.restore(member(slurm, workdir) / "checkpoints").state.params)
 
 
 def assert_same(slurm, workdir, wanted):
     assert losses(slurm, workdir) == losses(slurm, wanted)
-    ours, theirs = (
-        jax.tree.leaves(evaluate.restore(member(slurm, name) / "checkpoints").state.params)
-        for name in (workdir, wanted)
-    )
+    ours, theirs = parameters(slurm, workdir), parameters(slurm, wanted)
     assert len(ours) == len(theirs)
     for our, their in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(our, their)
