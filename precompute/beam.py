@@ -19,10 +19,10 @@ from emoflax.data import shards
 from emoflax.data.clip import Clip
 from emoflax.errors import UserError, optional
 
-# DirectRunner by its class name: by its short name, Beam first tries to download another runner.
+# DirectRunner by its class name: by its short name, Beam first tries to download another runner. Dask's has none.
 RUNNERS = {
     "DirectRunner": "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
-    "DaskRunner": "DaskRunner",
+    "DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner",
     "FlinkRunner": "FlinkRunner",
     "SparkRunner": "SparkRunner",
     "DataflowRunner": "DataflowRunner",
