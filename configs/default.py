@@ -129,7 +129,8 @@ def get_config() -> ConfigDict:
 
     config.precompute = ConfigDict()
     config.precompute.workers = 0  # processes; 0: one per core
-    # Apache Beam in their place (--runner): 'DirectRunner' | 'FlinkRunner' | 'SparkRunner' | 'DataflowRunner'; '': none
+    # Apache Beam in their place (--runner): 'DirectRunner' | 'DaskRunner' | 'FlinkRunner' | 'SparkRunner' |
+    # 'DataflowRunner'; '': none
     config.precompute.runner = ""
     config.precompute.runner_options = ()  # what follows -- on the command line: Beam's own
     config.precompute.shard_clips = 256

@@ -9,6 +9,7 @@ do no harm. No features pass through Beam: recordings and config.data.cache_dir 
 path on every worker and this machine, and workers need this repository's packages.
 """
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from emoflax.data import shards
 from emoflax.data.clip import Clip
 from emoflax.errors import UserError, optional
 
-# DirectRunner by its class name: by its short name, Beam first tries to download another runner.
+# DirectRunner by its class name: by its short name, Beam first tries to download another runner. Dask's has none.
 RUNNERS = {
     "DirectRunner": "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
+    "DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner",
     "FlinkRunner": "FlinkRunner",
     "SparkRunner": "SparkRunner",
     "DataflowRunner": "DataflowRunner",
@@ -50,6 +52,8 @@ def write_shards(
     with optional(f"--runner={runner}", "beam"):  # for Dataflow also: pip install 'apache-beam[gcp]'
         import apache_beam as beam  # seconds
         from apache_beam.options.pipeline_options import PipelineOptions
+    if runner == "DaskRunner" and importlib.util.find_spec("distributed") is None:
+        raise UserError("--runner=DaskRunner needs Dask, which is not installed: pip install 'apache-beam[dask]'")
     try:
         settings = PipelineOptions([f"--runner={RUNNERS[runner]}", *options])
         with threadpoolctl.threadpool_limits(1), beam.Pipeline(options=settings) as pipeline:

@@ -4,13 +4,14 @@ Every process runs the same command. All compute, and all write their share of a
 features, writes reports and logs, and shows the progress bar.
 """
 
+import contextlib
 import errno
 import itertools
 import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
@@ -59,17 +60,17 @@ def connect(
         )
     if all(given):
         _check(coordinator, processes, process)
-        _bypass_proxies(coordinator)
     where = f"process {process} of {processes} at {coordinator}" if all(given) else "the cluster's settings"
     # JAX ends the program with a C++ stack trace at its own timeout, so ours is shorter.
     watch = threading.Timer(timeout_s, _give_up, (where, timeout_s))
     watch.daemon = True
     watch.start()
     try:
-        jax.distributed.initialize(
-            coordinator, processes, process,
-            initialization_timeout=timeout_s + 60, shutdown_timeout_seconds=_SHUTDOWN_S,
-        )  # fmt: skip
+        with _no_proxies():
+            jax.distributed.initialize(
+                coordinator, processes, process,
+                initialization_timeout=timeout_s + 60, shutdown_timeout_seconds=_SHUTDOWN_S,
+            )  # fmt: skip
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         if reason == "coordinator_address should be defined.":
@@ -99,11 +100,19 @@ def _check(coordinator: str, processes: int, process: int) -> None:
             raise UserError(f"--coordinator={coordinator}: port {port} {why} on this host; choose another") from error
 
 
-def _bypass_proxies(coordinator: str) -> None:
-    """Connects processes directly where a proxy is set for the Internet."""
-    known = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy")  # noqa: SIM112
-    os.environ["no_grpc_proxy"] = ",".join(filter(None, (known, coordinator.rpartition(":")[0])))  # noqa: SIM112
-    jax.config.update("jax_check_proxy_envs", False)  # it would warn of them
+@contextlib.contextmanager
+def _no_proxies() -> Iterator[None]:
+    """Connects processes directly where a proxy is set for the Internet, which would never reach the coordinator.
+
+    The variables are away while the connection is made, for where a cluster names the coordinator, its host is not
+    known before; downloads later find them again.
+    """
+    names = [name for name in os.environ if name.lower() in ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy")]
+    kept = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _give_up(where: str, timeout_s: int) -> None:

@@ -78,7 +78,7 @@ def no_room(folder, number, clips):
 @pytest.mark.parametrize(
     ("write", "runner", "options", "message"),
     [
-        (nothing, "SlowRunner", (), "SlowRunner is not known; allowed are DirectRunner, FlinkRunner"),
+        (nothing, "SlowRunner", (), "SlowRunner is not known; allowed are DirectRunner, DaskRunner"),
         (nothing, "DirectRunner", ("--direct_num_workers=few",), "refuses one of its options.*workers=few"),
         (nothing, "DirectRunner", (), "1 of 1 shards are not in .* share"),
         (no_room, "DirectRunner", (), "finished shards are kept.*Cannot write to .*: no room"),
@@ -88,6 +88,12 @@ def test_what_goes_wrong_is_one_sentence(write, runner, options, message, tmp_pa
     with pytest.raises(UserError, match=message) as raised:
         beam.write_shards(write, tmp_path, {0: (CLIP,)}, runner, options)
     assert "\n" not in str(raised.value)
+
+
+def test_without_dask_the_message_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'apache-beam\[dask\]'"):
+        beam.write_shards(nothing, tmp_path, {0: (CLIP,)}, "DaskRunner", ())
 
 
 def test_without_beam_the_message_says_what_to_install(tmp_path, monkeypatch):
