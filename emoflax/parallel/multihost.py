@@ -23,6 +23,7 @@ from emoflax.errors import UserError
 
 MODES = ("train", "eval", "precompute")
 _SHUTDOWN_S = 30  # a finished process waits so long for the others
+_HEARTBEAT_S = 40  # after which a silent process is taken for lost, and all others end
 _PRECOMPUTE_S = 24 * 3600.0
 _barriers = itertools.count()  # numbers of the barriers, whose names must differ
 T = TypeVar("T")
@@ -70,6 +71,7 @@ def connect(
             jax.distributed.initialize(
                 coordinator, processes, process,
                 initialization_timeout=timeout_s + 60, shutdown_timeout_seconds=_SHUTDOWN_S,
+                heartbeat_timeout_seconds=_HEARTBEAT_S,
             )  # fmt: skip
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
