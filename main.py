@@ -76,9 +76,8 @@ PORT = flags.DEFINE_integer("port", 8000, "serve: 0 takes one that is free.", 0,
 LIMITS = flags.DEFINE_list("limits", [], "serve: NAME=VALUE,...: what it accepts at most, see docs/service.md.")
 RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, with commas between them.")
 RUNNER = flags.DEFINE_string(
-    "runner", None, "precompute: Apache Beam's runner in the place of local processes, e.g. DirectRunner; Beam's own "
-    "options follow after --.",
-)  # fmt: skip
+    "runner", None, "precompute: a runner of Apache Beam, e.g. DirectRunner; its own options follow after --."
+)
 MULTIHOST = flags.DEFINE_bool("multihost", False, "train, eval, precompute: as one of several processes of a cluster.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "multihost: HOST:PORT of process 0; without it, the cluster's.")
 PROCESSES = flags.DEFINE_integer("processes", None, "multihost, with --coordinator: how many there are.")

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import textwrap
+import threading
 from typing import Any
 
 from absl import app, flags
@@ -131,13 +132,25 @@ def interrupt(signum: int, frame: object) -> None:
 
 
 def unraisable(unraisable: Any) -> None:
-    """A `sys.unraisablehook`: the interpreter's, but for what tensorstore prints at a full disk.
+    """A `sys.unraisablehook`: the interpreter's, but for two things.
 
-    After one array could not be written, which is reported in a sentence, each of the others finds the event loop
-    closed, and has nobody to raise that to.
+    After tensorstore could not write one array at a full disk, which is reported in a sentence, each of the others
+    finds the event loop closed, and has nobody to raise that to. And an interruption in the midst of garbage
+    collection, where JAX has a callback, or of a destructor, would be lost: it comes again a moment later.
     """
-    if str(unraisable.exc_value) != "Event loop is closed":
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        _interrupt_again()
+    elif str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
+
+
+def _interrupt_again() -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signum) is _end_at_once:
+            signal.signal(signum, interrupt)
+    later = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    later.daemon = True
+    later.start()
 
 
 def _end_at_once(signum: int, frame: object) -> None:

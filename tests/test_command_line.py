@@ -1,9 +1,11 @@
-"""--open: a page in the browser where there is one, and its place in words where there is none."""
+"""--open: a page in the browser where there is one, else its place in words; signals are never lost."""
 
 import logging
+import subprocess
 import sys
 import webbrowser
 
+import cli
 import pytest
 
 from emoflax import command_line
@@ -36,3 +38,30 @@ def test_without_screen_browser_or_page_the_command_says_so_and_goes_on(opened, 
         command_line.open_page(page)
     assert ("this command made no page" if page is None else str(page)) in caplog.text
     assert len(opened) == (trouble == "no browser")
+
+
+COLLECTING = """
+import gc, os, signal, sys, time
+from emoflax import command_line
+signal.signal(signal.SIGTERM, command_line.interrupt)
+sys.unraisablehook = command_line.unraisable
+def callback(phase, info):  # as JAX has one
+    if phase == "start" and not sent:
+        sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        time.sleep(0.2)
+sent = []
+gc.callbacks.append(callback)
+try:
+    gc.collect()
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_in_the_midst_of_garbage_collection_interrupts_all_the_same():
+    environment = cli.ENVIRONMENT | {"PYTHONPATH": str(cli.ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTING], env=environment, text=True, capture_output=True, timeout=15
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")

@@ -51,7 +51,8 @@ def decode(path: str, start_s: float = 0.0, end_s: float | None = None) -> tuple
         from emoflax.features import decode as here
 
         return here.decode(path, start_s, end_s)
-    return _kept.ask({"path": path, "start_s": start_s, "end_s": end_s})
+    # The process may have been started in another folder.
+    return _kept.ask({"path": path, "place": os.path.abspath(path), "start_s": start_s, "end_s": end_s})
 
 
 def start() -> None:
@@ -174,7 +175,8 @@ def serve() -> None:
         _limit(resource.RLIMIT_CORE, 0)
     for line in sys.stdin.buffer:
         request, size = json.loads(line)
-        with _in_memory(sys.stdin.buffer.read(size)) if size else contextlib.nullcontext(request["path"]) as place:
+        named = contextlib.nullcontext(request.pop("place", ""))
+        with _in_memory(sys.stdin.buffer.read(size)) if size else named as place:
             _answer(back, request, place)
 
 

@@ -76,6 +76,16 @@ def test_a_file_that_ends_the_process_is_named_and_the_next_one_is_read(whole, t
     untrusted._kept.stop()
 
 
+def test_a_relative_path_is_of_the_callers_folder_wherever_the_process_was_started(whole, tmp_path, monkeypatch):
+    untrusted.decode(str(whole["a.flac"]))  # starts it
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.flac").write_bytes(whole["a.flac"].read_bytes())
+    assert len(untrusted.decode("here.flac")[0]) == RATE_HZ * SECONDS
+    (tmp_path / "bad.flac").write_text("no sound")
+    with pytest.raises(UserError, match="^bad.flac"):
+        untrusted.decode("bad.flac")
+
+
 def test_bytes_in_memory_are_decoded_as_their_file_is_and_damage_is_named_as_the_caller_does(whole):
     decoder = untrusted.Decoder()
     try:
