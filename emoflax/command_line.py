@@ -105,13 +105,14 @@ def _name(flag: flags.Flag) -> str:
 
 
 def is_shown(record: logging.LogRecord) -> bool:
-    """A log filter: our own messages and the libraries' warnings, but orbax's: it narrates every save.
+    """A log filter: our own messages and the libraries' warnings, but orbax's and asyncio's.
 
-    What orbax warns of and matters, it raises.
+    orbax narrates every save, and raises what matters of that it warns of. Of its tasks at a full disk one raises what
+    a sentence tells; asyncio would print the traceback of each other one.
     """
     path = pathlib.Path(record.pathname)
     ours = not _folders().isdisjoint(path.parents)
-    return ours or (record.levelno >= logging.WARNING and "orbax" not in path.parts)
+    return ours or (record.levelno >= logging.WARNING and not {"orbax", "asyncio"} & set(path.parts))
 
 
 def _folders() -> set[pathlib.Path]:

@@ -8,6 +8,7 @@
 Before a file appears under its name, it is run beside the model on recordings of random lengths.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -59,8 +60,13 @@ def run(place: str | None, kind: str | None, taken: str, output: str | None, run
             import onnxruntime  # noqa: F401
     path = pathlib.Path(output)
     if kind == "page":
-        static_page.check(path, runtime)
-        apart = program(load(place), "onnx", "waveform", path / static_page.MODEL)
+        static_page.check(path, runtime, taken)
+        try:
+            apart = program(load(place), "onnx", "waveform", path / static_page.MODEL)
+        except UserError:
+            with contextlib.suppress(OSError):  # of another page
+                path.rmdir()
+            raise
         static_page.write(path, runtime)
         print(
             f"{path}: a page, whose probabilities differ by at most {apart:.1g} from the model's; show it by a server "

@@ -56,7 +56,7 @@ class Member:
 
     @property
     def has_attention(self) -> bool:
-        """Whether it weighs moments of the sound, and tells which."""
+        """Whether it weighs moments of the sound, and of nothing else, and tells which."""
         return isinstance(self._score, _Network) and self._score.has_attention
 
     def attention(self, utterance: Utterance) -> np.ndarray:
@@ -102,7 +102,10 @@ class _Network:
         self._everywhere = devices.replicate(jax.device_put(weights), self._mesh)
         self._here = [leaf.addressable_shards[0].data for leaf in self._everywhere]
         self._programs = _programs(trained.model, structure)
-        self._encoder = trained.module().audio if config.model.pooling == "attention" and self._audio else None
+        attentive = (
+            config.model.pooling == "attention" and self._audio and not self._text
+        )  # not what Whisper would hear
+        self._encoder = trained.module().audio if attentive else None
         self.has_attention = hasattr(self._encoder, "centres")
 
     def log_probabilities(self, utterances: Sequence[Utterance]) -> np.ndarray:
@@ -125,8 +128,8 @@ class _Network:
             one = Utterance("", np.zeros((min(width, self._frames), self._channels), np.float32), [])
             for count in BATCHES:
                 self.log_probabilities([one] * count)
-            if self.has_attention:
-                self.attention(one)
+                if self.has_attention:
+                    self._run(self._programs[2], [one] * count)
 
     def _run(self, program: Callable, utterances: Sequence[Utterance]) -> tuple[np.ndarray, np.ndarray]:
         """What the program makes of every row, [rows, ...], and each row's utterance."""

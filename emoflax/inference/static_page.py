@@ -11,18 +11,21 @@ from emoflax.errors import UserError
 from emoflax.files import make_folder, naming, write_whole
 
 MODEL = "model.onnx"  # its description stands beside it
+_PACKAGE = "onnxruntime-web@1.30.0"  # that was tried
 _RUNTIME = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 _SERVER = '<script src="server.js" defer></script>'
 _LOCAL = '<script src="ort.wasm.min.js" defer></script>\n  <script src="local.js" defer></script>'
 
 
-def check(folder: pathlib.Path, runtime: str | None) -> None:
+def check(folder: pathlib.Path, runtime: str | None, taken: str) -> None:
     """Raises UserError where the page cannot be written: before anything is computed."""
+    if taken != "waveform":
+        raise UserError(f"--format=page takes what is heard, so --export_input={taken} cannot be")
     place = pathlib.Path(runtime or "") / "dist"
     if not runtime or not all((place / name).is_file() for name in _RUNTIME):
         raise UserError(
             f"--onnxruntime_web={runtime or ''} must name the unpacked npm package, with {', '.join(_RUNTIME)} in its "
-            "dist folder: npm pack onnxruntime-web && tar xzf onnxruntime-web-*.tgz makes a folder named package"
+            f"dist folder: npm pack {_PACKAGE} && tar xzf onnxruntime-web-*.tgz makes a folder named package"
         )
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MODEL).is_file():
         raise UserError(f"--output={folder} holds other files; name a new folder")

@@ -15,7 +15,6 @@ are written before an older one is deleted: a kill at any moment leaves a whole 
 import contextlib
 import pathlib
 import shutil
-from asyncio.log import logger as asyncio_logger
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -235,8 +234,6 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            # Other arrays of the epoch failed as well; asyncio would print the traceback of each when it forgets it.
-            asyncio_logger.setLevel("CRITICAL")
             raise UserError(
                 f"a checkpoint could not be written into {self.folder} ({_reason(error)}); make room there or choose "
                 "another --workdir; the earlier checkpoints are kept"

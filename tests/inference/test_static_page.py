@@ -55,6 +55,14 @@ def test_without_the_package_the_sentence_says_how_to_get_it_and_nothing_is_writ
     assert not (tmp_path / "page").exists()
 
 
+def test_what_no_page_can_be_made_of_leaves_no_folder(runtime, tmp_path):
+    unlike = random_bundle.write(tmp_path / "unlike", **{"evaluate.speeds": (0.9, 1.1)})
+    for taken, words in (("waveform", "test-time"), ("features", "--export_input=features")):
+        with pytest.raises(UserError, match=words):
+            export.run(str(unlike), "page", taken, str(tmp_path / "page"), str(runtime))
+        assert not (tmp_path / "page").exists()
+
+
 def test_a_folder_of_other_files_is_left_alone(bundle, runtime, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "index.html").write_text("mine")

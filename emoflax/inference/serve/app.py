@@ -145,6 +145,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     ) -> Response:  # fmt: skip
         """Emotions of one recording; with window_s, of every window of it."""
         cut = Windows(window_s, hop_s, smooth_s)
+        as_csv = format == "csv" or (format is None and answers.CSV in request.headers.get("accept", ""))
         with service.admitted():
             try:
                 async with asyncio.timeout(settings.timeout_s):
@@ -154,14 +155,12 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
             try:
                 async with asyncio.timeout(settings.timeout_s):
                     one, rows, said = await service.predict(content, name, text, cut)
+                    weighed = await service.attention(one) if attention and not as_csv else None
             except TimeoutError:
                 raise Refused(
                     503, f"the prediction took longer than {settings.timeout_s:g} s", _RETRY_AFTER_S
                 ) from None
-        made = answers.answer(service.model, one, rows, said)
-        if attention:
-            made["attention"] = await service.attention(one)
-        as_csv = format == "csv" or (format is None and answers.CSV in request.headers.get("accept", ""))
+        made = answers.answer(service.model, one, rows, said) | ({"attention": weighed} if attention else {})
         headers = {"Cache-Control": "no-store"}
         if as_csv:
             return Response(answers.as_csv(service.model.labels, made), media_type=answers.CSV, headers=headers)

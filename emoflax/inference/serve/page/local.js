@@ -31,7 +31,7 @@ const source = {
 
   async predict(blob, name, window_s, hopOf) {
     if (!this.session) throw new Error("The model has not been read.");
-    const from_hz = rateOf(new DataView(await blob.slice(0, 44).arrayBuffer()));
+    const from_hz = rateOf(new DataView(await blob.slice(0, 4096).arrayBuffer()));
     const read = await decoded(blob, from_hz).catch(() => {
       throw new Error(`${name} cannot be decoded by this browser. WAV, MP3, Ogg, FLAC and M4A can by most.`);
     });
@@ -108,8 +108,10 @@ const source = {
 // The rate that a WAV file has; others are decoded at a rate that most have.
 function rateOf(head) {
   const letters = (at) => String.fromCharCode(...[0, 1, 2, 3].map((i) => head.getUint8(at + i)));
-  const isWav = head.byteLength >= 44 && letters(0) === "RIFF" && letters(12) === "fmt ";
-  return isWav ? Math.min(192000, Math.max(8000, head.getUint32(24, true))) : 48000;
+  for (let at = 12; at + 16 <= head.byteLength && letters(0) === "RIFF"; at += 8 + head.getUint32(at + 4, true)) {
+    if (letters(at) === "fmt ") return Math.min(192000, Math.max(8000, head.getUint32(at + 12, true)));
+  }
+  return 48000;
 }
 
 // By sinc functions under a Kaiser window, as sharp as soxr's: browsers' own resampling takes more off the highest octave.
