@@ -11,6 +11,14 @@ RAVDESS = ROOT.parent / "shared" / "ravdess"
 ENVIRONMENT = os.environ | {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
 
 
+# A cnn2 that trains in seconds, in one bucket and in one folder with its corpus, `voices`.
+SMALL_CNN2 = (
+    "--config.data.corpus=synthetic", "--config.data.dir=voices", "--config.data.buckets=1", "--config.audio.mels=16",
+    "--config.data.cache_dir=cache", "--config.model.cnn.channels=(4,8)", "--config.model.head=8",
+    "--config.seeds=(0,)", "--config.split.fold=1",
+)  # fmt: skip
+
+
 def command(*flags) -> list[str]:
     """Without report.html, which takes seconds, unless the flags ask for it."""
     flags = [str(flag) for flag in flags]

@@ -16,7 +16,7 @@ from emoflax.features.decode import resample
 _RATE_HZ = 16_000  # that the detector was made for
 _LIKELY = 0.5  # probability from which on a frame counts as speech, as its makers advise
 _MOST_GAIN_DB = 60.0
-_LOCK = threading.Lock()  # the detector remembers what it heard last
+_LOCK = threading.Lock()  # the detector keeps a state between calls
 
 
 def shares(samples: np.ndarray, rate_hz: int, spans: Sequence[tuple[int, int]]) -> list[float]:

@@ -194,7 +194,7 @@ def _draw(
 def listen(model: Model, device: str, output: pathlib.Path | None, cut: Windows) -> None:
     """Shows and writes the windows of a microphone as they end, until Ctrl-C or until the device is gone."""
     if cut.smooth_s:
-        raise UserError("smooth_s averages with windows that a microphone has yet to hear; leave it out")
+        raise UserError("smooth_s averages with windows that have yet to be recorded; leave it out")
     cut = cut if cut.window_s else dataclasses.replace(cut, **_LIVE)
     name = inputs.MICROPHONE
     with Microphone(device) as microphone, records.Records(output, {}, (), model.labels) as kept:

@@ -102,9 +102,8 @@ class _Network:
         self._everywhere = devices.replicate(jax.device_put(weights), self._mesh)
         self._here = [leaf.addressable_shards[0].data for leaf in self._everywhere]
         self._programs = _programs(trained.model, structure)
-        attentive = (
-            config.model.pooling == "attention" and self._audio and not self._text
-        )  # not what Whisper would hear
+        alone = self._audio and not self._text  # words would have to be transcribed once more
+        attentive = config.model.pooling == "attention" and alone
         self._encoder = trained.module().audio if attentive else None
         self.has_attention = hasattr(self._encoder, "centres")
 

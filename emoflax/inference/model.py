@@ -214,13 +214,13 @@ class Model:
     def score(self, opened: Sequence[Recording], cut: Windows, gaps: Gaps) -> list[list[Prediction] | UserError]:
         """Of each recording, the predictions of its windows, or why there are none."""
         spans = [cut.spans(len(one.samples), one.rate_hz) for one in opened]
-        heard = [
+        activities = [
             dict(zip(own, windows.activities(one.samples, one.rate_hz, own, cut), strict=True))
             for one, own in zip(opened, spans, strict=True)
         ]
         parts, owner = [], []
         for number, one in enumerate(opened):
-            spoken = [span for span, activity in heard[number].items() if activity.is_speech]
+            spoken = [span for span, activity in activities[number].items() if activity.is_speech]
             parts += [(s, one.part(*s) if cut.window_s else one) for s in spoken]
             owner += [number] * len(spoken)
         log_p, failed = self.log_probabilities([part for _, part in parts], gaps) if parts else (np.zeros((0, 0)), {})
@@ -233,7 +233,9 @@ class Model:
             kept = [parts[place][0] for place in places]
             known = dict(zip(kept, _smooth(log_p[places], kept, one, cut), strict=True))
             unlike = self._unlike_training(one, windowed=bool(cut.window_s))
-            made.append([self._prediction(one, span, known.get(span), heard[number][span], unlike) for span in own])
+            made.append(
+                [self._prediction(one, span, known.get(span), activities[number][span], unlike) for span in own]
+            )
         return made
 
     def _unlike_training(self, one: Recording, *, windowed: bool) -> tuple[str, ...]:
@@ -248,30 +250,30 @@ class Model:
 
     def _of_window(self, window: Recording, first: int, loudest_db: float, gaps: Gaps, cut: Windows) -> Prediction:
         start_s, span = first / window.rate_hz, (0, len(window.samples))
-        (heard,) = windows.activities(window.samples, window.rate_hz, [span], Windows(vad=cut.vad))
+        (activity,) = windows.activities(window.samples, window.rate_hz, [span], Windows(vad=cut.vad))
         silent = windows.is_silent(windows.levels_db(window.samples, window.rate_hz), loudest_db)
-        heard = dataclasses.replace(heard, silent=silent)
+        activity = dataclasses.replace(activity, silent=silent)
         log_p = None
-        if heard.is_speech:
+        if activity.is_speech:
             rows, failed = self.log_probabilities([window], gaps)
             if failed:
                 raise failed[0]
             log_p = rows[0]
-        made = self._prediction(window, span, log_p, heard)
+        made = self._prediction(window, span, log_p, activity)
         return dataclasses.replace(made, start_s=start_s, end_s=start_s + window.seconds)
 
     def _prediction(
-        self, one: Recording, span: tuple[int, int], log_p: npt.NDArray[np.float64] | None, heard: Activity,
+        self, one: Recording, span: tuple[int, int], log_p: npt.NDArray[np.float64] | None, activity: Activity,
         unlike: tuple[str, ...] = (),
     ) -> Prediction:  # fmt: skip
         start_s, end_s = (sample / one.rate_hz for sample in span)
         file = str(one.path) if one.path else None
         if log_p is None:
-            return Prediction("", {}, start_s, end_s, file, heard.silent, heard.speech, notices=unlike)
+            return Prediction("", {}, start_s, end_s, file, activity.silent, activity.speech, notices=unlike)
         probabilities = dict(zip(self.labels, np.exp(log_p).tolist(), strict=True))
         unsure = bool(np.exp(log_p.max()) < self.least_confidence)
         label = self.labels[int(log_p.argmax())]
-        return Prediction(label, probabilities, start_s, end_s, file, False, heard.speech, unsure, unlike)
+        return Prediction(label, probabilities, start_s, end_s, file, False, activity.speech, unsure, unlike)
 
     def features(
         self, opened: Sequence[Recording], gaps: Gaps

@@ -20,7 +20,7 @@ _LOCAL = '<script src="ort.wasm.min.js" defer></script>\n  <script src="local.js
 def check(folder: pathlib.Path, runtime: str | None, taken: str) -> None:
     """Raises UserError where the page cannot be written: before anything is computed."""
     if taken != "waveform":
-        raise UserError(f"--format=page takes what is heard, so --export_input={taken} cannot be")
+        raise UserError(f"--format=page exports the waveform's program alone: leave out --export_input={taken}")
     place = pathlib.Path(runtime or "") / "dist"
     if not runtime or not all((place / name).is_file() for name in _RUNTIME):
         raise UserError(

@@ -13,11 +13,7 @@ import pytest
 from emoflax.corpora import synthetic
 
 pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="not installed (openmpi-bin): mpirun")
-FIELDS = (
-    "--config.data.corpus=synthetic", "--config.data.dir=voices", "--config.data.buckets=1", "--config.audio.mels=16",
-    "--config.data.cache_dir=cache", "--config.model.cnn.channels=(4,8)", "--config.model.head=8",
-    "--config.train.epochs=3", "--config.seeds=(0,)", "--config.split.fold=1",
-)  # fmt: skip
+FIELDS = (*cli.SMALL_CNN2, "--config.train.epochs=3")
 
 
 def losses(folder):

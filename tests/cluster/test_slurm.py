@@ -49,11 +49,7 @@ PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 """
 TASKS = 2
 IN_QUEUE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED")
-FIELDS = (
-    "--config.data.corpus=synthetic", "--config.data.dir=voices", "--config.data.buckets=1", "--config.audio.mels=16",
-    "--config.data.cache_dir=cache", "--config.model.cnn.channels=(4,8)", "--config.model.head=8",
-    "--config.train.epochs=40", "--config.seeds=(0,)", "--config.split.fold=1",
-)  # fmt: skip
+FIELDS = (*cli.SMALL_CNN2, "--config.train.epochs=40")
 
 
 def free_ports(count):

@@ -3,7 +3,7 @@
 
 const WINDOWS_AT_ONCE = 16;
 const MOST_S = 600; // of a recording
-const LIVE_S = 10; // of what is heard that is kept for live probabilities
+const LIVE_S = 10; // of the microphone's sound that is kept for live probabilities
 const CUTOFF = 0.955, ZEROS = 60, BETA = 9; // of resampling: where it cuts, how many zero crossings, window
 const FRAME_S = 0.02, BELOW_LOUDEST_DB = 40, LOWEST_DB = -90, LOUD_SHARE = 0.95, LEAST_SHARE = 0.1; // as in windows.py
 
@@ -76,13 +76,13 @@ const source = {
       this.model.labels.map((label, c) => [label, probabilities.data[place * classes + c]])));
   },
 
-  // Of the last window that was heard, as often as the model can.
+  // Of the last window from the microphone, as often as the model can.
   stream(rate_hz, window_s, show) {
-    let heard = new Float32Array(0), at_work = false, ended = false;
+    let kept = new Float32Array(0), at_work = false, ended = false;
     const look = async () => {
       at_work = true;
-      const width = Math.min(heard.length, Math.round(window_s * rate_hz));
-      const blob = wav([in16Bits(heard.slice(-width))], width, rate_hz);
+      const width = Math.min(kept.length, Math.round(window_s * rate_hz));
+      const blob = wav([in16Bits(kept.slice(-width))], width, rate_hz);
       try {
         const samples = resampled(await decoded(blob, rate_hz), rate_hz, this.rate_hz);
         const [row] = await this.rows(samples, [[0, samples.length]]);
@@ -94,11 +94,11 @@ const source = {
     };
     return {
       send: (block) => {
-        const both = new Float32Array(heard.length + block.length);
-        both.set(heard);
-        block.forEach((value, place) => { both[heard.length + place] = value / 32768; });
-        heard = both.slice(-LIVE_S * rate_hz);
-        if (!at_work && heard.length > 0.5 * rate_hz) look();
+        const both = new Float32Array(kept.length + block.length);
+        both.set(kept);
+        block.forEach((value, place) => { both[kept.length + place] = value / 32768; });
+        kept = both.slice(-LIVE_S * rate_hz);
+        if (!at_work && kept.length > 0.5 * rate_hz) look();
       },
       end: () => { ended = true; },
     };
