@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(command_line.is_shown)
     from emoflax.experiment import checks
-    from emoflax.parallel import mesh, multihost
+    from emoflax.parallel import mesh, multihost, peers
 
     if config is not None:
         if RUNNER.value:
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
         return
     from emoflax import job
 
-    made = {
+    jobs = {
         "train": lambda: job.train_and_report(config, workdir, train=True, record=record),
         "eval": lambda: (
             job.transfer(config, workdir, CHECKPOINT.value, record=record)
@@ -130,7 +130,13 @@ def main(argv: list[str]) -> None:
         "compare": lambda: job.compare(config, RUNS.value, workdir),
         "precompute": lambda: job.precompute(config),
         "benchmark": lambda: job.benchmark(config, workdir),
-    }[mode]()
+    }
+    try:
+        made = jobs[mode]()
+    except KeyboardInterrupt:
+        peers.leave()  # a cluster interrupts all, and each ends in order
+        raise
+    peers.leave()
     if OPEN.value:
         command_line.open_page(made)
 

@@ -20,6 +20,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from emoflax.errors import UserError
+from emoflax.parallel import peers
 
 MODES = ("train", "eval", "precompute")
 _SHUTDOWN_S = 30  # a finished process waits so long for the others
@@ -80,6 +81,7 @@ def connect(
         raise UserError(f"--multihost: {reason}; name --coordinator=HOST:PORT, --processes and --process") from error
     finally:
         watch.cancel()
+    peers.watch(coordinator)
     if not is_first():
         logging.set_verbosity(logging.WARNING)
     logging.info("%d processes with %d devices together", jax.process_count(), jax.device_count())

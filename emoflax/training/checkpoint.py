@@ -233,6 +233,8 @@ class Checkpoints:
         # that failed is raised here too.
         try:
             yield
+        except jax.errors.JaxRuntimeError:  # of a barrier that another process did not come to
+            raise
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"a checkpoint could not be written into {self.folder} ({_reason(error)}); make room there or choose "

@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import cli
 import jax
@@ -32,6 +33,7 @@ FIELDS = {
     "data.corpus": "synthetic", "data.dir": "voices", "data.buckets": 1, "split.dev_share": 0.0, "train.epochs": 2,
     "train.batch_size": 6, "model.cnn.channels": (4,), "augment.noise": 0.5, "augment.gain_db": 3.0,
 }  # fmt: skip
+LONG = 40  # epochs of a training that is cut short
 
 
 def learn(folder):
@@ -92,6 +94,12 @@ def one(place):
 
 
 @pytest.fixture(scope="module")
+def uninterrupted(place):
+    subprocess.run(long_command("whole"), cwd=place, env=cli.ENVIRONMENT, check=True, capture_output=True, timeout=120)
+    return place / "whole" / RUN
+
+
+@pytest.fixture(scope="module")
 def four(place):
     return learn_on(4, place / "four")
 
@@ -124,6 +132,61 @@ def test_two_processes_of_two_devices_train_what_one_device_trains(place, one):
     state = evaluate.restore(place / "two" / RUN / "checkpoints").state
     for ours, theirs in zip(jax.tree.leaves(state.params), parameters(one[0]), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def long_command(workdir, *flags):
+    fields = [f"--config.{field}={value}" for field, value in (FIELDS | {"train.epochs": LONG}).items()]
+    return cli.command(cli.config("tiny"), *fields, f"--workdir={workdir}", *flags)
+
+
+def start(place, workdir, *flags):
+    """A process of one device that trains for LONG epochs."""
+    environment, pipes = cli.ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": "1"}, {"stdout": subprocess.PIPE, "text": True}
+    command = long_command(workdir, *flags)
+    return subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.STDOUT, **pipes)
+
+
+def kill_in_the_middle(processes, victim, run):
+    """Kills one after three epochs, with all of them at work."""
+    log, end = run / "metrics.jsonl", time.monotonic() + 120
+    while not (log.exists() and len(log.read_text().splitlines()) >= 3):
+        assert time.monotonic() < end and not any(process.poll() for process in processes)
+        time.sleep(0.02)
+    victim.kill()
+
+
+def lose(place, victim):
+    """Two processes, of which one is killed; the other one's status, what it printed, its seconds, and their folder."""
+    port, workdir = free_port(), f"lost-{victim}"
+    both = [start(place, workdir, *multihost_flags(process, port)) for process in (0, 1)]
+    kill_in_the_middle(both, both[victim], place / workdir / RUN)
+    killed, other = time.monotonic(), both[1 - victim]
+    printed = other.communicate(timeout=90)[0]
+    both[victim].communicate()
+    return other.returncode, printed, time.monotonic() - killed, place / workdir
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_other_one_with_a_sentence_and_what_they_saved_one_goes_on_with(
+    place, uninterrupted, victim
+):
+    status, printed, after_s, folder = lose(place, victim)
+    assert status == 2 and f"process {victim} is gone" in printed and "Traceback" not in printed, printed
+    assert after_s < 60 and len(losses(folder / RUN)) < LONG
+    if victim:  # the same for both
+        assert start(place, folder.name).wait(120) == 0
+        assert losses(folder / RUN) == pytest.approx(losses(uninterrupted), rel=1e-3)
+
+
+def test_what_one_process_saved_two_go_on_with_to_the_same_end(place, uninterrupted):
+    alone, run = start(place, "grown"), place / "grown" / RUN
+    kill_in_the_middle([alone], alone, run)
+    alone.communicate()
+    port = free_port()
+    both = [start(place, "grown", *multihost_flags(process, port)) for process in (0, 1)]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert losses(run) == pytest.approx(losses(uninterrupted), rel=1e-3)
 
 
 def parameters(folder):
