@@ -33,6 +33,7 @@ FIELDS = {
     "data.buckets": 1, "train.batch_size": 8, "train.epochs": 12, "train.select": "accuracy",
     "optimizer.learning_rate": 1e-3, "optimizer.warmup_epochs": 0.5,
 }  # fmt: skip
+SIDES = ("ours", "usual")
 METRICS = ("metrics.jsonl", "runs/*/*/metrics.jsonl")  # of the usual pipeline and of ours, in each side's folder
 POLL_S = 0.05
 
@@ -113,14 +114,16 @@ def _read_new(run: Run, folder: pathlib.Path, begin: float) -> None:
             run.seconds.append(time.perf_counter() - begin)
 
 
-def measure(name: str, data_dir: str, seed: int, targets: list[float], limit_s: float) -> dict[str, Run]:
-    """{'ours': ..., 'usual': ...}, one after the other."""
+def measure(
+    name: str, data_dir: str, seed: int, targets: list[float], limit_s: float, sides: list[str]
+) -> dict[str, Run]:
+    """A run of each of `sides`, of SIDES, one after the other."""
     runs, data_dir = {}, os.path.abspath(data_dir) if data_dir else ""
     with tempfile.TemporaryDirectory() as scratch:
         corpus = corpora.load(name, data_dir, scratch)
         for clip in corpus.clips:
             pathlib.Path(clip.path).read_bytes()  # into the page cache, so that neither side waits for the disk
-        for side in ("ours", "usual"):
+        for side in sides:
             folder = pathlib.Path(scratch) / side
             folder.mkdir()
             write_table(folder / "clips.csv", corpus)
@@ -135,14 +138,19 @@ def table(runs: dict[int, dict[str, Run]], targets: list[float]) -> str:
     lines = ["| seed | accuracy | ours, s | usual PyTorch pipeline, s | ratio |", "|---|---|---|---|---|"]
     for seed, sides in runs.items():
         for target in targets:
-            ours, usual = (sides[side].seconds_to(target) for side in ("ours", "usual"))
+            seconds = {side: run.seconds_to(target) for side, run in sides.items()}
+            ours, usual = (seconds.get(side) for side in SIDES)
             ratio = f"{usual / ours:.1f}" if ours and usual else "-"
-            shown = [f"{s:.1f}" if s else _never(sides[side]) for side, s in (("ours", ours), ("usual", usual))]
+            shown = [_shown(sides.get(side), seconds.get(side)) for side in SIDES]
             lines.append(f"| {seed} | {100 * target:.0f} % | {shown[0]} | {shown[1]} | {ratio} |")
     return "\n".join(lines)
 
 
-def _never(run: Run) -> str:
+def _shown(run: Run | None, seconds: float | None) -> str:
+    if run is None:
+        return "not run"
+    if seconds is not None:
+        return f"{seconds:.1f}"
     best = max(run.accuracies, default=0.0)
     last = run.seconds[-1] if run.seconds else 0.0
     return f"not in {len(run.accuracies)} epochs, {last:.0f} s (best {100 * best:.0f} %)"
@@ -150,7 +158,10 @@ def _never(run: Run) -> str:
 
 def main(options: argparse.Namespace) -> None:
     targets = sorted(options.targets)
-    runs = {seed: measure(options.corpus, options.data_dir, seed, targets, options.limit_s) for seed in options.seeds}
+    runs = {
+        seed: measure(options.corpus, options.data_dir, seed, targets, options.limit_s, options.sides)
+        for seed in options.seeds
+    }
     results = {
         "split": {"protocol": PROTOCOL, "fold": FOLD, "dev_share": DEV_SHARE}, "fields": FIELDS, "targets": targets,
         "runs": {seed: {side: dataclasses.asdict(run) for side, run in sides.items()} for seed, sides in runs.items()},
@@ -164,5 +175,6 @@ if __name__ == "__main__":
     parser.add_argument("--data_dir", default="", help="as config.data.dir")
     parser.add_argument("--targets", type=float, nargs="+", default=[0.41, 0.60], help="validation accuracies")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run of each side per seed")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--limit_s", type=float, default=900.0, help="when a run is given up")
     script.run(main, parser)
