@@ -172,8 +172,12 @@ def crossval(
         bundle.check_place(bundle_of(workdir, config, corpus, output))
     permuted = "-permuted" if config.crossval.permute_labels else ""
     folder = nested.run_folder_of(workdir, config, corpus)
-    lock.hold(folder)
+    before, waited = written_reports(folder), reserve(config, folder)
     result = nested.run(config, corpus, folder)
+    # Of several processes the one that is first at this point reports.
+    if waited or not lock.try_hold(folder) or (config.crossval.shared and written_reports(folder) != before):
+        logging.info("all models are trained; another process writes the reports: %s", folder)
+        return None
     features, notes, reported = nested.open_features(config), nested.notes(config, result), []
     for part in nested.parts(config, result):
         facts = facts_of(config, features, part.split, part.predictions, part.seconds, commit)
@@ -195,6 +199,20 @@ def crossval(
     if final:
         fit(config, workdir, output)
     return made
+
+
+def reserve(config: ConfigDict, folder: pathlib.Path) -> bool:
+    """Reserves the folder, or waits until it is free where several processes share it; whether it had to wait."""
+    if config.crossval.shared:
+        return lock.wait(folder)
+    lock.hold(folder)
+    return False
+
+
+def written_reports(folder: pathlib.Path) -> dict[str, int]:
+    """When each report of a cross-validation was written."""
+    found = [*folder.glob("*/report.json"), *folder.glob("inner/*/report.json")]
+    return {str(path): path.stat().st_mtime_ns for path in found}
 
 
 def bundle_of(workdir: pathlib.Path, config: ConfigDict, corpus: Corpus, output: str | None) -> pathlib.Path:
@@ -294,7 +312,7 @@ def sweep(config: ConfigDict, workdir: pathlib.Path) -> None:
     corpus = open_corpus(config)
     folder = run_folder(workdir, config, corpus)
     folder = folder.with_name(f"{folder.name}-sweep")
-    lock.hold(folder)
+    reserve(config, folder)
     print(search.run(config, corpus, folder))
 
 

@@ -166,6 +166,11 @@ def check_together(config: ConfigDict) -> None:
     check_audio(config)
     check_model(config)
     check_augmentation(config)
+    if config.crossval.shared and config.train.population > 1:
+        raise UserError(
+            "config.crossval.shared deals models out one by one: set config.train.population=0, or shared=False for "
+            "populations of models in one process"
+        )
 
 
 def check_audio(config: ConfigDict) -> None:

@@ -294,6 +294,7 @@ ALLOWED: dict[str, Kind] = {
     "crossval.choose_epoch": FLAG,
     "crossval.calibrate": FLAG,
     "crossval.workers": COUNT,
+    "crossval.shared": FLAG,
     "crossval.permute_labels": whole(0, 2**32 - 1),
     "log.mlflow": TEXT,
     "report.html": FLAG,

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # Fields of config that may change between two runs of one command: none of them changes the weights.
 NOT_COMPARED = (
     "data.dir", "data.root", "data.cache_dir", "data.resident", "precompute", "states.weights", "states.batch",
-    "probe", "seeds", "split.fold", "crossval.workers", "crossval.final", "crossval.calibrate", "train.population",
-    "profile_steps", "evaluate", "fit", "report", "log",
+    "probe", "seeds", "split.fold", "crossval.workers", "crossval.shared", "crossval.final", "crossval.calibrate",
+    "train.population", "profile_steps", "evaluate", "fit", "report", "log",
 )  # fmt: skip
 _CODE = ("features", "precompute", "model", "training")
 PREDICTION_CODE = ("features", "model")  # of these, what predictions are made with

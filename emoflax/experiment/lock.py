@@ -3,6 +3,7 @@
 import pathlib
 
 import filelock
+from absl import logging
 
 from emoflax.errors import UserError
 from emoflax.files import make_folder
@@ -27,16 +28,36 @@ def hold(folder: pathlib.Path) -> None:
 
 
 def _hold(folder: pathlib.Path) -> None:
+    if not try_hold(folder):
+        raise UserError(
+            f"another command is at work in {folder}; wait until it ends, or choose another --workdir or config.name"
+        )
+
+
+def try_hold(folder: pathlib.Path) -> bool:
+    """As `hold`, of this process alone; False: another command is at work there."""
+    folder = folder.absolute()
     make_folder(folder)
     if folder in _held:
-        return
+        return True
     lock = filelock.FileLock(folder / _NAME, blocking=False)
     try:
         lock.acquire()
-    except filelock.Timeout as error:
-        raise UserError(
-            f"another command is at work in {folder}; wait until it ends, or choose another --workdir or config.name"
-        ) from error
+    except filelock.Timeout:
+        return False
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --workdir") from error
     _held[folder] = lock
+    return True
+
+
+def wait(folder: pathlib.Path) -> bool:
+    """Returns when no other command holds the folder, which is not reserved; whether one did."""
+    held = not try_hold(folder)
+    if held:
+        logging.info("another command is at work in %s; waiting until it ends", folder)
+        with filelock.FileLock(folder / _NAME):
+            pass
+    else:
+        _held.pop(folder.absolute()).release()
+    return held

@@ -13,6 +13,7 @@ built from splits that hold no test clip.
     runs/<name>-<corpus>-<protocol>-nested/fold1/<candidate>-seed0/          checkpoints, logs, test.npz
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -29,15 +30,15 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features, permute_labels
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.experiment import closed_form, evaluate, identity, population
+from emoflax.experiment import claims, closed_form, evaluate, identity, population
 from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.features import features_of
 from emoflax.experiment.members import Member, folds, run_folder, seeds
 from emoflax.experiment.run import train_member
-from emoflax.parallel import workers
+from emoflax.files import naming, write_whole
 from emoflax.reporting import calibration, metrics
-from emoflax.selection import kept_predictions, pool
+from emoflax.selection import kept_predictions, pool, shared
 from emoflax.selection.candidates import candidates_of
 
 
@@ -102,8 +103,9 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
     inner = inner_tasks(candidates, inner_splits, folder) if choosing else {}
     for task in inner.values():
         identity.check_early(task.config, corpus, task.member.checkpoints, task.member.split, task.member.seed)
-    for candidate in candidates.values():
-        open_features(candidate)  # computes what is missing, before several processes would
+    with one_at_a_time(config):
+        for candidate in candidates.values():
+            open_features(candidate)  # computes what is missing, before several processes would
     dev = dict(zip(inner, learn_all(list(inner.values()), config), strict=True))
     choices = [
         choose(of_fold(dev, candidates, split.fold), candidates, split.fold, corpus)
@@ -111,7 +113,8 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> Result:
         else only(*candidates, split.fold)
         for split in inner_splits
     ]
-    (folder / "choices.json").write_text(json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n")
+    with naming(folder / "choices.json"), write_whole(folder / "choices.json") as file:
+        file.write((json.dumps([dataclasses.asdict(c) for c in choices], indent=2) + "\n").encode())
     scored = {name: [p for (_, own, _), p in dev.items() if own == name] for name in candidates if choosing}
     final = final_tasks(candidates, outer_splits, choices, folder) if config.crossval.final else {}
     test = dict(zip(final, learn_all(list(final.values()), config), strict=True))
@@ -255,7 +258,7 @@ def learn_all(tasks: Sequence[Task], config: ConfigDict) -> list[Predictions]:
         missing = [task for task in tasks if not task.kept.exists()]
         population.train_members([(t.config, training_features(t), t.member) for t in missing], size)
     found: dict[int, Predictions] = {}
-    for place, predictions in workers.run(learn, tasks, config.crossval.workers):
+    for place, predictions in shared.run(learn, tasks, config.crossval.workers, lambda task: task.member.folder):
         found[place] = predictions
         folder = tasks[place].member.folder
         logging.info("model %d of %d: %s/%s", len(found), len(tasks), folder.parent.name, folder.name)
@@ -263,18 +266,25 @@ def learn_all(tasks: Sequence[Task], config: ConfigDict) -> list[Predictions]:
 
 
 def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -> Predictions:
-    """Trains a model, or what is left of it, and predicts; the answer is kept beside the checkpoints."""
+    """Trains a model, or what is left of it, and predicts; the predictions are kept beside the checkpoints.
+
+    Raises:
+      ClaimedError: another process is training it.
+    """
     config, member = task.config, task.member
     features = training_features(task)
     key = identity.key(identity.describe(config, features, member.split, member.seed, ()))
     if (known := kept_predictions.read(task.kept, key)) is not None:
         return known
-    train_member(config, features, member, watch)
-    last = not config.crossval.choose_epoch
-    predictions = evaluate.predict_member(config, features, member, task.part, last=last, calibrated=False)
-    if task.part == "dev":
-        predictions = dataclasses.replace(predictions, **closed_form.read_left_out(member.folder))
-    kept_predictions.write(task.kept, key, predictions)
+    with claims.claim(member.folder):
+        if (known := kept_predictions.read(task.kept, key)) is not None:  # finished by another process just now
+            return known
+        train_member(config, features, member, watch)
+        last = not config.crossval.choose_epoch
+        predictions = evaluate.predict_member(config, features, member, task.part, last=last, calibrated=False)
+        if task.part == "dev":
+            predictions = dataclasses.replace(predictions, **closed_form.read_left_out(member.folder))
+        kept_predictions.write(task.kept, key, predictions)
     return predictions
 
 
@@ -282,6 +292,13 @@ def training_features(task: Task) -> Features:
     """What the task's model learns from; with shuffled labels in a label-permutation control."""
     features, seed = open_features(task.config), task.config.crossval.permute_labels
     return permute_labels(features, task.member.split.train, seed) if seed else features
+
+
+def one_at_a_time(config: ConfigDict) -> contextlib.AbstractContextManager[None]:
+    """Around features that may have to be computed: of the processes that share a folder, one computes them."""
+    if not config.crossval.shared:
+        return contextlib.nullcontext()
+    return claims.alone(pathlib.Path(config.data.cache_dir), "features.lock")
 
 
 def open_features(config: ConfigDict) -> Features:

@@ -14,10 +14,12 @@ import csv
 import dataclasses
 import json
 import pathlib
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import filelock
 import numpy as np
 import optuna
 from absl import logging
@@ -27,13 +29,13 @@ from optuna.trial import TrialState
 from emoflax.data import splits
 from emoflax.data.clip import Corpus
 from emoflax.errors import DivergedError, UserError
-from emoflax.experiment import identity
+from emoflax.experiment import claims, identity
 from emoflax.experiment.members import Member, folds
-from emoflax.parallel import workers
 from emoflax.reporting import report
-from emoflax.selection import crossval
+from emoflax.selection import crossval, shared
 from emoflax.selection.candidates import override
 
+STUDY_LOCK = "study.lock"  # while a study is begun, or asked for trials
 KINDS = "('log', low, high), ('uniform', low, high), ('int', low, high) or ('choice', a, b, ...)"
 
 
@@ -46,6 +48,14 @@ class Attempt:
     members: tuple[Member, ...]
     folder: pathlib.Path
 
+    @property
+    def own_folder(self) -> pathlib.Path:
+        return self.folder / trial_name(self.number)
+
+
+def trial_name(number: int) -> str:
+    return f"trial{number:04d}"
+
 
 def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> str:
     """Searches until config.sweep.trials trials have ended, killed ones of an earlier run first; says what was best."""
@@ -53,19 +63,22 @@ def run(config: ConfigDict, corpus: Corpus, folder: pathlib.Path) -> str:
         raise UserError("config.sweep.space is empty; configs/sweep.py shows how it is written")
     distributions = {field: distribution(field, what) for field, what in config.sweep.space.items()}
     nests = [splits.nest(split) for split in folds(config, corpus, config.crossval.inner_share)]
-    crossval.open_features(config)  # computes what is missing, before several processes would
-    study = open_study(folder, config)
-    claim(study, config)
+    with crossval.one_at_a_time(config):
+        crossval.open_features(config)  # computes what is missing, before several processes would
+    with claims.alone(folder, STUDY_LOCK):
+        study = open_study(folder, config)
+        claim(study, config)
     protocol = splits.resolve_protocol(config.split.protocol, corpus)
     who = "inner validation speakers" if len(nests) == 1 else f"inner validation speakers of {len(nests)} folds"
     title = f"{config.name} on {corpus.name}, {protocol}: {who}"
-    while left := config.sweep.trials - sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
-        trials = begun(study) or ask(study, distributions, config, min(left, max(1, config.sweep.batch)))
+    while sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)) < config.sweep.trials:
+        trials = next_trials(study, distributions, config, folder)
         attempts = [attempt_of(trial, config, [inner for inner, _ in nests], folder) for trial in trials]
-        for place, value in workers.run(work, attempts, config.crossval.workers):
-            tell(study, attempts[place].number, value)
+        for place, value in shared.run(work, attempts, config.crossval.workers, lambda attempt: attempt.own_folder):
             shown = "pruned or diverged" if value is None else f"{100 * value:.1f} %"
             logging.info("trial %d of %d: %s", attempts[place].number + 1, config.sweep.trials, shown)
+        if not attempts:  # other processes are at the last ones
+            time.sleep(shared.POLL_S)
         write(study, config, folder, title)
     return write(study, config, folder, title)
 
@@ -95,7 +108,8 @@ def overrides_of(params: Mapping[str, Any], space: Mapping[str, Sequence]) -> di
 def open_study(folder: pathlib.Path, config: ConfigDict) -> optuna.Study:
     """The search that the folder holds, or a new one; several processes may have it open."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
+    # The lock of Optuna's own choice is a file, which would outlive a process that is killed while it writes.
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"), _KernelLock(folder))
     return optuna.create_study(
         storage=optuna.storages.JournalStorage(backend),
         study_name="sweep",
@@ -103,6 +117,19 @@ def open_study(folder: pathlib.Path, config: ConfigDict) -> optuna.Study:
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(config.sweep.startup_trials, config.sweep.prune_after_epochs),
     )
+
+
+class _KernelLock(optuna.storages.journal.JournalFileOpenLock):
+    def __init__(self, folder: pathlib.Path):
+        super().__init__(str(folder / "journal.log"))
+        self._lock = filelock.FileLock(folder / ".journal.lock")
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
 
 
 def claim(study: optuna.Study, config: ConfigDict) -> None:
@@ -123,19 +150,31 @@ def begun(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
+def next_trials(
+    study: optuna.Study, distributions: Mapping, config: ConfigDict, folder: pathlib.Path
+) -> list[optuna.trial.FrozenTrial]:
+    """Trials that were begun and that no process is at, or new ones; none, if others are at all that are left."""
+    with claims.alone(folder, STUDY_LOCK):
+        running = begun(study)
+        if free := [trial for trial in running if not claims.is_claimed(folder / trial_name(trial.number))]:
+            return free
+        room = config.sweep.trials - len(study.get_trials(deepcopy=False))
+        return ask(study, distributions, config, min(room, max(1, config.sweep.batch)))
+
+
 def ask(study: optuna.Study, distributions: Mapping, config: ConfigDict, count: int) -> list[optuna.trial.FrozenTrial]:
     """New trials. What is drawn follows from the trials before it, so that an interrupted search goes the same way."""
-    before = len(study.get_trials(deepcopy=False))
+    before = len(study.get_trials(deepcopy=False))  # trials are numbered from 0
     study.sampler = optuna.samplers.TPESampler(
         seed=[int(config.seeds[0]), before], n_startup_trials=config.sweep.startup_trials
     )
     for _ in range(count):
         study.ask(dict(distributions))
-    return begun(study)
+    return [trial for trial in begun(study) if trial.number >= before]
 
 
 def attempt_of(trial: optuna.trial.FrozenTrial, config: ConfigDict, inner: Sequence, folder: pathlib.Path) -> Attempt:
-    name = f"trial{trial.number:04d}"
+    name = trial_name(trial.number)
     changed = override(config, name, overrides_of(trial.params, config.sweep.space))
     seed = int(config.seeds[0])
     members = tuple(Member(seed, split, folder / name / f"fold{split.fold}") for split in inner)
@@ -143,9 +182,23 @@ def attempt_of(trial: optuna.trial.FrozenTrial, config: ConfigDict, inner: Seque
 
 
 def work(attempt: Attempt) -> float | None:
-    """Mean score over the folds; None for a trial that was pruned or whose training diverged."""
-    study = open_study(attempt.folder, attempt.config)
-    frozen = study.get_trials(deepcopy=False)[attempt.number]
+    """Mean score over the folds, as the study is told; None for a trial that was pruned or whose training diverged.
+
+    Raises:
+      ClaimedError: another process is at this trial.
+    """
+    with claims.claim(attempt.own_folder):
+        study = open_study(attempt.folder, attempt.config)
+        frozen = study.get_trials(deepcopy=False)[attempt.number]
+        if frozen.state.is_finished():  # by another process just now
+            return frozen.value if frozen.state == TrialState.COMPLETE else None
+        value = score(study, frozen, attempt)
+        study.tell(attempt.number, value, state=TrialState.PRUNED if value is None else TrialState.COMPLETE)
+        return value
+
+
+def score(study: optuna.Study, frozen: optuna.trial.FrozenTrial, attempt: Attempt) -> float | None:
+    """Trains the trial's models, and tells the study how each epoch went; returns as `work` does."""
     trial = optuna.trial.Trial(study, frozen._trial_id)
     corpus = crossval.open_features(attempt.config).corpus
     select, scores = attempt.config.train.select, []
@@ -171,12 +224,13 @@ def work(attempt: Attempt) -> float | None:
     return float(np.mean(scores))
 
 
-def tell(study: optuna.Study, number: int, value: float | None) -> None:
-    study.tell(number, value, state=TrialState.PRUNED if value is None else TrialState.COMPLETE)
-
-
 def write(study: optuna.Study, config: ConfigDict, folder: pathlib.Path, title: str) -> str:
     """Writes best.json, trials.csv and the pictures under that title; returns a few lines about the best trial."""
+    with claims.alone(folder, "report.lock"):
+        return _write(study, config, folder, title)
+
+
+def _write(study: optuna.Study, config: ConfigDict, folder: pathlib.Path, title: str) -> str:
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     write_table(folder / "trials.csv", trials, list(config.sweep.space))

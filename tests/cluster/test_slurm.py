@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import cli
+import dealt
 import jax
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from emoflax.corpora import synthetic
 from emoflax.experiment import evaluate
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "sinfo", "squeue")
 MISSING = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed (slurm-wlm, munge): {', '.join(MISSING)}"),
@@ -206,3 +207,25 @@ def test_a_job_killed_by_scancel_resumes_when_submitted_again(slurm, uninterrupt
     ended, _, printed = finish(slurm, submit(slurm, "killed"), "killed")
     assert ended == "COMPLETED", printed
     assert_same(slurm, "killed", uninterrupted)
+
+
+def test_array_tasks_deal_the_models_of_a_cross_validation_out_and_a_cancelled_one_s_are_taken_over(slurm):
+    dealt.make(slurm.folder)
+    cli.run(*dealt.MODE, "--workdir=alone", cwd=slurm.folder)
+    line = " ".join(f"'{word}'" for word in cli.command(*dealt.SHARED, "--workdir=array"))
+    job = slurm(
+        "sbatch", "--parsable", f"--array=0-{TASKS - 1}", "--ntasks=1", "--output=array-%a.log",
+        f"--chdir={slurm.folder}", "--wrap", line,
+    )  # fmt: skip
+
+    def claimed():
+        made = [json.loads(path.read_text()) for path in (slurm.folder / "array").glob("*/fold*/*/claimed_by.json")]
+        return {owner["SLURM_ARRAY_TASK_ID"] for owner in made} >= {"0", "1"}
+
+    def logs():
+        return "\n".join(path.read_text()[-2000:] for path in slurm.folder.glob("array-*.log"))
+
+    wait_for(claimed, 240, logs)
+    slurm("scancel", "--signal=KILL", "--full", f"{job}_0")
+    wait_for(lambda: "RUNNING" not in slurm("squeue", "-h", "-o", "%T") and not slurm("squeue", "-h"), 300, logs)
+    dealt.assert_same(slurm.folder / "array", slurm.folder / "alone")

@@ -75,13 +75,30 @@ def test_killed_and_started_again_is_the_same_as_never_killed(place, monkeypatch
         sweep.run(config, crossval.open_features(config).corpus, killed)
 
 
+def test_two_processes_share_a_search_and_try_every_trial_once(place):
+    command = cli.command("--config=hunt.py", "--mode=sweep", "--workdir=shared", "--config.crossval.shared=True")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [subprocess.Popen(command, cwd=place, env=cli.ENVIRONMENT, **pipes) for _ in range(2)]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    folder = place / "shared" / "hunt-synthetic-speakers5-sweep"
+    study = sweep.open_study(folder, config_of(place))
+    assert [trial.state.is_finished() for trial in study.trials] == [True] * 4
+    # Those drawn at random are those of one process.
+    alone = sweep.open_study(place / "whole", config_of(place)).trials
+    assert [trial.params for trial in study.trials[:2]] == [trial.params for trial in alone[:2]]
+    assert [trial.value for trial in study.trials[:2]] == [trial.value for trial in alone[:2]]
+    told = [line.split(" of ")[0] for text in printed for line in text.splitlines() if line.startswith("trial ")]
+    assert sorted(told) == ["trial 1", "trial 2", "trial 3", "trial 4"], printed
+
+
 def test_what_is_written_as_the_best_is_the_trial_with_the_highest_score(place, tmp_path):
     config = config_of(place)
     study = sweep.open_study(tmp_path, config)
     for rate, score in ((1e-3, 0.2), (3e-2, 0.7), (1e-3, 0.4)):
         study.enqueue_trial({"optimizer.learning_rate": str(rate)})
         trial = study.ask({f: sweep.distribution(f, w) for f, w in SPACE.items()})
-        sweep.tell(study, trial.number, score)
+        study.tell(trial, score)
     said = sweep.write(study, config, tmp_path, "hunt")
     best = json.loads((tmp_path / "best.json").read_text())
     assert best["trial"] == 1 and best["overrides"] == {"optimizer.learning_rate": 3e-2}
