@@ -31,8 +31,8 @@ def watch(coordinator: str | None) -> None:
       coordinator: HOST:PORT, as the other processes reach process 0; None: by its own name.
     """
     first = jax.process_index() == 0
-    listener, address = _listen(coordinator) if first else (None, np.zeros(6 + _TOKEN_BYTES, np.uint8))
-    address = bytes(np.asarray(multihost_utils.broadcast_one_to_all(address), np.uint8))
+    listener, where = _listen(coordinator) if first else (None, np.zeros(6 + _TOKEN_BYTES, np.uint8))
+    address = np.asarray(multihost_utils.broadcast_one_to_all(where), np.uint8).tobytes()
     host, port, token = socket.inet_ntoa(address[:4]), int.from_bytes(address[4:6], "big"), address[6:]
     if listener:
         threading.Thread(target=_accept, args=(listener, token), daemon=True).start()
