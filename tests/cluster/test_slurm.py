@@ -211,7 +211,9 @@ def test_a_job_killed_by_scancel_resumes_when_submitted_again(slurm, uninterrupt
 
 def test_array_tasks_deal_the_models_of_a_cross_validation_out_and_a_cancelled_one_s_are_taken_over(slurm):
     dealt.make(slurm.folder)
-    cli.run(*dealt.MODE, "--workdir=alone", cwd=slurm.folder)
+    one_device = cli.ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": "1"}  # as tasks have
+    alone = cli.command(*dealt.MODE, "--workdir=alone")
+    subprocess.run(alone, cwd=slurm.folder, env=one_device, check=True, capture_output=True, timeout=240)
     line = " ".join(f"'{word}'" for word in cli.command(*dealt.SHARED, "--workdir=array"))
     job = slurm(
         "sbatch", "--parsable", f"--array=0-{TASKS - 1}", "--ntasks=1", "--output=array-%a.log",
