@@ -232,7 +232,7 @@ def get_config() -> ConfigDict:
     config.train.epochs = 20
     config.train.batch_size = 16
     config.train.dtype = "float32"  # arithmetic of the forward pass: 'float32' | 'bfloat16'; weights stay float32
-    # Weight of a class in the loss or the ridge: (1 / its frequency) to this power. 1: classes count the same; 0: clips.
+    # Weight of a class in the loss or ridge: (1 / its frequency) to this power. 1: classes count the same; 0: clips do.
     config.train.class_weighting = 1.0
     # Closed-form models: whose clips are left out together to choose the penalty and the temperature: 'speaker', or
     # 'corpus' (with those of the same people), so that both fit a corpus that is not in training.

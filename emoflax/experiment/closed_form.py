@@ -44,8 +44,8 @@ def check(config: ConfigDict) -> None:
         )
     if takes_states_of_words(config) and (tuple(config.functionals.speeds) != (1.0,) or config.data.copies):
         raise UserError(
-            f"config.states.encoder={states.encoder!r} takes words, which have neither speeds nor disturbed copies: set "
-            "config.functionals.speeds=(1.0,) and config.data.copies=0"
+            f"config.states.encoder={states.encoder!r} takes words, which have neither speeds nor disturbed copies: "
+            "set config.functionals.speeds=(1.0,) and config.data.copies=0"
         )
     if name not in models.FRAME_LEVEL_MODELS:
         return
