@@ -49,7 +49,7 @@ def weights(tmp_path_factory):
 def config_of(meld, weights, **fields):
     config = text_states.get_config()
     config.data.update(corpus="meld", dir=str(meld), cache_dir=str(meld / "cache"))
-    config.states.update(weights=str(weights), batch=3)
+    config.states.update(weights=str(weights), batch=3, layers=())
     config.text.max_tokens = 12
     config.update_from_flattened_dict(fields)
     checks.prepare(config)
