@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from emoflax import models, pretrained
+from emoflax import pretrained
 from emoflax.data import dataset, subwords
 from emoflax.data.rows import round_up
 from emoflax.models import states
@@ -86,9 +86,10 @@ def load(name: str, weights: str, *, silence_s: float, parts: int, batch: int) -
         return states.summarise(outputs, mask_BxS, parts)
 
     shape = (1 + len(encoder.layers), states.count(parts), encoder.width)
-    multiple = _TOKENS_MULTIPLE if name in models.TEXT_ENCODERS else _FRAMES_MULTIPLE
+    audio = front_end(name, weights)
+    multiple = _FRAMES_MULTIPLE if audio else _TOKENS_MULTIPLE
     program = functools.partial(run, jax.tree.map(jnp.asarray, params))
-    return StateEncoder(front_end(name, weights), shape, encoder.window, multiple, batch, program)
+    return StateEncoder(audio, shape, encoder.window, multiple, batch, program)
 
 
 def front_end(name: str, weights: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def test_a_config_and_its_candidates_have_the_fields_of_the_default_and_no_other
     config = module.get_config()
     if config.states.weights and config.states.encoder == "bert":  # a name that would be downloaded
         hugging_face.bert(tmp_path)
-        config.states.weights = str(tmp_path)
+        config.states.update(weights=str(tmp_path), layers=())
     elif config.states.weights:
         config.states.weights = str(tiny_whisper.write(tmp_path / "tiny.pt", audio_layers=4))
     assert fields(config) == fields(default.get_config())

@@ -22,9 +22,9 @@ from emoflax import pretrained
 from emoflax.corpora import synthetic
 from emoflax.data import subwords
 from emoflax.features import whisper_mel
-from emoflax.features.states import load, token_ids
+from emoflax.features.states import token_ids
 
-LINES = ["Oh my God, he's lost it. He's totally lost it!", "What?", "I can't believe that he went mad.", "Nice shoes."]
+LINES = ["Oh my God, he's lost it. He's totally lost it!", "What?", "He has completely lost his mind.", "Nice shoes."]
 
 
 def folder_of(module: str, distribution: str) -> pathlib.Path:
@@ -52,19 +52,13 @@ def test_every_layer_of_minilm_is_that_of_transformers_in_a_padded_batch(minilm)
     assert n_tokens.tolist() == theirs["attention_mask"].sum(1).tolist()
     tokens = jnp.array([np.pad(own, (0, max(map(len, ids)) - len(own))) for own in ids])
     encoder = pretrained.encoder_alone("bert", str(minilm))
-    outputs, mask = nnx.jit(lambda e, *x: e.states(*x))(encoder, tokens, n_tokens)
+    outputs, mask = jax.tree.map(np.asarray, nnx.jit(lambda e, *x: e.states(*x))(encoder, tokens, n_tokens))
     assert len(outputs) == len(wanted.hidden_states) == 7
     for ours, layer in zip(outputs, wanted.hidden_states, strict=True):
-        assert relative_error(np.asarray(ours)[mask], layer.numpy()[mask]) < 1e-4
-
-
-def test_sentence_vectors_of_minilm_are_closer_where_the_sentences_mean_about_the_same(minilm):
-    encoder = load("bert", str(minilm), silence_s=0.0, parts=0, batch=4)
-    tokenizer = subwords.read(pretrained.fields("bert", str(minilm))["text.tokenizer"])
-    vectors = encoder(token_ids(list(map(subwords.cutter(tokenizer, 64), LINES)), tokenizer))[:, -1, 0]
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    alike = vectors @ vectors.T
-    assert alike[0, 2] > 0.4 > 0.2 > max(alike[0, 1], alike[0, 3], alike[2, 3])
+        assert relative_error(ours[mask], layer.numpy()[mask]) < 1e-4
+    vectors = np.stack([own[there].mean(0) for own, there in zip(outputs[-1], mask, strict=True)])
+    alike = np.triu(np.corrcoef(vectors), 1)
+    assert np.unravel_index(alike.argmax(), alike.shape) == (0, 2)  # the two lines that mean about the same
 
 
 def test_every_layer_of_tiny_en_is_openai_whispers_on_a_voice(tmp_path):
