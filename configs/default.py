@@ -136,10 +136,12 @@ def get_config() -> ConfigDict:
     config.precompute.shard_clips = 256
     config.precompute.max_bad_share = 0.02  # of unreadable clips; more stop the run, fewer are listed and left out
 
-    # States of a pretrained encoder: mean and deviation over each clip's time of every layer's output. They are the
-    # input of config.model.functionals='states' and of --mode=probe; --mode=precompute makes them alone.
+    # States of a pretrained encoder: mean and deviation over each clip's time, or over its tokens, of every layer's
+    # output. They are the input of config.model.functionals='states' and of --mode=probe; --mode=precompute makes them.
     config.states = ConfigDict()
-    config.states.encoder = "whisper"  # an audio encoder that has published weights (docs/pretrained.md)
+    config.states.encoder = (
+        "whisper"  # an encoder that has published weights (docs/pretrained.md); 'bert': of the words
+    )
     # These: a file or folder, org/name@revision on the Hugging Face hub, an openai-whisper name. '': no states
     config.states.weights = ""
     # Whisper only: silence behind each clip, up to 30 s in all. 30: as published. Less is faster, and not the same.
@@ -230,7 +232,7 @@ def get_config() -> ConfigDict:
     config.train.epochs = 20
     config.train.batch_size = 16
     config.train.dtype = "float32"  # arithmetic of the forward pass: 'float32' | 'bfloat16'; weights stay float32
-    # Loss weight of a class: (1 / its frequency) to this power. 1: every class counts the same; 0: every clip.
+    # Weight of a class in the loss or ridge: (1 / its frequency) to this power. 1: classes count the same; 0: clips do.
     config.train.class_weighting = 1.0
     # Closed-form models: whose clips are left out together to choose the penalty and the temperature: 'speaker', or
     # 'corpus' (with those of the same people), so that both fit a corpus that is not in training.

@@ -29,6 +29,7 @@ from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
 from emoflax.experiment.members import folds
+from emoflax.experiment.model import takes_words
 from emoflax.inference import model, recordings
 from emoflax.inference.member import Member
 from emoflax.reporting import calibration, metrics
@@ -84,7 +85,7 @@ def split_of(trained: evaluate.Trained, folder: str) -> tuple[Corpus, Split]:
       folder: where the recordings are; '': where they were.
     """
     config, description = trained.config, trained.description
-    if config.model.text or speakernorm.suffix_of(description["protocol"]):
+    if takes_words(config) or speakernorm.suffix_of(description["protocol"]):
         raise UserError("robustness is measured for models of single sounds: without words, and without speakernorm")
     if config.data.corpus == "synthetic":
         folder = ""

@@ -199,7 +199,7 @@ def from_arrays(
         padded["tokens"] = _text(Sequences.of(tokens), clip, max_tokens, alone=sounds is None)
     columns |= {kind.length_name: kind.lengths for kind in padded.values()}
     lengths = next(iter(padded.values())).lengths if padded else np.ones(len(clip), np.int32)
-    groups = _group(lengths, buckets, batch_size)
+    groups = (_group if sounds is not None else _by_width)(lengths, buckets, batch_size)
     made = tuple(_rows(columns, padded, group, even_batch(len(group), batch_size), mesh) for group in groups)
     stays = resident == "no" or (resident == "auto" and not stream.fits(sum(rows.nbytes() for rows in made), mesh))
     placed = made if stays else tuple(rows.placed(row_multiple) for rows in made)
@@ -280,3 +280,25 @@ def _group(length: np.ndarray, buckets: int, batch_size: int) -> list[np.ndarray
     """Row numbers sorted by length in as many equal parts as there are full batches for, `buckets` at most."""
     count = max(1, min(buckets, len(length) // batch_size))
     return [np.sort(part) for part in np.array_split(np.argsort(length, kind="stable"), count)]
+
+
+def _by_width(length: np.ndarray, buckets: int, batch_size: int) -> list[np.ndarray]:
+    """Row numbers in at most `buckets` groups of a batch or more, whose widths are such that least padding is computed.
+
+    Lengths of texts are few and uneven, so equal parts would have the same width several times, each compiled, and the
+    last one twice the width that most of its rows need.
+    """
+    width = -(-length // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    widths, counts = np.unique(width, return_counts=True)
+    rows = np.concatenate([[0], np.cumsum(counts)])
+    # Of the rows up to each width, in so many groups: (what is computed, the groups' widths).
+    cuts: list[tuple[float, tuple[int, ...]]] = [(0, ()), *[(np.inf, ())] * len(widths)]
+    for _ in range(buckets):
+        tried = [
+            [(cuts[n][0] + (rows[end] - rows[n]) * widths[end - 1], (*cuts[n][1], widths[end - 1]))
+             for n in range(end) if rows[end] - rows[n] >= batch_size]
+            for end in range(1, len(rows))
+        ]  # fmt: skip
+        cuts = [cuts[0], *(min([cut, *new]) for cut, new in zip(cuts[1:], tried, strict=True))]
+    place = np.searchsorted(cuts[-1][1] or widths[-1:], width)
+    return [np.flatnonzero(place == number) for number in range(place.max() + 1)]

@@ -1,5 +1,6 @@
 """The subword tokenizer of a Hugging Face folder, as one JSON text that shards and checkpoints contain."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -47,6 +48,7 @@ def vocabulary(tokenizer: str) -> tuple[str, ...]:
     return tuple(names.get(place, "") for place in range(max(names) + 1))
 
 
+@functools.lru_cache(maxsize=4)  # reading a tokenizer takes a tenth of a second
 def cutter(tokenizer: str, max_tokens: int) -> Callable[[str], list[str]]:
     """Text -> tokens, special ones included; longer texts are cut so that the closing one stays."""
     made = _tokenizers().Tokenizer.from_str(tokenizer)

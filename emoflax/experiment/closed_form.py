@@ -18,7 +18,7 @@ from emoflax.data.features import Features, functionals_rows, logmel_rows, state
 from emoflax.errors import UserError
 from emoflax.experiment import identity
 from emoflax.experiment.members import Member
-from emoflax.experiment.model import build_model
+from emoflax.experiment.model import build_model, takes_states_of_words
 from emoflax.files import make_folder, write_whole
 from emoflax.models import ridge
 from emoflax.parallel import mesh as devices
@@ -41,6 +41,11 @@ def check(config: ConfigDict) -> None:
     if name in models.STATES_MODELS and states.layers and states.layers[-1] >= states.depth:
         raise UserError(
             f"config.states.layers={tuple(states.layers)}: {states.weights} has layers 0 to {states.depth - 1}"
+        )
+    if takes_states_of_words(config) and (tuple(config.functionals.speeds) != (1.0,) or config.data.copies):
+        raise UserError(
+            f"config.states.encoder={states.encoder!r} takes words, which have neither speeds nor disturbed copies: "
+            "set config.functionals.speeds=(1.0,) and config.data.copies=0"
         )
     if name not in models.FRAME_LEVEL_MODELS:
         return
@@ -94,10 +99,10 @@ def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.nda
     fields = ("speaker", "text", "corpus")
     speaker, text, corpus = (np.array([getattr(clip, field) or "" for clip in known]) for field in fields)
     rows, place = rows_of(config, features, clips, copies=True)
-    balance = config.train.balance_corpora
     classes = len(features.corpus.labels)
     group = left_out_with(config.train.leave_out, features.corpus, speaker, corpus)
-    labelled = ridge.Labelled.of(label[place], classes, group[place], corpus[place], balance_corpora=balance)
+    weighting = {"balance_corpora": config.train.balance_corpora, "class_weighting": config.train.class_weighting}
+    labelled = ridge.Labelled.of(label[place], classes, group[place], corpus[place], **weighting)
     return model.fit(rows, labelled, text[place])
 
 

@@ -12,7 +12,7 @@ from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import NotInstalled
 from emoflax.experiment import evaluate
-from emoflax.experiment.model import begins_pretrained
+from emoflax.experiment.model import begins_pretrained, takes_words
 from emoflax.reporting import ledger, report
 
 
@@ -49,8 +49,8 @@ def facts_of(
         machine=ledger.machine(),
         date=datetime.date.today().isoformat(),
         reachable=_reachable(corpus),
-        text_check=_text_check(config, features, split) if config.model.text and len(split.train) else "",
-        word_errors=word_errors(features, tested) if config.model.text else None,
+        text_check=_text_check(config, features, split) if takes_words(config) and len(split.train) else "",
+        word_errors=word_errors(features, tested) if takes_words(config) else None,
     )
 
 

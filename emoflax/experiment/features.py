@@ -16,7 +16,7 @@ from emoflax.data.joined_shards import JoinedShards, of_sources
 from emoflax.data.shards import ShardSet
 from emoflax.errors import UserError
 from emoflax.experiment import closed_form
-from emoflax.experiment.model import frontend_of
+from emoflax.experiment.model import frontend_of, takes_sound, takes_states_of_words, takes_words
 
 # Rows that arrays on the devices are padded to a multiple of, so that folds of about one size share compiled programs.
 # A step's program takes long to compile, one that only scores does not; padding costs memory, never a step.
@@ -50,24 +50,29 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
             shards[kind] = of_sources(
                 corpus, lambda source, audio=audio: build.log_mels(source, audio, cache_dir, precompute)
             )
+    elif takes_states_of_words(config):
+        shards["states"] = states_of(config, corpus, {})
     elif config.model.functionals in models.STATES_MODELS:
         for speed, audio in closed_form.audio_of_speeds(config).items():
             shards["states" if speed == 1 else f"states@{speed:g}"] = states_of(config, corpus, audio)
     elif config.model.functionals:
         fields = (config.audio.to_dict(), closed_form.functionals_of(config), cache_dir, precompute)
         shards["functionals"] = of_sources(corpus, lambda source: build.functionals(source, *fields))
-    if config.model.functionals or config.model.audio:
+    if takes_sound(config):
         shards |= {f"{COPY}{n}": copies_of(config, corpus, n) for n in range(1, config.data.copies + 1)}
-    if config.model.text:
+    if takes_words(config):
         shards["tokens"] = build.tokens(corpus, config.text.to_dict(), cache_dir, precompute)
     return Features(corpus, shards, speakernorm.SUFFIXES.get(suffix, ""))
 
 
 def states_of(config: ConfigDict, corpus: Corpus, audio: dict, copy: int = 0) -> ShardSet | JoinedShards:
-    """States of the config's pretrained encoder; audio: the fields of config.audio, and the speed."""
+    """States of the config's pretrained encoder; audio: the fields of config.audio, and the speed; unused for words."""
     from emoflax.precompute import states  # audio libraries come with it
 
-    fields = (config.states.to_dict(), audio, config.data.cache_dir, config.precompute.to_dict())
+    last = config.data.cache_dir, config.precompute.to_dict()
+    if config.states.encoder in models.TEXT_ENCODERS:
+        return states.word_states(corpus, config.states.to_dict(), config.text.to_dict(), *last)
+    fields = (config.states.to_dict(), audio, *last)
     return of_sources(corpus, lambda source: states.layer_states(source, *fields, copy=copy))
 
 
@@ -85,7 +90,7 @@ def copies_of(config: ConfigDict, corpus: Corpus, number: int) -> ShardSet | Joi
 
 
 def check_own_scale(config: ConfigDict) -> None:
-    if not (config.model.audio or config.model.functionals):
+    if not takes_sound(config):
         raise UserError(f"config.split.protocol={config.split.protocol!r} normalises sounds; this model takes none")
     if config.model.audio and (config.data.store != "logmel" or config.audio.frontend != "librosa"):
         raise UserError(

@@ -180,7 +180,7 @@ ALLOWED: dict[str, Kind] = {
     "precompute.shard_clips": SIZE,
     "precompute.max_bad_share": SHARE,
     "states.weights": TEXT,
-    "states.encoder": names("data2vec_audio", "hubert", "wav2vec2", "wavlm", "whisper"),
+    "states.encoder": names("bert", "data2vec_audio", "hubert", "wav2vec2", "wavlm", "whisper"),
     "states.silence_s": Number(0, 30),
     "states.parts": whole(0, 64),
     "states.layers": Each(COUNT, least=0, order="rising", example="(1, 2, 3)"),

@@ -37,13 +37,15 @@ def resolve(config: ConfigDict) -> None:
 
 
 def resolve_states(config: ConfigDict) -> None:
-    """Sets the size of the states."""
+    """Sets the size of the states and, of words, the tokenizer."""
     encoder = config.states.encoder
     decided = pretrained.fields(encoder, config.states.weights)
     config.states.width = decided[f"model.{encoder}.width"]
     config.states.depth = 1 + decided[f"model.{encoder}.layers"]
     config.model.layer_sum.layers = len(config.states.layers) or config.states.depth
-    if config.audio.sample_rate_hz != decided["audio.sample_rate_hz"]:
+    if encoder in models.TEXT_ENCODERS:
+        config.text.tokenizer = decided["text.tokenizer"]
+    elif config.audio.sample_rate_hz != decided["audio.sample_rate_hz"]:
         raise UserError(f"config.audio.sample_rate_hz must be {decided['audio.sample_rate_hz']} for {encoder}'s states")
 
 
@@ -51,6 +53,18 @@ def begins_pretrained(config: ConfigDict) -> bool:
     """Whether the model, or a candidate of it, uses published weights."""
     candidates = [fields.get("model.functionals") for fields in config.crossval.candidates.values()]
     return bool(pretrained_encoders(config)) or any(name in models.STATES_MODELS for name in candidates)
+
+
+def takes_states_of_words(config: ConfigDict) -> bool:
+    return config.model.functionals in models.STATES_MODELS and config.states.encoder in models.TEXT_ENCODERS
+
+
+def takes_words(config: ConfigDict) -> bool:
+    return bool(config.model.text) or takes_states_of_words(config)
+
+
+def takes_sound(config: ConfigDict) -> bool:
+    return bool(config.model.audio or config.model.functionals) and not takes_states_of_words(config)
 
 
 def pretrained_encoders(config: ConfigDict) -> list[str]:

@@ -1,4 +1,7 @@
-"""A frozen pretrained encoder: statistics over a clip's time of every layer's output; for training and prediction."""
+"""A frozen pretrained encoder: statistics over a clip's time of every layer's output; for training and prediction.
+
+Of the sound, where a clip is log-mels or frames of the waveform, and of the words, where it is the ids of its tokens.
+"""
 
 import dataclasses
 import functools
@@ -11,19 +14,23 @@ import numpy as np
 from flax import nnx
 
 from emoflax import pretrained
+from emoflax.data import dataset, subwords
+from emoflax.data.rows import round_up
 from emoflax.models import states
 
-_WIDTH_MULTIPLE = 64  # frames that a batch's width is rounded up to: each width is compiled
+# Frames, and tokens, that a batch's width is rounded up to: each width is compiled.
+_FRAMES_MULTIPLE, _TOKENS_MULTIPLE = 64, dataset.WIDTH_MULTIPLE
 
 
 @dataclasses.dataclass(frozen=True)
 class StateEncoder:
-    """Log-mels (or frames of the waveform) [frames, mels] of clips -> states.
+    """Log-mels (or frames of the waveform) [frames, mels], or token ids [tokens], of clips -> states.
 
     Attributes:
-      audio: fields of config.audio that it was trained with.
+      audio: fields of config.audio that it was trained with; none for an encoder of words.
       shape: of a clip's states, (layers, statistics, width); layer 0 is the input of the first one.
-      window: the most frames that the encoder takes at once.
+      window: the most frames or tokens that the encoder takes at once.
+      multiple: frames or tokens that a batch's width is rounded up to.
       batch: clips that go through it at once.
       run: its compiled program.
     """
@@ -31,6 +38,7 @@ class StateEncoder:
     audio: dict[str, Any]
     shape: tuple[int, int, int]
     window: int
+    multiple: int
     batch: int
     run: Callable[[np.ndarray, np.ndarray], jax.Array]
 
@@ -44,13 +52,13 @@ class StateEncoder:
         total = np.zeros((len(clips), *self.shape), np.float32)
         order = np.argsort(lengths, kind="stable")  # by length, so that little padding is computed
         for chosen in (order[start : start + self.batch] for start in range(0, len(order), self.batch)):
-            width = min(self.window, -(-int(lengths[chosen].max()) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
-            sound = np.zeros((self.batch, width, clips[0].shape[1]), np.float32)
-            frames = np.zeros(self.batch, np.int32)
+            width = min(self.window, round_up(int(lengths[chosen].max()), self.multiple))
+            sequences = np.zeros((self.batch, width, *clips[0].shape[1:]), clips[0].dtype)
+            filled = np.zeros(self.batch, np.int32)
             for row, window in enumerate(chosen):
                 (clip, start), n = windows[window], lengths[window]
-                sound[row, :n], frames[row] = clips[clip][start : start + n], n
-            summaries = np.asarray(self.run(sound, frames))
+                sequences[row, :n], filled[row] = clips[clip][start : start + n], n
+            summaries = np.asarray(self.run(sequences, filled))
             for row, window in enumerate(chosen):
                 clip = windows[window][0]
                 total[clip] += summaries[row] * (lengths[window] / len(clips[clip]))
@@ -69,21 +77,35 @@ def load(name: str, weights: str, *, silence_s: float, parts: int, batch: int) -
       UserError: the weights are not there, or are of something else.
     """
     changes = {"silence_s": silence_s} if name == "whisper" else {}
-    encoder = pretrained.audio_encoder(name, weights, **changes)
+    encoder = pretrained.encoder_alone(name, weights, **changes)
     graph, params = nnx.split(encoder)
 
     @jax.jit
-    def run(params: nnx.State, sound_BxTxF: jax.Array, frames_B: jax.Array) -> jax.Array:
-        outputs, mask_BxS = nnx.merge(graph, params).states(sound_BxTxF, frames_B)
+    def run(params: nnx.State, sequences: jax.Array, lengths_B: jax.Array) -> jax.Array:
+        outputs, mask_BxS = nnx.merge(graph, params).states(sequences, lengths_B)
         return states.summarise(outputs, mask_BxS, parts)
 
     shape = (1 + len(encoder.layers), states.count(parts), encoder.width)
     audio = front_end(name, weights)
-    return StateEncoder(audio, shape, encoder.window, batch, functools.partial(run, jax.tree.map(jnp.asarray, params)))
+    multiple = _FRAMES_MULTIPLE if audio else _TOKENS_MULTIPLE
+    program = functools.partial(run, jax.tree.map(jnp.asarray, params))
+    return StateEncoder(audio, shape, encoder.window, multiple, batch, program)
 
 
 def front_end(name: str, weights: str) -> dict[str, Any]:
-    """The fields of config.audio that an encoder was trained with."""
+    """The fields of config.audio that an encoder was trained with; none for an encoder of words."""
     fields = pretrained.fields(name, weights).items()
     decided = {field.removeprefix("audio."): value for field, value in fields if field.startswith("audio.")}
-    return decided | {"contours": False}
+    return decided | {"contours": False} if decided else {}
+
+
+def token_ids(lines: Sequence[Sequence[str]], tokenizer: str) -> list[np.ndarray]:
+    """Tokens of every text -> ids, int32 [tokens], as an encoder of words takes them; no token: one unknown word."""
+    known = _ids_of(tokenizer)
+    return [np.array([known.get(token, dataset.UNK) for token in line] or [dataset.UNK], np.int32) for line in lines]
+
+
+@functools.lru_cache(maxsize=2)
+def _ids_of(tokenizer: str) -> dict[str, int]:
+    """Token -> id, for every token of a tokenizer; reading it takes a tenth of a second."""
+    return {token: place for place, token in enumerate(subwords.vocabulary(tokenizer), start=dataset.UNK + 1)}

@@ -21,6 +21,7 @@ from emoflax import fingerprint
 from emoflax.data import speakernorm
 from emoflax.errors import UserError
 from emoflax.experiment import identity
+from emoflax.experiment.model import takes_words
 from emoflax.inference import bundle, compile_cache, notices, recordings, sources, windows
 from emoflax.inference.member import Member
 from emoflax.inference.recordings import Recording
@@ -87,7 +88,7 @@ class Model:
         self.corpus: str = first["corpus"]
         self.notice: str = first["notice"]
         self._speech_to_text = threading.Lock()  # Whisper's engines are not made for several threads
-        self.takes_text = any(bool(member.config.model.text) for member in members)
+        self.takes_text = any(takes_words(member.config) for member in members)
         self.by_speaker = any(map(_by_speaker, members))
         calibrated = index.get("calibration") or (first.get("calibration") if len(members) == 1 else None)
         self.temperature = calibration.temperature_of({"calibration": calibrated})
@@ -283,7 +284,7 @@ class Model:
         for member in self.members:
             key = member.features_key
             if key not in made:
-                with self._speech_to_text if member.config.model.text else _NOTHING:
+                with self._speech_to_text if takes_words(member.config) else _NOTHING:
                     utterances, places, failures = utterances_of(member.config, opened, gaps)
                 if utterances and _by_speaker(member):
                     utterances = of_one_speaker(utterances)

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from emoflax import models
 from emoflax.audio.channels import channels
 from emoflax.errors import UserError
 from emoflax.experiment import closed_form
-from emoflax.experiment.model import frontend_of
+from emoflax.experiment.model import frontend_of, takes_sound, takes_words
 
 TEXT_SUFFIXES = (".txt",)  # one utterance per file, for a model of words
 SHORTEST_S = 0.01
@@ -130,7 +130,7 @@ def sound_of(config: ConfigDict, recording: Recording) -> np.ndarray | list[np.n
     Log-mel [frames, channels], a list of them, one per speed, or functionals or states [speeds, numbers]; no frames for
     a model of words, and for a text.
     """
-    if not (config.model.audio or config.model.functionals) or not len(recording.samples):
+    if not takes_sound(config) or not len(recording.samples):
         return np.zeros((0, channels(config.audio)), np.float32)
     from emoflax.features import functionals
     from emoflax.features.log_mel import in_16_bits, of_wave
@@ -164,9 +164,17 @@ def words_of(config: ConfigDict, recording: Recording) -> list[str]:
     """Words of the text that is known, or of Whisper's transcript."""
     from emoflax.features import text
 
-    if not config.model.text:
+    if not takes_words(config):
         return []
     said = recording.text
     if said is None:
         said = text.transcribe(recording.samples, recording.rate_hz, config.text.to_dict(), config.data.cache_dir)
     return text.cutter(config.text.to_dict())(said)
+
+
+def states_of_words(config: ConfigDict, words: Sequence[str]) -> np.ndarray:
+    """States of the tokens, as a closed-form model of words takes them, float32 [1, numbers]."""
+    from emoflax.features.states import token_ids
+
+    encoder = closed_form.encoder_of(config)
+    return closed_form.chosen_states(config, encoder(token_ids([words], config.text.tokenizer)))

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from emoflax.data import speakernorm
 from emoflax.errors import UserError, WeightsUnavailable
+from emoflax.experiment.model import takes_states_of_words, takes_words
 from emoflax.inference import recordings
 from emoflax.inference.recordings import Recording
 
@@ -19,7 +20,8 @@ class Utterance:
 
     Attributes:
       name: what messages call it; a file's path.
-      logmel: of `recordings.sound_of`; empty without sound, or for a model of words alone.
+      logmel: of `recordings.sound_of`; empty without sound, or for a network of words alone. Of a closed-form model of
+        words, `recordings.states_of_words`.
       words: empty without words, or for a model of sound alone.
     """
 
@@ -78,7 +80,7 @@ def utterance_of(config: ConfigDict, recording: Recording, gaps: Gaps) -> Uttera
       WeightsUnavailable: words alone are wanted, and Whisper is not there.
     """
     sound = recordings.sound_of(config, recording)
-    if not config.model.text and not len(sound):
+    if not takes_words(config) and not len(sound):
         raise UserError(f"{recording} is a text, and the model takes sound")
     try:
         if recording.text is None and len(sound):
@@ -93,7 +95,8 @@ def utterance_of(config: ConfigDict, recording: Recording, gaps: Gaps) -> Uttera
         words = []
     if config.model.audio and not len(sound):
         gaps.no_sound(config, recording.name)
-    return Utterance(recording.name, sound, words)
+    states = recordings.states_of_words(config, words) if takes_states_of_words(config) else sound
+    return Utterance(recording.name, states, words)
 
 
 def utterances_of(

@@ -68,6 +68,7 @@ class Bert(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.width, self.positions = width, positions
+        self.window = positions  # the most tokens that its states are made of at once
         self.dropout, self.token_dropout = Rate.of(dropout), Rate.of(token_dropout)
         self.stem = Embedding(vocabulary, positions, width, epsilon=epsilon, dtype=dtype, rngs=rngs)
         options = {"heads": heads, "hidden": hidden, "dropout": dropout, "epsilon": epsilon}

@@ -65,4 +65,5 @@ class Ridge(nnx.Module):
         solution = ridge.solve(z_NxD, clips, self.ridges)
         self.mean[...], self.std[...] = jnp.asarray(mean), jnp.asarray(std)
         self.logits.kernel[...] = jnp.asarray(scale[:, None] * solution.kernel)
+        self.logits.bias[...] = jnp.asarray(solution.bias)
         return solution

@@ -75,7 +75,8 @@ class LayerSum(nnx.Module):
         _, temperature, uar, penalty, scores_NxC = max(tried, key=lambda one: one[0])
         head = _minimise(start, x_NxLxD, clips, np.ones(len(states_NxE), bool), penalty)
         self._take(head, temperature)
-        return ridge.Solution(np.asarray(self.logits.kernel[...]), penalty, uar, temperature * scores_NxC)
+        kernel, bias = np.asarray(self.logits.kernel[...]), np.asarray(self.logits.bias[...])
+        return ridge.Solution(kernel, bias, penalty, uar, temperature * scores_NxC)
 
     def _standardised(self, states_NxE: np.ndarray) -> np.ndarray:
         z_NxE = (states_NxE - np.asarray(self.mean[...])) / np.asarray(self.std[...])

@@ -23,13 +23,14 @@ _PARTS = 5  # that clips are left out in, where fewer than two speakers are know
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """`kernel` [features, classes]: features @ kernel are logits. `uar`: of left-out speakers, 0 to 1.
+    """`kernel` [features, classes], `bias` [classes]: features @ kernel + bias are logits. `uar`: of left-out speakers.
 
     `left_out` [clips, classes]: logits of every training clip by the fit without its group; -inf for a class that no
     other group has.
     """
 
     kernel: np.ndarray
+    bias: np.ndarray
     ridge: float
     uar: float
     left_out: np.ndarray
@@ -73,11 +74,16 @@ def correlation_ratio(x_NxD: np.ndarray, label_N: np.ndarray) -> np.ndarray:
     return between / np.maximum(std**2, 1e-12)
 
 
-def balance(label_N: np.ndarray, classes: int, clips: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Weight of each clip: the inverse of its class's share among those clips, so that every class weighs the same."""
+def balance(
+    label_N: np.ndarray, classes: int, clips: np.ndarray | slice = slice(None), power: float = 1.0
+) -> np.ndarray:
+    """Weight of each clip: the inverse of its class's share among those clips, to `power`.
+
+    At 1 every class weighs the same, at 0 every clip.
+    """
     counts = np.bincount(label_N[clips], minlength=classes)
     weight = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return weight[label_N]
+    return (weight**power)[label_N]
 
 
 def inverse(kernel_NxN: np.ndarray, penalty_N: np.ndarray, *, intercept: bool) -> np.ndarray:
@@ -133,20 +139,22 @@ class Labelled:
     @classmethod
     def of(
         cls, label_N: np.ndarray, classes: int, group_N: np.ndarray, corpus_N: Sequence[str] = (),
-        *, balance_corpora: bool = False,
+        *, balance_corpora: bool = False, class_weighting: float = 1.0,
     ) -> "Labelled":  # fmt: skip
-        """Every class weighs the same; with `balance_corpora` each class of each corpus, and each corpus, too.
+        """Classes weigh as `class_weighting` says; with `balance_corpora` within each corpus, and corpora the same.
 
         Args:
           corpus_N: name of each clip's corpus; empty: there is one.
+          class_weighting: power of `balance`.
         """
         _, place_N = np.unique(corpus_N if len(corpus_N) else np.zeros(len(label_N)), return_inverse=True)
         count_KxC = np.zeros((place_N.max() + 1, classes), int)
         np.add.at(count_KxC, (place_N, label_N), 1)
         known_KxC = (count_KxC > 0) | ~count_KxC.any(0)  # a class that no corpus has is left out by none
-        weight_N = balance(label_N, classes)
+        weight_N = balance(label_N, classes, power=class_weighting)
         if balance_corpora:
-            weight_N = 1 / (count_KxC[place_N, label_N] * np.count_nonzero(count_KxC, axis=1)[place_N])
+            weight_N = 1 / count_KxC[place_N, label_N] ** class_weighting
+            weight_N /= np.bincount(place_N, weight_N)[place_N]
         return cls(label_N, group_N, weight_N / weight_N.mean(), known_KxC[place_N])
 
 
@@ -163,6 +171,10 @@ def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Soluti
     size = sum(float(np.square(x_NxD[rows], dtype=np.float64).sum()) for rows in row_blocks(len(x_NxD))) / len(x_NxD)
     groups, classes = groups_of(clips.group_N), clips.known_NxC.shape[1]
     columns = [(part, _system(part.of(x_NxD), part.of(clips.weight_N))) for part in _columns(clips, groups)]
+    # Of a clip of which nothing is known: the weighted share of each class, less their mean; 0 where they are balanced.
+    # Shares among the clips of different corpora do not compare, and are left out.
+    share_C = columns[0][0].share_C if len(columns) == 1 else np.zeros(classes)
+    share_C = share_C - share_C.mean()
     fits = []
     for ridge in ridges:
         scores_NxC, kernel_DxC = np.full((len(x_NxD), classes), -np.inf), np.zeros((x_NxD.shape[1], classes))
@@ -170,18 +182,24 @@ def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Soluti
             fit = system(ridge * size, part.target_NxC)
             kernel_DxC[:, part.classes] = part.of(x_NxD).T @ fit.dual_NxC.astype(x_NxD.dtype)
             scores_NxC[np.ix_(part.rows, part.classes)] = fit.scores_of_left_out(part.target_NxC, part.groups)
+        scores_NxC += share_C
         likelihood, temperature, uar = rated(scores_NxC, clips)
-        fits.append((likelihood, ridge, temperature * kernel_DxC, uar, temperature * scores_NxC))
-    _, ridge, kernel_DxC, uar, left_out_NxC = max(fits, key=lambda each: each[0])
-    return Solution(kernel_DxC.astype(x_NxD.dtype), ridge, uar, left_out_NxC)
+        fits.append((likelihood, temperature, ridge, kernel_DxC, uar, scores_NxC))
+    _, temperature, ridge, kernel_DxC, uar, scores_NxC = max(fits, key=lambda each: each[0])
+    kernel_DxC, bias_C = ((temperature * part).astype(x_NxD.dtype) for part in (kernel_DxC, share_C))
+    return Solution(kernel_DxC, bias_C, ridge, uar, temperature * scores_NxC)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Columns:
-    """Classes about which the same clips tell something: these clips' rows, targets, and groups of places in `rows`."""
+    """Classes about which the same clips tell something: these clips' rows, targets, and groups of places in `rows`.
+
+    share_C: weighted share of each class among them, which was taken off the targets.
+    """
 
     classes: np.ndarray
     rows: np.ndarray
+    share_C: np.ndarray
     target_NxC: np.ndarray
     groups: list[np.ndarray]
 
@@ -198,7 +216,7 @@ def _columns(clips: Labelled, groups: Sequence[np.ndarray]) -> list[_Columns]:
         is_NxC = (clips.label_N[rows, None] == classes[None]).astype(float)
         share_C = np.average(is_NxC, axis=0, weights=clips.weight_N[rows])
         inside = [np.searchsorted(rows, np.intersect1d(rows, group)) for group in groups]
-        made.append(_Columns(classes, rows, is_NxC - share_C, [group for group in inside if len(group)]))
+        made.append(_Columns(classes, rows, share_C, is_NxC - share_C, [group for group in inside if len(group)]))
     return made
 
 

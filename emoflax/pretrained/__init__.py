@@ -17,6 +17,7 @@ from typing import Any
 from flax import nnx
 
 from emoflax import models
+from emoflax.data import subwords
 from emoflax.errors import UserError
 from emoflax.pretrained import own_folder
 from emoflax.pretrained.ast import AST
@@ -28,7 +29,7 @@ from emoflax.pretrained.wave import WAVE
 from emoflax.pretrained.whisper import WHISPER
 from emoflax.pretrained.whisper_files import sha256
 
-__all__ = ["SOURCES", "audio_encoder", "fields", "fingerprint", "keep", "load", "pinned", "source_of"]
+__all__ = ["SOURCES", "encoder_alone", "fields", "fingerprint", "keep", "load", "pinned", "source_of"]
 SOURCES = {"ast": AST, "bert": BERT, "whisper": WHISPER, **WAVE}  # by the encoder's name in the registry
 
 
@@ -56,8 +57,8 @@ def load(module: nnx.Module, encoder: str, path: str) -> None:
     assign(module, source.tensors(where), source.table(module, where), source.ignored, where)
 
 
-def audio_encoder(encoder: str, path: str, **changes: Any) -> nnx.Module:
-    """The audio encoder of that name by itself, with the weights at `path`, without dropout, for its states.
+def encoder_alone(encoder: str, path: str, **changes: Any) -> nnx.Module:
+    """The encoder of that name by itself, with the weights at `path`, without dropout, for its states.
 
     Args:
       changes: fields of config.model.<encoder> that the weights do not decide, or that are to differ.
@@ -68,9 +69,13 @@ def audio_encoder(encoder: str, path: str, **changes: Any) -> nnx.Module:
     decided, group = fields(encoder, path), f"model.{encoder}."
     sizes = {name.removeprefix(group): value for name, value in decided.items() if name.startswith(group)}
     settings = sizes | {"dropout": 0.0} | changes
-    build = models.AUDIO_ENCODERS[encoder]
+    if encoder in models.TEXT_ENCODERS:
+        settings["token_dropout"] = 0.0
+        build, inputs = models.TEXT_ENCODERS[encoder], 2 + len(subwords.vocabulary(_tokenizer(decided)))
+    else:
+        build, inputs = models.AUDIO_ENCODERS[encoder], decided["audio.mels"]
     # No arrays: the weights are loaded next.
-    made = nnx.eval_shape(lambda: build(decided["audio.mels"], **settings, rngs=nnx.Rngs(0)))
+    made = nnx.eval_shape(lambda: build(inputs, **settings, rngs=nnx.Rngs(0)))
     load(made, encoder, path)
     return made
 
@@ -90,8 +95,15 @@ def fingerprint(path: str) -> str:
 
 
 def keep(folder: pathlib.Path, encoder: str, path: str) -> None:
-    """Writes the audio encoder's weights at `path` as a folder of our own; raises what `audio_encoder` raises."""
-    own_folder.write(folder, encoder, fields(encoder, path), audio_encoder(encoder, path))
+    """Writes the encoder's weights at `path` as a folder of our own; raises what `encoder_alone` raises."""
+    decided = fields(encoder, path)
+    if "text.tokenizer" in decided:  # the tokenizer itself in the place of its folder
+        decided["text.tokenizer"] = _tokenizer(decided)
+    own_folder.write(folder, encoder, decided, encoder_alone(encoder, path))
+
+
+def _tokenizer(decided: dict[str, Any]) -> str:
+    return subwords.read(decided["text.tokenizer"])
 
 
 def source_of(encoder: str, where: pathlib.Path) -> Source:

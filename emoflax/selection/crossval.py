@@ -302,7 +302,7 @@ def one_at_a_time(config: ConfigDict) -> contextlib.AbstractContextManager[None]
 
 
 def open_features(config: ConfigDict) -> Features:
-    groups = ("data", "audio", "functionals", "text", "precompute", "model", "split")
+    groups = ("data", "audio", "functionals", "states", "text", "precompute", "model", "split")
     own = {name: config[name].to_dict() for name in groups}
     return _open_features(json.dumps(own, default=list), _Hidden(config))
 

@@ -1,5 +1,7 @@
 """Rows, buckets and the statistics that come from training clips alone."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -50,6 +52,24 @@ def test_every_frame_of_every_clip_is_in_some_row_and_padding_is_zero(lengths, b
             weight[clip] += w
     assert all(seen[i] == set(range(n)) for i, n in enumerate(lengths))
     np.testing.assert_allclose(weight, 1, rtol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 4), st.integers(1, 7))
+def test_no_other_buckets_of_texts_would_compute_less_padding(lengths, buckets, batch_size):
+    texts = [np.full(n, i + 1, np.int32) for i, n in enumerate(lengths)]
+    labels = np.zeros(len(lengths), np.int32)
+    options = {"max_frames": 1, "max_tokens": 40, "batch_size": batch_size, "buckets": buckets}
+    made = data.from_arrays(None, texts, labels, **options)
+    assert sorted(np.concatenate(made.row_clips)) == list(range(len(lengths)))
+    assert len(made.buckets) == 1 or all(len(bucket) >= batch_size for bucket in made.buckets)
+    computed = sum(len(bucket) * bucket.rows.tokens.shape[1] for bucket in made.buckets)
+    width, most = 8 * -(-np.array(lengths) // 8), 8 * -(-max(lengths) // 8)
+    for inner in itertools.chain(*(itertools.combinations(range(8, most, 8), n) for n in range(buckets))):
+        ends = np.array([*inner, most])
+        sizes = np.bincount(np.searchsorted(ends, width), minlength=len(ends))
+        if len(ends) == 1 or sizes.min() >= batch_size:
+            assert computed <= (sizes * ends).sum()
 
 
 def test_buckets_compute_less_padding_than_one_block():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn import linear_model
 
 from emoflax.models import ridge
 from emoflax.models.ridge import Labelled
@@ -122,3 +123,23 @@ def test_groups_of_whole_corpora_choose_a_stronger_penalty_where_corpora_differ_
     assert by_corpus.ridge >= by_speaker.ridge and by_corpus.uar < by_speaker.uar
     sharpness = [np.abs(x @ fit.kernel).mean() for fit in (by_speaker, by_corpus)]
     assert sharpness[1] < sharpness[0]  # and probabilities that claim less
+
+
+@pytest.mark.parametrize("width", [20, 90])
+def test_with_clips_that_count_the_same_it_is_the_usual_ridge_regression_with_an_intercept(width):
+    x, label, speaker = clips_of(0, width=width)
+    ours = ridge.solve(x, Labelled.of(label, CLASSES, speaker, class_weighting=0.0), (0.3,))
+    theirs = linear_model.Ridge(0.3 * (x**2).sum(1).mean()).fit(x, np.eye(CLASSES)[label])
+    predicted = x @ ours.kernel + ours.bias
+    wanted = theirs.predict(x) - theirs.intercept_.mean()
+    factor = np.abs(ours.kernel).max() / np.abs(theirs.coef_).max()  # the temperature
+    np.testing.assert_allclose(predicted, factor * wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_classes_weigh_as_their_frequency_to_a_power_says_and_corpora_the_same(power):
+    label, corpus = np.array([0, 0, 0, 1, 0, 1, 1, 2]), ["a"] * 4 + ["b"] * 4
+    alone = Labelled.of(label[:4], 2, np.arange(4), class_weighting=power).weight_N
+    assert alone.mean() == pytest.approx(1) and alone[0] / alone[3] == pytest.approx(3**-power)
+    both = Labelled.of(label, 3, np.arange(8), corpus, balance_corpora=True, class_weighting=power).weight_N
+    assert both[:4].sum() == pytest.approx(both[4:].sum()) and both[5] / both[4] == pytest.approx(2**-power)

