@@ -13,17 +13,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from emoflax.benchmark import script, setup, timing
+from emoflax.benchmark.train_step import STEPS
 from emoflax.experiment import population
 from emoflax.reporting import ledger
 from emoflax.training.epoch import train_epoch
 
-STEPS = 8  # of one turn
 
-
-def measure(config: ConfigDict, members: int, budget_s: float = 30.0) -> dict[str, dict[str, float]]:
-    """Seconds of wall clock and of processor per member and step: 'alone' and 'together'."""
+def measure(
+    config: ConfigDict, members: int, budget_s: float = 30.0, steps: int = STEPS
+) -> dict[str, dict[str, float]]:
+    """Seconds of wall clock and of processor per member and step: 'alone' and 'together'; `steps`: of one turn."""
     start = setup.prepare(config)
-    bucket = start.bucket(STEPS * config.train.batch_size, config.train.batch_size)
+    bucket = start.bucket(steps * config.train.batch_size, config.train.batch_size)
     lone = [start.state() for _ in range(members)]
     stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *(start.state() for _ in range(members)))]
     place, processor = np.zeros(members, np.int32), {"alone": [], "together": []}
@@ -42,10 +43,10 @@ def measure(config: ConfigDict, members: int, budget_s: float = 30.0) -> dict[st
     def timed(name: str, turn) -> None:
         begin = time.process_time()
         turn()
-        processor[name].append((time.process_time() - begin) / (members * STEPS))
+        processor[name].append((time.process_time() - begin) / (members * steps))
 
     turns = {name: functools.partial(timed, name, turn) for name, turn in (("alone", alone), ("together", together))}
-    found = timing.alternate(turns, members * STEPS, budget_s)
+    found = timing.alternate(turns, members * steps, budget_s)
     return {name: times | {"processor_ms": 1000 * float(np.median(processor[name]))} for name, times in found.items()}
 
 
