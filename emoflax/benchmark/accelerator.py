@@ -15,6 +15,8 @@ import pathlib
 import time
 from typing import Any
 
+import jax
+
 from emoflax.benchmark import accelerator_parts, accelerator_tables, device, script, shapes, timing
 from emoflax.benchmark.accelerator_parts import Effort, Job
 from emoflax.errors import UserError
@@ -91,6 +93,7 @@ def main(options: argparse.Namespace) -> None:
     effort = accelerator_parts.PROCESSOR if facts["platform"] == "cpu" else accelerator_parts.ACCELERATOR
     if options.quick:
         effort = accelerator_parts.QUICK
+        jax.config.update("jax_disable_most_optimizations", True)  # compilation would be most of the time
     else:
         timing.no_compilation_caches()  # compile times are to be true
     if not facts["without_torch"]:

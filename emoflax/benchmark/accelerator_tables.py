@@ -36,7 +36,7 @@ def header(facts: Mapping[str, Any], parts: Parts) -> list[str]:
     if facts["without_torch"]:
         lines.append(f"**{facts['without_torch']}.**")
     if facts["quick"]:
-        lines.append("**Made by --quick, of tiny models: no number here means anything.**")
+        lines.append("**Made by --quick, of tiny models and without torch.compile: no number here means anything.**")
     return lines
 
 
@@ -74,7 +74,7 @@ def _train(parts: Parts) -> Table:
         spread = f"{number(ours['q1_ms'])} to {number(ours['q3_ms'])}"
         ratio = _ratio(step["ratio_to_torch"])
         rows.append([*name.split("/"), str(part["batch"]["size"]), number(ours["median_ms"]), spread, *times, ratio])
-        notes += _reasons(part["skipped"])
+        notes += _reasons(name, part["skipped"])
     head = ("model", "arithmetic", "clips", "ours, epoch, ms", "quartiles", "ours, step by step",
             *(NAMES[name] for name in THEIRS), "ratio to the best")  # fmt: skip
     return Table("Train step", head, rows, list(dict.fromkeys(notes)))
@@ -111,7 +111,7 @@ def _predictions(parts: Parts) -> Table:
             measured = [number(_median(times, who)) for who in ("ours", "ours_api", *THEIRS)]
             ratio, rate = _ratio(times["ratio_to_torch"]), number(times["ours"]["clips_per_s"])
             rows.append([*name.split("/"), clips, *measured, ratio, rate])
-            notes += _reasons(times["skipped"])
+            notes += _reasons(name, times["skipped"])
     head = ("model", "arithmetic", "clips", *(f"{NAMES[who]}, ms" for who in ("ours", "ours_api")),
             *(NAMES[who] for who in THEIRS), "ratio to the best", "clips/s")  # fmt: skip
     return Table("Prediction, from arrays in the host's memory to probabilities there", head, rows,
@@ -150,5 +150,6 @@ def _tera(flops: float | None) -> float | None:
     return None if flops is None else flops / 1e12
 
 
-def _reasons(skipped: Mapping[str, str]) -> Sequence[str]:
-    return [f"{NAMES[f'torch_{mode}']} is not measured: {reason}." for mode, reason in skipped.items()]
+def _reasons(name: str, skipped: Mapping[str, str]) -> Sequence[str]:
+    model = name.split("/")[0]
+    return [f"`{model}`: {NAMES[f'torch_{mode}']} is not measured: {reason}." for mode, reason in skipped.items()]

@@ -49,7 +49,7 @@ LINKS: Mapping[str, Link] = {
     "InfiniBand NDR": Link(50e9, 9.6e-6, f"NVIDIA ConnectX-7 manual, 400 Gb/s, one adapter a GPU; {_NCCL}"),
     "100 GbE": Link(12.5e9, 30e-6, "IEEE 802.3, 100 Gb/s, one adapter a device; latency assumed, of TCP"),
     "TPU v5e ICI": Link(
-        200e9, 1e-6, "Google Cloud's page \"TPU v5e\", 400 GB/s in both directions; latency assumed; a pod has 256 chips"
+        200e9, 1e-6, "Google Cloud's page of TPU v5e, 400 GB/s in both directions; latency assumed; a pod has 256 chips"
     ),
 }  # fmt: skip
 

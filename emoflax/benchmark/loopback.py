@@ -2,8 +2,8 @@
 
     python -m emoflax.benchmark.loopback
 
-Starts 1, 2 and 4 processes with one device each, which meet as those of --multihost do. Each process has one core; where
-there are more processes than cores they share them. For each model, with the same clips a process, the median ms of
+Starts 1, 2 and 4 processes with one device each, which meet as those of --multihost do. Each process has one core;
+more processes than cores share them. For each model, with the same clips a process, it measures the median ms of
   - a step alone: every process trains for itself, all at the same time, so that cores are shared but nothing is sent;
   - an all-reduce of the same arrays as the gradient, alone;
   - a step together, and one of an epoch of rows in memory, which also gathers its batches from all processes.
@@ -121,12 +121,10 @@ def together(count: int, models: Mapping[str, int]) -> dict[str, Any]:
     command = [sys.executable, "-m", "emoflax.benchmark.loopback", f"--count={count}", f"--port={port}",
                f"--models={json.dumps(models)}"]  # fmt: skip
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [
-        subprocess.Popen(
-            [*command, f"--process={process}"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for process in range(count)
-    ]  # fmt: skip
+        subprocess.Popen([*command, f"--process={process}"], env=environment, **pipes) for process in range(count)
+    ]
     try:
         printed = [process.communicate(timeout=WAIT_S) for process in processes]
     except subprocess.TimeoutExpired as error:

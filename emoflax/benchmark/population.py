@@ -3,6 +3,7 @@
 python -m emoflax.benchmark.population configs/cnn2.py 4
 """
 
+import dataclasses
 import functools
 import sys
 import time
@@ -26,9 +27,13 @@ def measure(
     start = setup.prepare(config)
     bucket = start.bucket(steps * config.train.batch_size, config.train.batch_size)
     lone = [start.state() for _ in range(members)]
-    stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *(start.state() for _ in range(members)))]
+    # A population shards its members over the devices, not their batches.
+    whole = dataclasses.replace(start, mesh=None)
+    rows = whole.bucket(steps * config.train.batch_size, config.train.batch_size)
+    joined = jax.device_put((rows.rows,), population.sharding(members, None))
+    stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *(whole.state() for _ in range(members)))]
+    stacked[0] = jax.device_put(stacked[0], population.sharding(members, "member"))
     place, processor = np.zeros(members, np.int32), {"alone": [], "together": []}
-    config, batch_sizes = start.train_config.step, (bucket.batch_size,)
 
     def alone() -> None:
         for number in range(members):
@@ -36,8 +41,8 @@ def measure(
         jax.block_until_ready(lone)
 
     def together() -> None:
-        plan = population.plan_of_members((bucket,), stacked[0], place)
-        stacked[0], _ = population.train_epoch(config, batch_sizes, stacked[0], (bucket.rows,), plan)
+        plan = population.plan_of_members((rows,), stacked[0], place)
+        stacked[0], _ = population.train_epoch(start.train_config.step, (rows.batch_size,), stacked[0], joined, plan)
         jax.block_until_ready(stacked[0])
 
     def timed(name: str, turn) -> None:
