@@ -26,13 +26,14 @@ def measure(
     """Seconds of wall clock and of processor per member and step: 'alone' and 'together'; `steps`: of one turn."""
     start = setup.prepare(config)
     bucket = start.bucket(steps * config.train.batch_size, config.train.batch_size)
-    lone = [start.state() for _ in range(members)]
+    first = start.state()
+    lone = [jax.tree.map(jnp.copy, first) for _ in range(members)]
     # A population shards its members over the devices, not their batches.
     whole = dataclasses.replace(start, mesh=None)
     rows = whole.bucket(steps * config.train.batch_size, config.train.batch_size)
     joined = jax.device_put((rows.rows,), population.sharding(members, None))
-    stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *(whole.state() for _ in range(members)))]
-    stacked[0] = jax.device_put(stacked[0], population.sharding(members, "member"))
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * members), whole.state())
+    stacked = [jax.device_put(states, population.sharding(members, "member"))]
     place, processor = np.zeros(members, np.int32), {"alone": [], "together": []}
 
     def alone() -> None:
