@@ -75,6 +75,14 @@ class Load:
         """Added up each step: float32, whatever the arithmetic."""
         return NUMBER_BYTES * self.trained
 
+    def gathered_bytes(self, devices: int) -> int:
+        """Of the batches of so many devices. Rows that lie on all devices in shares cost another all-reduce of them.
+
+        Each device puts the rows that it holds into an array of the whole batch, zero elsewhere, and these are added
+        up (`emoflax.data.rows.batch_of`). Streamed batches are made where they are needed.
+        """
+        return devices * self.batch_size * self.clip_bytes
+
 
 def load_of(config: ConfigDict) -> Load:
     """Counted from the model's shapes, without making its weights; `setup.WORDS` words where it reads some."""

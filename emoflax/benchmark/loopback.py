@@ -13,6 +13,7 @@ table and writes loopback.json into --workdir.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -31,24 +32,35 @@ from jax.sharding import Mesh, PartitionSpec
 from emoflax.benchmark import script, setup, shapes, train_step
 from emoflax.benchmark.communication import Link, load_of
 from emoflax.benchmark.markdown_table import Table, number, section
+from emoflax.data.dataset import Bucket
 from emoflax.errors import UserError
 from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
+from emoflax.training import epoch
 
 MODELS = {"cnn2": 16, "whisper_tiny": 2}  # name -> clips of one process's step
 STEPS, ROUNDS, REDUCTIONS = 4, 5, 10
 SMALL_BYTES, LARGE_BYTES = 1 << 10, 1 << 25
-WAIT_S = 900
+WAIT_S = 1800
+_meetings = itertools.count()
+
+
+def meet() -> None:
+    """Waits for all processes, which compile at their own pace: a collective operation waits for half a minute only."""
+    if jax.process_count() > 1:
+        multihost.wait_for_all_processes(f"loopback-{next(_meetings)}", WAIT_S)
 
 
 def rounds_ms(turn: Callable[[], object], calls: int) -> float:
-    """Median ms of a call over some turns, a mean over the processes; an untimed turn first brings all to one point."""
+    """Median ms of a call over some turns, a mean over the processes; the first turn is not timed."""
+    meet()
     turn()
     seconds = []
     for _ in range(ROUNDS):
         begin = time.perf_counter()
         turn()
         seconds.append((time.perf_counter() - begin) / calls)
+    meet()
     return float(multihost.total(np.array([1000 * np.median(seconds)]))[0]) / jax.process_count()
 
 
@@ -59,8 +71,9 @@ def all_reduce_ms(tree: Any, everywhere: Mesh) -> float:
         return [jax.lax.psum(leaf, devices.AXIS) for leaf in leaves]
 
     same = PartitionSpec()
-    program = jax.jit(jax.shard_map(reduce, mesh=everywhere, in_specs=same, out_specs=same, check_vma=False))
     arrays = devices.replicate([jnp.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)], everywhere)
+    everyone = jax.shard_map(reduce, mesh=everywhere, in_specs=same, out_specs=same, check_vma=False)
+    program = jax.jit(everyone).lower(arrays).compile()
 
     def turn() -> None:
         for _ in range(REDUCTIONS):
@@ -80,17 +93,35 @@ def measured(model: str, clips: int) -> dict[str, Any]:
     config.train.batch_size = clips * jax.process_count()
     start = setup.prepare(config)
     bucket = start.bucket(STEPS * config.train.batch_size, config.train.batch_size)
-    step, epoch = train_step.OurStep(start, bucket), train_step.OurEpoch(start, bucket)
+    meet()
+    step = train_step.OurStep(start, bucket)
     return found | {
         "all_reduce_ms": all_reduce_ms(start.state().params, start.mesh),
         "collectives": len(re.findall(r" all-reduce(?:-start)?\(", step.program.as_text())),
         "together_ms": rounds_ms(step.turn, STEPS),
-        "epoch_ms": rounds_ms(epoch.turn, STEPS),
+        "epoch_ms": rounds_ms(_epoch(start, bucket), STEPS),
     }
 
 
 def _step_ms(start: setup.Setup, clips: int) -> float:
     return rounds_ms(train_step.OurStep(start, start.bucket(STEPS * clips, clips)).turn, STEPS)
+
+
+def _epoch(start: setup.Setup, bucket: Bucket) -> Callable[[], None]:
+    """A turn of `epoch.train_epoch`, compiled before the processes meet."""
+    state = [start.state()]
+
+    def arguments() -> tuple:
+        return state[0], (bucket.rows,), epoch.plan_of((bucket,), state[0].seed, state[0].step)
+
+    shape = start.train_config.step, (bucket.batch_size,), start.mesh
+    program = epoch.train_steps.lower(*shape, *arguments()).compile()
+
+    def turn() -> None:
+        state[0], _ = program(*arguments())
+        jax.block_until_ready(state)
+
+    return turn
 
 
 def work(options: argparse.Namespace) -> None:
@@ -134,8 +165,14 @@ def together(count: int, models: Mapping[str, int]) -> dict[str, Any]:
             process.kill()
     for process, (_, complaint) in zip(processes, printed, strict=True):
         if process.returncode:
-            raise UserError(f"one of {count} processes failed: {(complaint.strip() or 'silently').splitlines()[-1]}")
+            raise UserError(f"one of {count} processes failed: {_reason(complaint)}")
     return json.loads(printed[0][0].splitlines()[-1])
+
+
+def _reason(complaint: str) -> str:
+    """The line of a process's standard error that names its exception, or the last one."""
+    lines = complaint.strip().splitlines() or ["it said nothing"]
+    return next((line for line in lines if re.match(r"[\w.]*(?:Error|error)\b.*: ", line)), lines[-1])
 
 
 def link_of(found: Mapping[str, float]) -> Link:

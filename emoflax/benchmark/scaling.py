@@ -29,22 +29,22 @@ def volumes(loads: Mapping[str, Load]) -> Table:
     """Parameters, and the bytes that a step adds up."""
     rows = [
         [f"`{name}`", f"{load.parameters:,}", f"{load.trained:,}", number(load.gradient_bytes / 1e6),
-         str(load.batch_size), number(load.clip_bytes / 1e3)]
+         str(load.batch_size), number(load.clip_bytes / 1e3), number(load.gathered_bytes(64) / 1e6)]
         for name, load in loads.items()
     ]  # fmt: skip
-    head = ("model", "parameters", "trained", "MB a step", "clips a device", "kB a clip")
+    head = ("model", "parameters", "trained", "gradient, MB", "clips a device", "kB a clip", "rows of 64 devices, MB")
     return Table("What a step sends", head, rows)
 
 
 def all_reduces(loads: Mapping[str, Load]) -> Table:
     """Milliseconds of one all-reduce of the gradient, by link and number of devices."""
     rows = [
-        [f"`{name}`", *(number(1000 * link.all_reduce_s(load.gradient_bytes, devices))
-                        for link in LINKS.values() for devices in DEVICES)]
-        for name, load in loads.items()
-    ]  # fmt: skip
-    head = ("ms of 8, 64, 512 devices", *(f"{name}, {devices}" for name in LINKS for devices in DEVICES))
-    return Table("Time of an all-reduce", head, rows, [f"{name}: {link.source}." for name, link in LINKS.items()])
+        [name, str(n), *(number(1000 * link.all_reduce_s(load.gradient_bytes, n)) for load in loads.values())]
+        for name, link in LINKS.items()
+        for n in DEVICES
+    ]
+    head = ("link", "devices", *(f"`{name}`" for name in loads))
+    return Table("Time of an all-reduce, ms", head, rows, [f"{name}: {link.source}." for name, link in LINKS.items()])
 
 
 def efficiencies(loads: Mapping[str, Load], steps_ms: Mapping[str, float]) -> Table:
