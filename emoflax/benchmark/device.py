@@ -41,22 +41,19 @@ def choose(platform: str | None) -> None:
       UserError: there is no such device.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs some, too
-    if platform:
-        jax.config.update("jax_platforms", platform)
+    if platform:  # JAX takes 'gpu' for CUDA, ROCm and others at once, and fails where one of them is not installed
+        jax.config.update("jax_platforms", "cpu" if platform == "cpu" else None)
+    advice = "install JAX's build for the device, such as 'jax[cuda13]' or 'jax[tpu]', or choose --platform=cpu"
     try:
         found = jax.default_backend()
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"--platform={platform or os.environ.get('JAX_PLATFORMS')}: JAX does not start there ({reason}); install "
-            "its build for the device, such as 'jax[cuda13]' or 'jax[tpu]', or choose --platform=cpu"
-        ) from error
-    if found == "cpu" and not platform:
-        card = ", though nvidia-smi is there" if shutil.which("nvidia-smi") else ""
-        raise UserError(
-            f"this measures a GPU or TPU, and JAX finds only a processor, {ledger.machine()}{card}; install JAX's "
-            "build for the device, such as 'jax[cuda13]' or 'jax[tpu]', or choose --platform=cpu"
-        )
+        raise UserError(f"JAX does not start ({str(error).strip().splitlines()[0]}); {advice}") from error
+    if found == platform or (platform is None and found != "cpu"):
+        return
+    card = ", though nvidia-smi is there" if shutil.which("nvidia-smi") else ""
+    wanted = f"--platform={platform}" if platform else "this measures a GPU or TPU"
+    only = f"only a processor, {ledger.machine()}{card}" if found == "cpu" else ledger.machine()
+    raise UserError(f"{wanted}, and JAX finds {only}; {advice}")
 
 
 def facts() -> dict[str, str | int]:

@@ -3,7 +3,8 @@
     python -m emoflax.benchmark.loopback
 
 Starts 1, 2 and 4 processes with one device each, which meet as those of --multihost do. Each process has one core;
-more processes than cores share them. For each model, with the same clips a process, it measures the ms (least of 7 turns) of
+more processes than cores share them. For each model, with the same clips a process, it measures the ms (the least of
+several turns) of
   - a step alone: every process trains for itself, all at the same time, so that cores are shared but nothing is sent;
   - an all-reduce of the same arrays as the gradient, alone;
   - a step together, and one of an epoch of rows in memory, which also gathers its batches from all processes.

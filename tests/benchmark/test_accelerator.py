@@ -10,6 +10,7 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cli
+import jax
 import pytest
 
 from emoflax.benchmark import accelerator, accelerator_parts, accelerator_tables, device, shapes
@@ -21,8 +22,16 @@ sys.modules["torch"] = None
 from emoflax.benchmark import accelerator, device
 print(device.torch_missing())
 """
+
+
 FACTS = {"device": "a chip", "devices": 1, "driver": "1", "compiler": "2", "machine": "m", "platform": "gpu",
          "jax": "3", "torch": "4", "without_torch": "", "quick": False}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def platform_of_the_tests():
+    yield
+    jax.config.update("jax_platforms", "cpu")
 
 
 def options(folder, models, **changed):
@@ -84,9 +93,10 @@ def check_filled(folder):
     assert f"| {accelerator_parts.MEMBERS} |" in rows[list(rows)[-1]][0]
 
 
-def test_without_an_accelerator_one_sentence_says_what_there_is():
-    with pytest.raises(UserError, match=r"JAX finds only a processor, .*--platform=cpu"):
-        device.choose(None)
+@pytest.mark.parametrize(("platform", "begin"), [(None, "this measures a GPU or TPU"), ("tpu", "--platform=tpu")])
+def test_without_an_accelerator_one_sentence_says_what_there_is(platform, begin):
+    with pytest.raises(UserError, match=rf"{begin}, and JAX finds only a processor, .*--platform=cpu"):
+        device.choose(platform)
 
 
 def test_a_model_that_is_not_there_is_refused_before_anything_is_measured(tmp_path):
