@@ -90,6 +90,11 @@ def test_processes_on_loopback_are_measured_beside_the_prediction():
     assert all(float(cell.replace(",", "")) > 0 for cell in rows[1][2:])
 
 
-def test_a_process_that_fails_is_a_sentence():
-    with pytest.raises(UserError, match="one of 1 processes failed: error: --models: 'cnn9' is not one of"):
-        loopback.together(1, {"cnn9": 2})
+def test_a_process_that_fails_is_a_sentence_with_its_error_and_not_what_comes_after(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    last = "JaxRuntimeError: UNKNOWN: no peers"
+    python.write_text(f"#!/bin/sh\necho '{last}' >&2\necho '    @ 0x7f (unknown)' >&2\nexit 134\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(loopback.sys, "executable", str(python))
+    with pytest.raises(UserError, match=f"one of 3 processes failed: {last}$"):
+        loopback.together(3, {"cnn2": 2})
