@@ -57,9 +57,9 @@ def precompute(config: ConfigDict) -> None:
 def benchmark(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Times the config's model beside the same one in PyTorch, on random clips."""
     with optional("--mode=benchmark", "benchmark"):
-        from emoflax.benchmark import run  # imports PyTorch
+        from emoflax.benchmark import run, timing  # imports PyTorch
 
-    run.no_compilation_caches()  # compile times are to be true
+    timing.no_compilation_caches()  # compile times are to be true
     run.run(config, workdir)
 
 

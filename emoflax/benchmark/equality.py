@@ -5,8 +5,7 @@ import numpy as np
 import torch
 from ml_collections import ConfigDict
 
-from emoflax.benchmark import setup
-from emoflax.benchmark.train_step import TorchTrainer
+from emoflax.benchmark import setup, torch_runs
 from emoflax.training.step import apply, train_step
 
 TOLERANCE = 1e-4
@@ -22,13 +21,18 @@ def check(config: ConfigDict) -> dict[str, float]:
     """
     config = config.copy_and_resolve_references()
     config.train.dtype = "float32"
+    with torch_runs.exact_products():
+        return _errors(config)
+
+
+def _errors(config: ConfigDict) -> dict[str, float]:
     start = setup.prepare(config, dropout=False)
     batch = setup.first_batch(start.bucket(ROWS, ROWS))
     state, train_config = start.state(), start.train_config
     logits = jax.jit(apply, static_argnums=0)(train_config.model, state.params, state.statistics, batch, None)
     _, numbers = jax.jit(train_step, static_argnums=0)(train_config.step, state, batch)
 
-    trainer = TorchTrainer(start, batch, "eager")
+    trainer = torch_runs.Trainer(start, batch, "eager")
     trainer.module.eval()
     with torch.inference_mode():
         torch_logits = trainer.module(trainer.batch).cpu().numpy()

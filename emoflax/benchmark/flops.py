@@ -1,35 +1,61 @@
-"""Arithmetic of one train step, counted from the layers' shapes.
+"""Arithmetic of one train step, counted in the program that JAX traces.
 
 The count holds the multiplications and additions of convolutions and matrix products, forward and both gradients
-(Kaplan et al. 2020, arXiv:2001.08361, appendix C), without the input gradient that a first layer does not need.
-XLA's own count is of no use here: it counts a loop's body once.
+(Kaplan et al. 2020, arXiv:2001.08361, appendix C), without the input gradient that a first layer does not need; padding
+counts as much as sound. XLA's own count is of no use here: it counts a loop's body once.
 """
 
-from ml_collections import ConfigDict
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
 
-from emoflax.audio.channels import channels as input_channels
+import jax
+
+from emoflax.benchmark.setup import Setup, first_batch
+from emoflax.data.dataset import Bucket
+from emoflax.models.conv import portable
+from emoflax.training.step import train_step
 
 
-def train_flops_per_clip(config: ConfigDict, frames: int, tokens: int, classes: int) -> float:
-    """FLOP of one padded clip of `frames` and `tokens`; a modality that the model does not use costs nothing."""
-    total, width, model = 0, 0, config.model
-    if model.audio == "cnn":
-        mels, channels = config.audio.mels, (1, *model.cnn.channels)
-        for depth, (fan_in, fan_out) in enumerate(zip(channels, channels[1:], strict=False)):
-            forward = 2 * 9 * fan_in * fan_out * (frames >> depth) * (mels >> depth)
-            total += forward * (3 if depth else 2)
-        width += channels[-1] * (mels >> len(model.cnn.channels))
-    if model.audio == "attention_cnn":
-        cnn = model.attention_cnn
-        steps = -(-frames // cnn.stride)
-        blocks = len(cnn.dilations) * (cnn.kernel + 1) * cnn.width**2
-        stem = 2 * cnn.stem_kernel * input_channels(config.audio) * cnn.width
-        total += 2 * steps * (stem + 3 * blocks)
-        width += cnn.width
-    if model.text == "gru":
-        hidden = model.gru.hidden
-        total += 3 * 2 * tokens * 2 * 3 * hidden * (model.gru.embedding + hidden)
-        width += 2 * hidden
-    width *= 1 if model.pooling == "mean" else 2
-    sizes = [width, model.head, classes] if model.head else [width, classes]
-    return total + sum(3 * 2 * fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))
+def train_flops_per_clip(start: Setup, bucket: Bucket) -> float:
+    """FLOP of one padded clip of the bucket, whatever gradients this machine's programs have written out."""
+    batch = jax.eval_shape(lambda: first_batch(dataclasses.replace(bucket, mesh=None)))
+    state = jax.eval_shape(lambda: start.train_config.init(start.model, 0))
+    with portable():
+        traced = jax.make_jaxpr(train_step, static_argnums=0)(start.train_config.step, state, batch)
+    return _of_program(traced.jaxpr) / bucket.batch_size
+
+
+def _of_program(jaxpr: Any) -> float:
+    total = 0.0
+    for operation in jaxpr.eqns:
+        if operation.primitive.name == "dot_general":
+            total += _of_product(operation)
+        elif operation.primitive.name == "conv_general_dilated":
+            total += _of_convolution(operation)
+        elif inner := [_of_program(part) for part in _programs_in(operation.params)]:
+            turns = operation.params["length"] if operation.primitive.name == "scan" else 1
+            total += turns * (max(inner) if operation.primitive.name == "cond" else sum(inner))
+    return total
+
+
+def _of_product(operation: Any) -> float:
+    (contracted, _), _ = operation.params["dimension_numbers"]
+    left = operation.invars[0].aval.shape
+    return 2.0 * math.prod(operation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+
+
+def _of_convolution(operation: Any) -> float:
+    """Each output is a sum over the kernel's places and input channels, those over padding included."""
+    kernel, axes = operation.invars[1].aval.shape, operation.params["dimension_numbers"].rhs_spec
+    return 2.0 * math.prod(operation.outvars[0].aval.shape) * math.prod(kernel) / kernel[axes[0]]
+
+
+def _programs_in(parameters: dict[str, Any]) -> Iterator[Any]:
+    """The programs that an operation calls: a loop's body, branches, a function compiled apart."""
+    for value in parameters.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            part = getattr(part, "jaxpr", part)
+            if hasattr(part, "eqns"):
+                yield part

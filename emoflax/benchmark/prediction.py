@@ -2,42 +2,43 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
-import torch
 
 from emoflax.batch import Batch
 from emoflax.benchmark import timing
-from emoflax.benchmark.setup import Setup, torch_device
-from emoflax.benchmark.table import LARGE_BATCH
-from emoflax.benchmark.train_step import autocast, not_runnable
+from emoflax.benchmark.setup import Setup
 from emoflax.parallel import mesh
 from emoflax.training import scoring
 from emoflax.training.step import apply
 
-CALLS = {"one_clip": 20, "batch": 4, "large_batch": 1}  # of one turn
+CLIPS_OF_A_TURN, MOST_CALLS = 64, 20
 
 
-def measure(start: Setup, modes: Sequence[str], budget_s: float) -> dict:
-    """Times of 'one_clip', 'batch' and 'large_batch', each with `ratio_to_torch` by mode, ours the compiled model.
+def measure(start: Setup, sizes: Mapping[str, int], modes: Sequence[str], budget_s: float) -> dict:
+    """Times for each size, with `ratio_to_torch` by mode, ours the compiled model, and why modes were `skipped`.
 
     'ours_api' is all that --mode=predict does after reading a file, buckets and windows included.
+
+    Args:
+      sizes: name -> clips of one call.
+      modes: of PyTorch, which is imported if there are any.
     """
     everywhere, found = start.mesh, {}
-    for name, rows in (("one_clip", 1), ("batch", start.config.train.batch_size), ("large_batch", LARGE_BATCH)):
+    for name, rows in sizes.items():
         start = dataclasses.replace(start, mesh=None if rows == 1 else everywhere)
-        bucket = start.bucket(rows, rows)
-        batch = jax.tree.map(np.asarray, bucket.rows)
+        batch = jax.tree.map(np.asarray, start.bucket(rows, rows).rows)
         calls = {"ours": our_call(start, batch), "ours_api": our_api(start, batch)}
-        calls |= {f"torch_{mode}": torch_call(start, batch, mode) for mode in modes if not not_runnable(start, mode)}
-        times = timing.alternate(
-            {who: _repeated(call, CALLS[name]) for who, call in calls.items()}, CALLS[name], budget_s / 3
-        )
+        theirs, skipped = _theirs(start, batch, modes)
+        calls |= {f"torch_{mode}": call for mode, call in theirs.items()}
+        repeats = min(MOST_CALLS, max(1, CLIPS_OF_A_TURN // rows))
+        turns = {who: _repeated(call, repeats) for who, call in calls.items()}
+        times = timing.alternate(turns, repeats, budget_s / len(sizes))
         for time_of in times.values():
             time_of["clips_per_s"] = rows / (time_of["median_ms"] / 1000)
-        found[name] = times | {"ratio_to_torch": timing.ratios(times, "ours", modes)}
+        found[name] = times | {"ratio_to_torch": timing.ratios(times, "ours", modes), "skipped": skipped}
     return found
 
 
@@ -63,20 +64,12 @@ def our_api(start: Setup, batch: Batch) -> Callable[[], np.ndarray]:
     return lambda: np.exp(scoring.score(model, state, start.dataset(logmels, tokens, labels, len(labels))))
 
 
-def torch_call(start: Setup, batch: Batch, mode: str) -> Callable[[], np.ndarray]:
-    module, device = start.torch_model().eval(), torch_device()
-    if mode == "channels_last":
-        module = module.to(memory_format=torch.channels_last)
-    if mode == "compile":
-        module = torch.compile(module)
-    inputs = _inputs(batch).arrays()
+def _theirs(start: Setup, batch: Batch, modes: Sequence[str]) -> tuple[dict, dict[str, str]]:
+    if not modes:
+        return {}, {}
+    from emoflax.benchmark import torch_runs  # PyTorch, which an accelerator's machine may not have
 
-    def call():
-        with torch.inference_mode(), autocast(start.config.train.dtype):
-            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-            return module(Batch(**tensors)).float().softmax(-1).cpu().numpy()
-
-    return call
+    return torch_runs.predictors(start, _inputs(batch), modes)
 
 
 def _inputs(batch: Batch) -> Batch:

@@ -1,6 +1,5 @@
 """`--mode=benchmark`: times one config against PyTorch and plain librosa; prints a table, writes benchmark.json."""
 
-import atexit
 import functools
 import json
 import os
@@ -18,13 +17,12 @@ from tqdm import tqdm
 
 from emoflax.benchmark import (
     equality,
-    flops,
     prediction,
     setup,
     storage,
     table,
     timing,
-    torch_models,
+    torch_runs,
     train_step,
 )
 from emoflax.files import make_folder
@@ -47,7 +45,7 @@ def run(
     *,
     budget_s: float = 45.0,
     clips: int = 200,
-    modes: Sequence[str] = torch_models.MODES,
+    modes: Sequence[str] = torch_runs.MODES,
 ) -> dict:
     """Measures, prints the table and writes <workdir>/benchmark-<config.name>/benchmark.json, which is returned.
 
@@ -55,7 +53,7 @@ def run(
       budget_s: seconds for which train steps are timed; other parts get a share of them. A few rounds are always done,
         and compilation takes more time.
       clips: recordings that precompute is timed on.
-      modes: PyTorch's ways to run, of `torch_models.MODES`.
+      modes: PyTorch's ways to run, of `torch_runs.MODES`.
 
     Raises:
       UserError: an encoder without a PyTorch twin; a folder that cannot be written.
@@ -73,7 +71,8 @@ def run(
         results |= training(start, budget_s, modes, begin_stage)
         begin_stage()
         running = [mode for mode in modes if mode not in results["train_step"]["skipped"]]
-        results["prediction"] = prediction.measure(start, running, budget_s / 4)
+        sizes = {"one_clip": 1, "batch": config.train.batch_size, "large_batch": table.LARGE_BATCH}
+        results["prediction"] = prediction.measure(start, sizes, running, budget_s / 4)
         begin_stage()
         with tempfile.TemporaryDirectory() as scratch:
             results["checkpoint"] = storage.checkpoint_times(start.state(), pathlib.Path(scratch) / "checkpoints")
@@ -92,49 +91,28 @@ def _next(bar: tqdm, stages: Iterator[tuple[int, str]]) -> None:
     bar.set_description_str(stage)
 
 
-def no_compilation_caches() -> None:
-    """Compiles every program in this process, so that the times of compilation are those of a first run."""
-    jax.config.update("jax_enable_compilation_cache", False)
-    empty = tempfile.TemporaryDirectory()
-    atexit.register(empty.cleanup)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty.name
-
-
 def training(start: setup.Setup, budget_s: float, modes: Sequence[str], begin_stage: Callable[[], None]) -> dict:
     """Shapes, peak, memory and times of the train step."""
     batch_size, dtype = start.config.train.batch_size, start.config.train.dtype
     bucket = start.bucket(train_step.STEPS * batch_size, batch_size)
-    rows = bucket.rows.arrays()
-    shape = {name: list(rows[name].shape[1:]) for name in ("logmel", "tokens") if name in rows}
-    frames, tokens = (shape.get(name, [0])[0] for name in ("logmel", "tokens"))
-    gflop = flops.train_flops_per_clip(start.config, frames, tokens, setup.CLASSES) / 1e9
     begin_stage()
     ours = train_step.ours(start, bucket)
     for contestant in ours.values():
         contestant.turn()
     memory = {"after_our_steps": peak_memory_mib()}
     begin_stage()
-    theirs, skipped = train_step.theirs(start, bucket, modes)
+    theirs, skipped = torch_runs.trainers(start, bucket, modes)
     for name, reason in skipped.items():
         logging.warning("PyTorch's %s is not measured: %s", name, reason)
     begin_stage()
-    peak = timing.matmul_peak(dtype, setup.torch_device(), budget_s / 20)
-    times = train_step.measure(ours | theirs, start, peak, gflop, budget_s)
+    product = torch_runs.product(dtype, timing.PEAK_SIZE, 1)
+    rates = timing.matmul_rates(dtype, budget_s / 20, size=timing.PEAK_SIZE, times=1, theirs={"torch": product})
+    peak = max(rates.values())
+    contestants = ours | {f"torch_{mode}": trainer for mode, trainer in theirs.items()}
+    found = train_step.measure(contestants, start, bucket, modes, peak, budget_s)
     memory["after_torch_steps"] = peak_memory_mib()
-    times |= {
-        "ratio_to_torch": timing.ratios(times, "ours_epoch", modes),
-        "ratio_to_torch_step_by_step": timing.ratios(times, "ours_step", modes),
-        "compile_s": {name: contestant.compile_s for name, contestant in ours.items()}
-        | {name: trainer.first_step_s for name, trainer in theirs.items()},
-        "skipped": skipped,
-    }
-    return {
-        "batch": {"size": batch_size, "dtype": dtype} | shape,
-        "gflop_per_clip": gflop,
-        "matmul_peak_gflop_per_s": peak / 1e9,
-        "train_step": times,
-        "peak_memory_mib": memory,
-    }
+    found["train_step"]["skipped"] = skipped
+    return found | {"matmul_peak_gflop_per_s": peak / 1e9, "peak_memory_mib": memory}
 
 
 def machine() -> dict:
@@ -148,7 +126,7 @@ def machine() -> dict:
 
 
 def notice() -> str:
-    if jax.default_backend() != "cpu" and setup.torch_device() == "cpu":
+    if jax.default_backend() != "cpu" and torch_runs.device() == "cpu":
         return "this PyTorch was built without the accelerator that JAX uses: its times are a CPU's, not comparable"
     if os.getloadavg()[0] > 0.5:
         # GNU OpenMP's threads spin while they wait for one without a core: steps then take up to 50 times as long.

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from emoflax.errors import UserError
 from emoflax.experiment import checks, config_files
-from emoflax.files import make_folder
+from emoflax.files import make_folder, naming, write_whole
 from emoflax.parallel import mesh
 from emoflax.reporting import ledger
 
@@ -30,6 +30,9 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def load_config(name: str) -> ConfigDict:
@@ -39,8 +42,15 @@ def load_config(name: str) -> ConfigDict:
     return config
 
 
+def save(path: pathlib.Path, results: dict) -> dict:
+    """Writes the results as JSON, whole or not at all, with the machine; returns what was written."""
+    whole = {"machine": ledger.machine(), "commit": ledger.commit(), "load_average": os.getloadavg()[0]} | results
+    with naming(path), write_whole(path) as file:
+        file.write((json.dumps(whole, indent=2) + "\n").encode())
+    return whole
+
+
 def write(path: pathlib.Path, results: dict, table: str) -> None:
-    """Writes the results as JSON, with the machine, and prints the table."""
-    here = {"machine": ledger.machine(), "commit": ledger.commit(), "load_average": os.getloadavg()[0]}
-    path.write_text(json.dumps(here | results, indent=2) + "\n")
-    print(f"{here['machine']}, load {here['load_average']:.1f}; {path}\n\n{table}")
+    """Saves the results, and prints the table."""
+    whole = save(path, results)
+    print(f"{whole['machine']}, load {whole['load_average']:.1f}; {path}\n\n{table}")

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -13,7 +12,6 @@ from ml_collections import ConfigDict
 from emoflax.audio.augment import Augmentation
 from emoflax.audio.channels import channels
 from emoflax.batch import Batch
-from emoflax.benchmark import torch_models
 from emoflax.data import dataset as data
 from emoflax.data.dataset import Bucket
 from emoflax.experiment.model import build_model
@@ -33,7 +31,7 @@ class Setup:
     """`config` without what PyTorch's side does not do: learning rate schedule, weight averaging, augmentation.
 
     On a processor, our side shards its batches over the devices into which the cores are split. On accelerators both
-    sides use one; prediction always does.
+    sides use one; so does the prediction of one clip.
     """
 
     config: ConfigDict
@@ -72,14 +70,9 @@ class Setup:
     def frames(self) -> int:
         return round(ROW_S * 1000 / self.config.audio.hop_ms)
 
-    def torch_model(self) -> torch_models.Classifier:
-        theirs = torch_models.build(self.config, WORDS + 2, CLASSES)
-        torch_models.copy_weights(self.model, theirs)
-        return theirs.to(torch_device())
-
 
 def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
-    """Raises UserError for an encoder without a PyTorch twin."""
+    """The config's model, freshly initialised; dropout=False: what it computes can be compared with PyTorch's."""
     config = config.copy_and_resolve_references()
     config.optimizer.update(schedule="constant", warmup_epochs=0.0)
     config.train.ema = 0.0
@@ -95,16 +88,6 @@ def prepare(config: ConfigDict, *, dropout: bool = True) -> Setup:
     step = dataclasses.replace(train_config.step, augmentation=Augmentation())
     numbers = dataclasses.replace(train_config.numbers, augmentation={})
     return Setup(config, model, TrainConfig(step, numbers), mesh)
-
-
-def torch_device() -> str:
-    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
-
-
-def torch_batch(batch: Batch) -> Batch:
-    """The same with torch's tensors."""
-    device = torch_device()
-    return jax.tree.map(lambda array: torch.tensor(np.asarray(array)).to(device), batch)
 
 
 def first_batch(bucket: Bucket) -> Batch:

@@ -8,6 +8,7 @@ NAMES = {
     "torch_eager": "PyTorch eager",
     "torch_channels_last": "PyTorch channels_last",
     "torch_compile": "torch.compile",
+    "torch_cuda_graphs": "torch.compile, CUDA graphs",
 }
 
 LARGE_BATCH = 64  # clips

@@ -1,15 +1,17 @@
 """Timing in alternation, so that other load on the machine slows every contestant alike."""
 
+import atexit
+import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 30
-PEAK_SIZE = 2048
+PEAK_SIZE = 2048  # rows of the matrices whose product is a processor's peak
 
 
 def alternate(turns: Mapping[str, Callable[[], object]], calls: int, budget_s: float) -> dict[str, dict[str, float]]:
@@ -49,17 +51,29 @@ def ratios(times: Mapping[str, Mapping[str, float]], ours: str, modes) -> dict[s
     }
 
 
-def matmul_peak(dtype: str, device: str, budget_s: float) -> float:
-    """FLOP/s of a large square matrix product, by the faster of the two libraries."""
-    ours = jnp.ones((PEAK_SIZE, PEAK_SIZE), dtype)
-    theirs = torch.ones(PEAK_SIZE, PEAK_SIZE, dtype=getattr(torch, dtype), device=device)
+def matmul_rates(
+    dtype: str, budget_s: float, *, size: int, times: int, theirs: Mapping[str, Callable[[], object]]
+) -> dict[str, float]:
+    """FLOP/s of products of large square matrices by each library.
+
+    Args:
+      size: of a matrix, in rows.
+      times: products of one turn, which are dispatched together.
+      theirs: other libraries' turns of as many such products, by name.
+    """
+    matrix = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
 
-    def torch_product():
-        torch.matmul(theirs, theirs)
-        if device == "cuda":
-            torch.cuda.synchronize()
+    def turn() -> None:
+        jax.block_until_ready([product(matrix, matrix) for _ in range(times)])
 
-    turns = {"jax": lambda: product(ours, ours).block_until_ready(), "torch": torch_product}
-    times = alternate(turns, 1, budget_s)
-    return 2 * PEAK_SIZE**3 / (min(time["q1_ms"] for time in times.values()) / 1000)
+    found = alternate({"jax": turn, **theirs}, times, budget_s)
+    return {name: 2 * size**3 / (time["q1_ms"] / 1000) for name, time in found.items()}
+
+
+def no_compilation_caches() -> None:
+    """Compiles every program in this process, so that the times of compilation are those of a first run."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    empty = tempfile.TemporaryDirectory()
+    atexit.register(empty.cleanup)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty.name

@@ -20,7 +20,6 @@ from emoflax.errors import UserError
 from emoflax.models.gru import UNKNOWN
 from emoflax.models.pooling import SMALLEST_VARIANCE
 
-MODES = ("eager", "channels_last", "compile")
 NORM_EPSILON = 1e-6  # flax's
 
 
@@ -40,7 +39,7 @@ def build(config: ConfigDict, vocabulary: int, classes: int) -> "Classifier":
     for kind, names in known.items():
         if config.model[kind] not in names:
             raise UserError(
-                f"--mode=benchmark has no PyTorch twin of config.model.{kind}={config.model[kind]!r}; "
+                f"the benchmark has no PyTorch twin of config.model.{kind}={config.model[kind]!r}; "
                 f"it compares: {', '.join(name for name in names if name)}"
             )
     model, input_channels = config.model, channels(config.audio)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from emoflax.benchmark import equality, flops, growth, run, setup, storage, timing, train_step
+from emoflax.benchmark import equality, flops, growth, run, setup, storage, timing, torch_runs
 from emoflax.configs import default
 from emoflax.errors import UserError
 
@@ -24,7 +24,7 @@ import sys
 from emoflax.benchmark import run, timing
 timing.PEAK_SIZE = 64
 run.run.__kwdefaults__.update(budget_s=0.1, clips=8)
-run.no_compilation_caches = lambda: None
+timing.no_compilation_caches = lambda: None
 import main
 sys.exit(main.run())
 """
@@ -67,22 +67,22 @@ def test_the_torch_twin_has_our_logits_loss_and_gradient(options):
 
 @pytest.mark.parametrize("damage", ["audio.convolutions.1.weight", "logits.bias", "mean"])
 def test_a_twin_that_computes_other_numbers_is_not_timed(damage, monkeypatch):
-    build = setup.Setup.torch_model
+    build = torch_runs.twin
 
-    def damaged(self):
-        theirs = build(self)
+    def damaged(start):
+        theirs = build(start)
         with torch.no_grad():
             theirs.state_dict()[damage].add_(0.1)
         return theirs
 
-    monkeypatch.setattr(setup.Setup, "torch_model", damaged)
+    monkeypatch.setattr(torch_runs, "twin", damaged)
     with pytest.raises(ArithmeticError, match="differ"):
         equality.check(config_of(audio="cnn"))
 
 
 def test_both_sides_decay_the_same_weights():
     start = setup.prepare(config_of(audio="cnn", text="gru"))
-    decayed, free = train_step._by_decay(start.torch_model())
+    decayed, free = torch_runs.by_decay(torch_runs.twin(start))
     ours = start.config.optimizer
     assert sum(p.numel() for p in free) == sum(
         [3 + 5, 11, setup.CLASSES, (setup.WORDS + 2) * 6, 2 * 2 * 3 * 7]
@@ -92,7 +92,7 @@ def test_both_sides_decay_the_same_weights():
 
 def test_dropout_is_on_in_both_while_timing():
     start = setup.prepare(config_of(text="gru"))
-    trainer = train_step.TorchTrainer(start, setup.first_batch(start.bucket(4, 4)), "eager")
+    trainer = torch_runs.Trainer(start, setup.first_batch(start.bucket(4, 4)), "eager")
     assert trainer.module.training
     losses = {float(trainer.gradient()[0]) for _ in range(3)}
     assert len(losses) == 3
@@ -104,14 +104,29 @@ def test_an_encoder_without_a_twin_is_refused_with_those_that_have_one(tmp_path)
     start = setup.prepare(config)
     start.config.model.audio = "ast"
     with pytest.raises(UserError, match=r"no PyTorch twin of config.model.audio='ast'.*cnn"):
-        start.torch_model()
+        torch_runs.twin(start)
+
+
+def flops_of(config):
+    start = setup.prepare(config)
+    bucket = start.bucket(4, 4)
+    rows = bucket.rows.arrays()
+    return flops.train_flops_per_clip(start, bucket), next(rows[n].shape[1] for n in ("logmel", "tokens") if n in rows)
 
 
 def test_flops_equal_a_count_by_hand():
-    config = config_of(audio="cnn")
-    first, second = 2 * 9 * 1 * 3 * 32 * 16, 2 * 9 * 3 * 5 * 16 * 8
-    width = 2 * 5 * 4
-    assert flops.train_flops_per_clip(config, 32, 0, 8) == 2 * first + 3 * second + 6 * (width * 11 + 11 * 8)
+    counted, frames = flops_of(config_of(audio="cnn"))
+    first, second = 2 * 9 * 1 * 3 * frames * 16, 2 * 9 * 3 * 5 * (frames // 2) * 8
+    width = 5 * 4
+    mean = 2 * (frames // 4) * width
+    assert counted == 2 * first + 3 * second + 2 * mean + 6 * (2 * width * 11 + 11 * setup.CLASSES)
+
+
+def test_flops_of_a_loop_are_those_of_all_its_turns():
+    counted, tokens = flops_of(config_of(text="gru"))
+    recurrence, width = 2 * 2 * tokens * 3 * 7 * (6 + 7), 14
+    mean = 2 * tokens * width
+    assert counted == 3 * recurrence + 2 * mean + 6 * (2 * width * 11 + 11 * setup.CLASSES)
 
 
 def test_contestants_take_turns():
