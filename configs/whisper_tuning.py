@@ -1,8 +1,9 @@
 """whisper_tuning: what fine-tuning a published Whisper brings, beside the frozen one, on inner splits alone.
 
 Inside each fold of `emobox6` four of the 20 training actors are inner validation speakers; no test clip is scored. The
-candidates: ridge regression of frozen states (`whisper_states`), a head that is trained on them, the upper two layers
-unfrozen (`whisper_finetuned`), and low-rank adapters (`whisper_lora`).
+candidates: ridge regression of frozen states (`whisper_states`, and `ridge`: of the input and at the one speed that the
+others have), a head that is trained on them, the upper two layers unfrozen (`whisper_finetuned`), and low-rank adapters
+(`whisper_lora`).
 
     python main.py --mode=crossval --config=configs/whisper_tuning.py --config.data.dir=data/ravdess
 """
@@ -22,6 +23,7 @@ def get_config() -> ConfigDict:
     config.crossval.inner_share = 0.2
     config.crossval.candidates = {
         "states": changes(config, frozen),
+        "ridge": {"model.lora.rank": 0, "optimizer.learning_rate": 0.0, "train.epochs": 1},
         "head": {"model.lora.rank": 0, "train.start": "random", "optimizer.learning_rate": 1e-3},
         "upper_layers": changes(config, whisper_finetuned.get_config()),
         "lora": {},

@@ -1,6 +1,6 @@
 """Low-rank adapters for encoders made of Transformer layers (LoRA, Hu et al. 2021, arXiv:2106.09685).
 
-Beside a weight matrix W [in, out], which stays as it is, two small ones are trained: A [in, rank] and B [rank, out], and
+Beside a weight matrix W [in, out], which stays as it is, two small ones are trained: A [in, rank] and B [rank, out].
 W + alpha / rank * A B takes the place of W. B begins at zero, so that the first step is that of the encoder itself.
 They are kept apart in checkpoints, bundles and exports: with rank 8 they cost 4 % of a matrix product of width 384.
 """
@@ -30,9 +30,7 @@ class AdaptedLinear(nnx.LoRALinear):
         return nnx.Linear.__call__(self, x) + self.share * self.lora(x)
 
 
-def add(
-    encoders: Sequence[nnx.Module], *, rank: int, alpha: float, targets: Sequence[str], rngs: nnx.Rngs
-) -> None:
+def add(encoders: Sequence[nnx.Module], *, rank: int, alpha: float, targets: Sequence[str], rngs: nnx.Rngs) -> None:
     """Puts an adapter beside each of the `targets` in every layer of those encoders that are made of layers.
 
     Raises:

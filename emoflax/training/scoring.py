@@ -18,7 +18,6 @@ from emoflax.data.stream import Chunk
 from emoflax.parallel import mesh as devices
 from emoflax.training.step import TrainState, Weights, apply
 
-
 Outputs = Callable[[nnx.GraphDef, Any, Any, Batch], jax.Array]  # graph, weights, statistics, batch -> [batch, numbers]
 
 

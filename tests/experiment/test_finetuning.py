@@ -1,4 +1,4 @@
-"""Fine-tuning of a published Whisper: begins at the closed-form model of its states, resumes, and predicts elsewhere."""
+"""Fine-tuning of a published Whisper begins at the closed-form model of its states, resumes, and predicts elsewhere."""
 
 import dataclasses
 import importlib.util
@@ -20,11 +20,13 @@ from emoflax.experiment import checks, closed_form, evaluate
 from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.features import dataset_of, features_of
 from emoflax.experiment.members import Member, members
+from emoflax.experiment.model import build_model
 from emoflax.experiment.run import Training, train_member
+from emoflax.experiment.train_config import train_config_of
 from emoflax.features import states
 from emoflax.inference import bundle, model, sources
 from emoflax.models.functionals import Ridge
-from emoflax.training import scoring
+from emoflax.training import optimizer, scoring
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +38,14 @@ def folder(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def settled(folder: pathlib.Path, module=whisper_lora):
-    config = module.get_config()
+def settled(folder: pathlib.Path):
+    config = whisper_lora.get_config()
     config.data.update(corpus="synthetic", dir=str(folder / "voices"), cache_dir=str(folder / "cache"), buckets=1)
     config.model.update(layers=(1, 2))
     config.model.whisper.silence_s, config.model.pretrained.audio = 0.2, str(folder / "tiny.pt")
     config.split.update(protocol="loso", dev_share=0.0)
-    config.precompute.workers, config.train.epochs, config.optimizer.learning_rate = 1, 2, 1e-2
-    config.optimizer.freeze = {"whisper_lora": "encoders"}.get(config.name, "audio.stem,audio.layers.0")
+    config.precompute.workers, config.train.epochs = 1, 2
+    config.optimizer.update(learning_rate=1e-2, warmup_epochs=0.0)
     checks.prepare(config)
     return config
 
@@ -79,11 +81,12 @@ def test_the_first_step_is_that_of_a_ridge_regression_of_the_states(prepared, fo
         solved = Ridge(rows_NxD.shape[1], ridges=config.model.states.ridges, classes=8, dtype=jnp.float32,
                        rngs=nnx.Rngs(0))  # fmt: skip
         solved.fit(rows_NxD[:first], labelled)
-        logits = solved(rows_NxD[first:])
+        z_NxD = (rows_NxD[first:] - np.asarray(solved.mean[...])) / np.asarray(solved.std[...])
+        logits = z_NxD @ np.asarray(solved.logits.kernel[...])
         wanted = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
         begun = scoring.score(run.train_config.model, run.state, dataset_of(config, features, clips[first:], ()))
-        assert np.ptp(wanted) > 0.1
-        np.testing.assert_allclose(begun, wanted, atol=2e-3)
+        assert np.ptp(wanted) > 2
+        np.testing.assert_allclose(begun, wanted, atol=2e-2)  # the pooling adds 1e-6 to each variance
 
 
 def test_stopped_after_an_epoch_and_resumed_it_ends_where_it_would_have(prepared, trained, folder):
@@ -115,18 +118,18 @@ def test_a_checkpoint_and_a_bundle_predict_what_was_evaluated_without_the_publis
         (folder / "away.pt").rename(weights)
 
 
-def test_only_what_is_asked_for_trains_of_a_partly_unfrozen_encoder(prepared, folder):
-    config, (_, features, member) = settled(folder, whisper_finetuned), prepared
-    own = dataclasses.replace(member, folder=folder / "unfrozen", epochs=1)
-    with Training(config, features, own) as run:
-        before = {path: np.array(v[...]) for path, v in nnx.to_flat_state(nnx.state(run.model, nnx.Param))}
-    train_member(config, features, own)
-    after = dict(nnx.to_flat_state(evaluate.restore(own.checkpoints).state.params))
-    by = {".".join(map(str, path)): np.abs(before[path] - after[path][...]).max() for path in before}
-    moved = {name for name, distance in by.items() if distance}
-    assert moved and all(name.startswith(("audio.layers.1.", "fusion.")) for name in moved)
-    deep, top = (max(by[name] for name in moved if name.startswith(part)) for part in ("audio.", "fusion."))
-    assert deep < top  # layer-wise decay
+def test_the_recipe_of_a_partly_unfrozen_encoder_trains_layers_two_and_three_and_the_head(folder):
+    config = whisper_finetuned.get_config()
+    config.model.pretrained.audio = str(tiny_whisper.write(folder / "four.pt", audio_layers=4))
+    checks.prepare(config)
+    shapes = nnx.eval_shape(lambda: build_model(config, 0, classes=8, seed=0))
+    freeze, parts = config.optimizer.freeze, {"frozen": set(), "trained": set()}
+    for path, _ in nnx.to_flat_state(nnx.state(shapes, nnx.Param)):
+        name = ".".join(map(str, path))
+        parts["frozen" if optimizer.is_frozen(name, freeze) else "trained"].add(".".join(name.split(".")[:3]))
+    assert parts["frozen"] == {"audio.stem.conv1", "audio.stem.conv2", "audio.layers.0"}
+    assert {"audio.layers.1", "audio.layers.2", "fusion.head.logits"} <= parts["trained"]
+    assert config.optimizer.layer_decay < 1 and train_config_of(config, shapes, 10).step.optimizer.by_layer
 
 
 def test_silence_is_what_the_config_says_and_what_the_weights_expect_where_it_says_nothing(folder):
@@ -168,9 +171,9 @@ def test_adapters_beside_the_real_tiny_en_begin_at_its_own_states():
     adapted = models.build(config.model.to_dict(), mels=80, vocabulary=0, classes=8, dtype="float32", seed=0).audio
     pretrained.load(adapted, "whisper", weights)
     logmel = 0.3 * jax.random.normal(jax.random.key(0), (1, 60, 80))
-    sequence, _ = nnx.jit(lambda encoder, *x: encoder(*x))(adapted, logmel, jnp.array([60]))
-    plain = pretrained.audio_encoder("whisper", weights, silence_s=1.0)
-    outputs, mask = nnx.jit(lambda encoder, *x: encoder.states(*x))(plain, logmel, jnp.array([60]))
+    plain = pretrained.audio_encoder("whisper", weights, silence_s=config.model.whisper.silence_s)
+    both = nnx.jit(lambda adapted, plain, *sound: (adapted(*sound), plain.states(*sound)))
+    (sequence, mask), (outputs, _) = both(adapted, plain, logmel, jnp.array([60]))
     valid = np.asarray(mask)
     wanted = np.concatenate([np.asarray(outputs[layer]) for layer in (1, 2, 3)], -1)
     assert len(nnx.to_flat_state(nnx.state(adapted, nnx.LoRAParam))) == 4 * 2 * 2
