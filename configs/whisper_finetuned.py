@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
     config.optimizer.freeze = "audio.stem,audio.layers.0"
     config.optimizer.layer_decay = 0.7
     config.optimizer.learning_rate = 1e-4
-    config.optimizer.warmup_epochs = 1.0
-    config.train.epochs = 6
+    config.optimizer.warmup_epochs = 0.5
+    config.train.epochs = 4
     config.train.start = "ridge"
     config.augment.update(stretch=0.1, vtlp=0.05, gain_db=4.0, time_masks=1, band_masks=1)
     return config

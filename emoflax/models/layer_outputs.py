@@ -26,6 +26,8 @@ def side_by_side(encoder: type) -> type:
     class SideBySide(encoder):
         """Args: outputs: numbers of the layers, 0 for the input of the first one, as in config.states.layers."""
 
+        width: int
+
         def __init__(self, *args, outputs: Sequence[int], **settings):
             super().__init__(*args, **settings)
             if max(outputs) > len(self.layers):

@@ -2,7 +2,7 @@
 
 Beside a weight matrix W [in, out], which stays as it is, two small ones are trained: A [in, rank] and B [rank, out].
 W + alpha / rank * A B takes the place of W. B begins at zero, so that the first step is that of the encoder itself.
-They are kept apart in checkpoints, bundles and exports: with rank 8 they cost 4 % of a matrix product of width 384.
+They are kept apart in checkpoints and bundles: with rank 8 they cost 4 % of a matrix product of width 384.
 """
 
 from collections.abc import Sequence

@@ -54,6 +54,8 @@ def test_every_packaged_config_passes(name, tmp_path):
     config = config_files.load(name)
     if config.states.weights:  # a name that would be downloaded
         config.states.weights = str(tiny_whisper.write(tmp_path / "tiny.pt", audio_layers=4))
+    if config.model.pretrained.audio:
+        config.model.pretrained.audio = str(tiny_whisper.write(tmp_path / "tiny.pt", audio_layers=4))
     checks.prepare(config)
 
 
