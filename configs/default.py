@@ -176,7 +176,11 @@ def get_config() -> ConfigDict:
     })  # fmt: skip
     # layers: follows from states.layers; hidden: units of the head's hidden layer, 0: none.
     config.model.layer_sum = ConfigDict({"layers": 0, "hidden": 0, "penalties": (0.003, 0.01, 0.03, 0.1)})
-    config.model.pooling = "mean_max"  # of a sequence over time: 'mean' | 'mean_max' | 'attention'
+    # Of an audio encoder with layers: numbers of those whose outputs are pooled side by side, 0: the input of the first
+    # one; empty: the encoder's own output. Without dropout in the encoder.
+    config.model.layers = ()
+    # Of a sequence over time: 'mean' | 'mean_max' | 'attention' | 'mean_std', standardised by the training clips
+    config.model.pooling = "mean_max"
     config.model.fusion = "concat"  # of sound and words: 'concat' | 'early' | 'late' | 'gated' | 'hybrid'
     # Share of the training clips whose sound, and of those whose words, are taken for missing; never both of one clip.
     config.model.modality_dropout = ConfigDict({"audio": 0.0, "text": 0.0})
@@ -194,8 +198,10 @@ def get_config() -> ConfigDict:
         "width": 128, "layers": 4, "heads": 4, "hidden": 512, "patch": 16, "stride": 10, "max_frames": 600,
         "dropout": 0.1,
     })  # fmt: skip
-    config.model.whisper = ConfigDict(  # silence_s: behind each clip; published weights expect 30
-        {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "silence_s": 0.0}
+    config.model.whisper = (
+        ConfigDict(  # silence_s: behind each clip; at 0, published weights set the 30 that they expect
+            {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "silence_s": 0.0}
+        )
     )
     # Encoders of waveforms. extractor_*: their convolutions; positions: steps, groups and number of those that mark
     # where a step is; norm_first: layer normalisation before each part ("stable"); normalise: each clip's waveform.
@@ -215,6 +221,9 @@ def get_config() -> ConfigDict:
     # Published weights for the encoder of each kind: a folder, or org/name@revision on the Hugging Face hub; they
     # decide its sizes and features. '': from scratch.
     config.model.pretrained = ConfigDict({"audio": "", "text": ""})
+    # Low-rank adapters beside these matrices of every Transformer layer, whose own weights config.optimizer.freeze
+    # keeps: 'query', 'key', 'value', 'out', 'up', 'down'. alpha / rank multiplies what they add. rank 0: none
+    config.model.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("query", "value")})
     config.model.gru = ConfigDict({"embedding": 128, "hidden": 128, "dropout": 0.3, "token_dropout": 0.1})
 
     config.optimizer = ConfigDict()
@@ -223,7 +232,8 @@ def get_config() -> ConfigDict:
     config.optimizer.schedule = "cosine"  # 'cosine' | 'constant'
     config.optimizer.weight_decay = 1e-2  # AdamW, kernels only
     config.optimizer.clip_norm = 1.0  # global gradient norm; 0: no clipping
-    # What stays as it is: 'encoders', 'audio', 'text', or longer beginnings of parameter paths: 'audio.stem,text'.
+    # What stays as it is: 'encoders', 'audio', 'text', or longer beginnings of parameter paths: 'audio.stem,text';
+    # '-mlp_norm' keeps parts of that name out of it, and adapters are never frozen.
     config.optimizer.freeze = ""
     config.optimizer.layer_decay = 1.0  # a Transformer layer's rate is that of the layer above times this
     config.optimizer.unfreeze_epochs = 0.0  # every so many one more Transformer layer trains, from the top; 0: all do
@@ -242,6 +252,9 @@ def get_config() -> ConfigDict:
     )
     config.train.select = "uar"  # dev score that picks the epoch: 'uar' | 'accuracy' | 'macro_f1' | 'weighted_f1'
     config.train.label_smoothing = 0.0
+    # First weights of the head: 'random' | 'ridge': those of a ridge regression of what it gets of the training clips
+    # (penalties: model.states.ridges), so that training begins at a closed-form model. Of pooling='mean_std'.
+    config.train.start = "random"
     # Weight of a supervised contrastive loss beside the cross-entropy; not with mixup, and not of functionals.
     config.train.contrastive = 0.0
     config.train.temperature = 0.1  # of that loss: the lower, the more the nearest clips count

@@ -248,6 +248,7 @@ def check_model(config: ConfigDict) -> None:
     import_own(config)
     if model.functionals:
         _check_closed_form(config)
+    _check_tuning(config)
     if sum(model.modality_dropout.values()) > 1:
         raise UserError("config.model.modality_dropout: audio and text are shares of the clips, 1 together at most")
     used = [name for name in (model.audio, model.text) if name]
@@ -261,6 +262,24 @@ def check_model(config: ConfigDict) -> None:
             )
     if "attention_cnn" in used and not (model.attention_cnn.kernel % 2 and model.attention_cnn.stem_kernel % 2):
         raise UserError("config.model.attention_cnn: kernel and stem_kernel must be odd, like 3 or 5")
+
+
+def _check_tuning(config: ConfigDict) -> None:
+    """What fine-tuning has: layers side by side, a head in closed form, adapters."""
+    model = config.model
+    if model.layers and not model.audio:
+        raise UserError(f"config.model.layers={tuple(model.layers)} needs an audio encoder; set config.model.audio")
+    if model.layers and model.get(model.audio, {}).get("dropout", 0.0):
+        raise UserError(f"config.model.layers goes without dropout; set config.model.{model.audio}.dropout=0")
+    if model.pooling == "mean_std" and model.audio and model.text:
+        raise UserError("config.model.pooling='mean_std' is for one modality; set config.model.text or .audio to ''")
+    if config.train.start == "ridge" and (model.pooling != "mean_std" or model.head):
+        raise UserError("config.train.start='ridge' needs config.model.pooling='mean_std' and config.model.head=0")
+    if model.lora.rank and not config.optimizer.freeze:
+        raise UserError(
+            f"config.model.lora.rank={model.lora.rank} adapts weights that stay as they are; set "
+            "config.optimizer.freeze='encoders', or the rank to 0"
+        )
 
 
 def _check_closed_form(config: ConfigDict) -> None:

@@ -95,15 +95,18 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
 
 def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray) -> ridge.Solution:
     """Fits a model to the clips at those positions."""
-    known, label = [features.corpus.clips[i] for i in clips], labels_of(features, clips)
-    fields = ("speaker", "text", "corpus")
-    speaker, text, corpus = (np.array([getattr(clip, field) or "" for clip in known]) for field in fields)
+    text = np.array([features.corpus.clips[i].text or "" for i in clips])
     rows, place = rows_of(config, features, clips, copies=True)
-    classes = len(features.corpus.labels)
-    group = left_out_with(config.train.leave_out, features.corpus, speaker, corpus)
+    return model.fit(rows, labelled(config, features, clips, place), text[place])
+
+
+def labelled(config: ConfigDict, features: Features, clips: np.ndarray, place: np.ndarray) -> ridge.Labelled:
+    """What is known of rows; `place`: of each row's clip in `clips`, positions in the corpus."""
+    known, label = [features.corpus.clips[i] for i in clips], labels_of(features, clips)
+    speaker, corpus = (np.array([getattr(clip, field) or "" for clip in known]) for field in ("speaker", "corpus"))
+    group, classes = left_out_with(config.train.leave_out, features.corpus, speaker, corpus), features.corpus.labels
     weighting = {"balance_corpora": config.train.balance_corpora, "class_weighting": config.train.class_weighting}
-    labelled = ridge.Labelled.of(label[place], classes, group[place], corpus[place], **weighting)
-    return model.fit(rows, labelled, text[place])
+    return ridge.Labelled.of(label[place], len(classes), group[place], corpus[place], **weighting)
 
 
 def left_out_with(leave_out: str, corpus: Corpus, speaker_N: np.ndarray, source_N: np.ndarray) -> np.ndarray:

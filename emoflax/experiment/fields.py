@@ -52,6 +52,12 @@ def _frontends() -> tuple[str, ...]:
     return tuple(UNIT_DB)
 
 
+def _adapted() -> tuple[str, ...]:
+    from emoflax.models import lora
+
+    return lora.TARGETS
+
+
 def _text_sources() -> tuple[str, ...]:
     from emoflax.features import text
 
@@ -206,6 +212,7 @@ ALLOWED: dict[str, Kind] = {
     "model.aligned.kernels": SIZE,
     "model.aligned.texts": SIZE,
     "model.aligned.ridges": RIDGES,
+    "model.layers": Each(COUNT, least=0, order="rising", example="(1, 2, 3)"),
     "model.pooling": _registry("POOLINGS"),
     "model.fusion": _registry("FUSIONS"),
     "model.modality_dropout.audio": SHARE,
@@ -259,6 +266,9 @@ ALLOWED: dict[str, Kind] = {
     "model.bert.token_dropout": DROPOUT,
     "model.pretrained.audio": TEXT,
     "model.pretrained.text": TEXT,
+    "model.lora.rank": whole(0, 1_024),
+    "model.lora.alpha": Number(0, 1_000, above=True),
+    "model.lora.targets": Each(OneOf(_adapted), order="distinct"),
     "model.gru.embedding": SIZE,
     "model.gru.hidden": SIZE,
     "model.gru.dropout": DROPOUT,
@@ -280,6 +290,7 @@ ALLOWED: dict[str, Kind] = {
     "train.select": OneOf(_metrics),
     "train.label_smoothing": DROPOUT,
     "train.contrastive": AMOUNT,
+    "train.start": names("random", "ridge"),
     "train.temperature": Number(0, above=True),
     "train.projection": SIZE,
     "train.ema": DROPOUT,

@@ -88,6 +88,10 @@ def model_code(config: ConfigDict) -> dict[str, str]:
         modules.add("emoflax.audio.frontend")
     if model.audio and model.pcen.time_s:
         modules.add("emoflax.audio.pcen")
+    if model.audio and model.layers:
+        modules.add("emoflax.models.layer_outputs")
+    if model.lora.rank:
+        modules.add("emoflax.models.lora")
     return fingerprint.of_modules(modules, within=_MODEL_PACKAGES)
 
 

@@ -19,6 +19,8 @@ from emoflax.data.features import Features, logmel_statistics
 from emoflax.errors import UserError
 from emoflax.models import states
 
+_SILENCE = "model.whisper.silence_s"  # the one field that weights decide only where the config leaves it at 0
+
 
 def resolve(config: ConfigDict) -> None:
     """Sets the fields that pretrained weights and tokenizers decide, so that a checkpoint describes itself."""
@@ -27,6 +29,8 @@ def resolve(config: ConfigDict) -> None:
             raise UserError(f"config.model.pretrained.{kind} is set, but config.model.{kind} names no encoder")
         config.model.pretrained[kind] = path = pretrained.pinned(path)
         decided = pretrained.fields(config.model[kind], path) if path else {}
+        if config.model.whisper.silence_s:
+            decided.pop(_SILENCE, None)
         for field, value in decided.items():
             logging.info("%s decides: config.%s=%s", path, field, value)
         config.update_from_flattened_dict(decided)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from emoflax.data import dataset as data
 from emoflax.data import splits
 from emoflax.data.features import Features
-from emoflax.experiment import closed_form, identity
+from emoflax.experiment import closed_form, identity, start
 from emoflax.experiment.features import TRAINED_ROW_MULTIPLE, dataset_of, vocabulary_of
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import initial_model
@@ -78,6 +78,8 @@ class Training:
         self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, TRAINED_ROW_MULTIPLE, True)
         self.dev_set = dataset_of(config, features, split.dev, vocabulary, mesh=mesh) if len(split.dev) else None
         self.model = initial_model(config, features, clips, vocabulary, member.seed)
+        if config.model.pooling == "mean_std" and not self.done:
+            start.fit_pooled(config, self.model, self.train_set, features)
         self.train_config = train_config_of(config, self.model, self.train_set.steps)
         fresh = devices.replicate(self.train_config.init(self.model, member.seed), mesh)
 

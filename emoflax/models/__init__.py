@@ -34,7 +34,7 @@ from emoflax.audio.frontend import Frontend
 from emoflax.audio.pcen import Pcen
 from emoflax.audio.test_time import TestTimeAugmentation
 from emoflax.errors import UserError
-from emoflax.models import own
+from emoflax.models import lora, own
 from emoflax.models.aligned import Aligned
 from emoflax.models.ast import Ast
 from emoflax.models.attention_cnn import AttentionCnn
@@ -44,7 +44,9 @@ from emoflax.models.cnn import Cnn
 from emoflax.models.functionals import Ridge
 from emoflax.models.fusion import Concat, Early, Gated, Hybrid, Late
 from emoflax.models.gru import Gru
+from emoflax.models.layer_outputs import side_by_side
 from emoflax.models.layer_sum import LayerSum
+from emoflax.models.mean_std import MeanStd
 from emoflax.models.pooling import AttentiveStatistics, Mean, MeanMax
 from emoflax.models.wave import WaveEncoder
 from emoflax.models.wavlm import WavLm
@@ -57,7 +59,7 @@ TEXT_ENCODERS = {"bert": Bert, "gru": Gru}
 FUNCTIONALS_MODELS = {"ridge": Ridge, "aligned": Aligned, "states": Ridge, "layer_sum": LayerSum}
 FRAME_LEVEL_MODELS = ("aligned",)  # of these, those whose input is log-mels with contours
 STATES_MODELS = ("states", "layer_sum")  # whose input is the states of a pretrained encoder
-POOLINGS = {"mean": Mean, "mean_max": MeanMax, "attention": AttentiveStatistics}
+POOLINGS = {"mean": Mean, "mean_max": MeanMax, "mean_std": MeanStd, "attention": AttentiveStatistics}
 FUSIONS = {"concat": Concat, "early": Early, "late": Late, "gated": Gated, "hybrid": Hybrid}
 DTYPES = ("float32", "bfloat16")
 
@@ -96,11 +98,8 @@ def build(
             )
         size = mels if model["functionals"] in FRAME_LEVEL_MODELS else functionals
         return builder("functionals", FUNCTIONALS_MODELS)(size, classes=classes)
-    audio = builder("audio", AUDIO_ENCODERS)(mels) if model["audio"] else None
-    text = builder("text", TEXT_ENCODERS)(vocabulary) if model["text"] else None
+    audio, text = _encoders(model, builder, mels, vocabulary)
     widths = {name: encoder.width for name, encoder in (("audio", audio), ("text", text)) if encoder}
-    if not widths:
-        raise UserError("config.model has no encoder at all; set config.model.audio, .text or .functionals")
     parts = {
         "pooling": builder("pooling", POOLINGS),
         "head": functools.partial(Head, hidden=model["head"], dropout=model["dropout"], classes=classes, **options),
@@ -108,7 +107,7 @@ def build(
     make_fusion = builder("fusion", FUSIONS) if len(widths) > 1 else functools.partial(Concat, **options)
     fusion = make_fusion(widths, **parts)
     compared = {"hidden": fusion.pooled_width, "dropout": 0.0, "classes": projection}
-    return Classifier(
+    made = Classifier(
         audio,
         text,
         fusion,
@@ -122,6 +121,19 @@ def build(
         projection=Head(fusion.pooled_width, **compared, **options) if projection else None,
         test_time=test_time,
     )
+    if model["lora"]["rank"]:  # last: the other weights are drawn as they are without
+        lora.add([encoder for encoder in (audio, text) if encoder], **model["lora"], rngs=options["rngs"])
+    return made
+
+
+def _encoders(
+    model: Mapping, builder: Callable, mels: int, vocabulary: int
+) -> tuple[nnx.Module | None, nnx.Module | None]:
+    """Those of sound and of words; raises UserError where there is neither."""
+    if not (model["audio"] or model["text"]):
+        raise UserError("config.model has no encoder at all; set config.model.audio, .text or .functionals")
+    audio = builder("audio", AUDIO_ENCODERS)(mels) if model["audio"] else None
+    return audio, builder("text", TEXT_ENCODERS)(vocabulary) if model["text"] else None
 
 
 def _builder(model: Mapping, options: Mapping, kind: str, registry: Mapping) -> Callable:
@@ -138,6 +150,8 @@ def _builder(model: Mapping, options: Mapping, kind: str, registry: Mapping) -> 
         inspect.signature(made.__init__).bind_partial(None, **settings, **options)
     except TypeError as error:
         raise UserError(f"config.model.{own.settings(name)} does not fit {kind} {name!r}: {error}") from error
+    if kind == "audio" and model["layers"]:
+        return functools.partial(side_by_side(made), outputs=tuple(model["layers"]), **settings, **options)
     return functools.partial(made, **settings, **options)
 
 

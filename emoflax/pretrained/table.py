@@ -40,8 +40,9 @@ class Source:
 
 
 def assign(module: nnx.Module, tensors: Tensors, table: Table, ignored: str, where: pathlib.Path) -> None:
-    """Sets every parameter of `module` from `tensors` by `table`; see `load`."""
-    paths, variables = zip(*nnx.to_flat_state(nnx.state(module, nnx.Param)), strict=True)
+    """Sets every parameter of `module`, but those of adapters, from `tensors` by `table`; see `load`."""
+    published = nnx.All(nnx.Param, nnx.Not(nnx.LoRAParam))
+    paths, variables = zip(*nnx.to_flat_state(nnx.state(module, published)), strict=True)
     params = dict(zip((".".join(map(str, path)) for path in paths), variables, strict=True))
     unset = params.keys() - {ours for ours, _ in table.values()}
     if unset:

@@ -18,6 +18,7 @@ from emoflax.errors import UserError
 
 NOT_DECAYED = ("bias", "embedding")
 SCHEDULES = ("cosine", "constant")
+ADAPTER = "lora"  # part of the paths of low-rank adapters (`models.lora`), which are never frozen
 _LAYER = re.compile(r"(?P<encoder>audio|text)\.layers\.(?P<number>\d+)\.")
 
 
@@ -143,20 +144,26 @@ def hold_frozen(params: Any, freeze: str) -> Any:
 
 
 def is_frozen(path: str, freeze: str) -> bool:
-    """Whether `freeze` names the parameter: beginnings of paths, comma-separated, or 'encoders' for all of them."""
-    starts = freeze.replace("encoders", "audio,text").split(",")
-    return any(f"{path}.".startswith(f"{start.strip()}.") for start in starts)
+    """Whether `freeze` names the parameter: beginnings of paths, comma-separated, or 'encoders' for all of them.
+
+    '-mlp_norm' keeps parts of that name out of what the others freeze. Adapters are never frozen.
+    """
+    names = [name.strip() for name in freeze.replace("encoders", "audio,text").split(",")]
+    kept = {ADAPTER, *(name[1:] for name in names if name.startswith("-"))}
+    return kept.isdisjoint(path.split(".")) and any(f"{path}.".startswith(f"{name}.") for name in names)
 
 
 def check(params: Any, *, freeze: str, layer_decay: float, unfreeze_epochs: float) -> None:
     """Raises UserError for settings that fit no parameter of the model, or all of them."""
     paths = _paths(params)
     tops = sorted({path.split(".")[0] for path in paths})
-    for start in filter(None, freeze.split(",")):
-        if not any(is_frozen(path, start) for path in paths):
+    for name in filter(None, map(str.strip, freeze.split(","))):
+        known = name[1:] in ".".join(paths).split(".") if name[0] == "-" else any(is_frozen(p, name) for p in paths)
+        if not known:
             raise UserError(
-                f"config.optimizer.freeze names {start!r}, which the model does not have; name encoders, "
-                f"{', '.join(tops)} or longer paths such as audio.stem, separated by commas"
+                f"config.optimizer.freeze names {name!r}, which the model does not have; name encoders, "
+                f"{', '.join(tops)} or longer paths such as audio.stem, separated by commas; -norm keeps parts called "
+                "norm out of it"
             )
     if all(is_frozen(path, freeze) for path in paths):
         raise UserError(f"config.optimizer.freeze={freeze!r} leaves nothing to train")

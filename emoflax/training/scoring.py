@@ -1,6 +1,7 @@
-"""Log-probabilities of rows and of clips, by a trained model."""
+"""Log-probabilities of rows and of clips, by a trained model, and the vectors that its head classifies."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,25 +18,35 @@ from emoflax.data.stream import Chunk
 from emoflax.parallel import mesh as devices
 from emoflax.training.step import TrainState, Weights, apply
 
+Outputs = Callable[[nnx.GraphDef, Any, Any, Batch], jax.Array]  # graph, weights, statistics, batch -> [batch, numbers]
 
-def log_probabilities(model: nnx.GraphDef, params: Any, statistics: Any, bucket: Bucket) -> jax.Array:
-    """[rows, classes] of a bucket's rows, in their order."""
+
+def _log_p(model: nnx.GraphDef, params: Any, statistics: Any, batch: Batch) -> jax.Array:
+    return jax.nn.log_softmax(apply(model, params, statistics, batch, None))
+
+
+def _pooled(model: nnx.GraphDef, params: Any, statistics: Any, batch: Batch) -> jax.Array:
+    return nnx.merge(model, params, statistics, copy=True).embed(batch)
+
+
+def _of_bucket(of: Outputs, model: nnx.GraphDef, params: Any, statistics: Any, bucket: Bucket) -> jax.Array:
+    """[rows, numbers] of a bucket's rows, in their order."""
     batch_size, mesh, count = bucket.batch_size, bucket.mesh, np.int32(len(bucket))
-    stacked = _log_probabilities(model, batch_size, bucket.most_steps, mesh, params, statistics, bucket.rows, count)
+    stacked = _of_rows(of, model, batch_size, bucket.most_steps, mesh, params, statistics, bucket.rows, count)
     return stacked[: len(bucket)]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _log_probabilities(
-    model: nnx.GraphDef, batch_size: int, most_steps: int, mesh: Mesh | None,
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _of_rows(
+    of: Outputs, model: nnx.GraphDef, batch_size: int, most_steps: int, mesh: Mesh | None,
     params: Any, statistics: Any, rows: Batch, count: jax.Array,
 ) -> jax.Array:  # fmt: skip
-    """[most steps * batch size, classes]; what is behind the first `count` means nothing."""
+    """[most steps * batch size, numbers]; what is behind the first `count` means nothing."""
     order = jnp.arange(len(rows.label))
 
     def score(slot: jax.Array) -> jax.Array:
         batch = batch_of(rows, order, count, slot, batch_size, mesh)
-        return jax.nn.log_softmax(apply(model, params, statistics, batch, None))[:batch_size]
+        return of(model, params, statistics, batch)[:batch_size]
 
     def step(slot: jax.Array, stacked: jax.Array) -> jax.Array:
         return devices.constrain_replicated(stacked.at[slot].set(score(slot)), mesh)
@@ -47,34 +58,40 @@ def _log_probabilities(
     return devices.constrain_replicated(stacked.reshape(-1, stacked.shape[-1]), mesh)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def log_probabilities_of_chunk(model: nnx.GraphDef, params: Any, statistics: Any, chunk: Chunk) -> jax.Array:
-    """[steps, padded batch, classes] of batches of one bucket."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _of_chunk(of: Outputs, model: nnx.GraphDef, params: Any, statistics: Any, chunk: Chunk) -> jax.Array:
+    """[steps, padded batch, numbers] of batches of one bucket."""
 
     def score(flat):
-        return jax.nn.log_softmax(apply(model, params, statistics, chunk.batch(0, flat), None))
+        return of(model, params, statistics, chunk.batch(0, flat))
 
     with devices.at_work(chunk.mesh):
         return devices.constrain_replicated(jax.lax.map(score, chunk.flat), chunk.mesh)
 
 
-def rows_log_probabilities(model: nnx.GraphDef, state: Weights | TrainState, rows: Bucket | Rows) -> np.ndarray:
-    """[rows, classes] float64, of resident and of streamed rows."""
+def _of(of: Outputs, model: nnx.GraphDef, state: Weights | TrainState, rows: Bucket | Rows) -> np.ndarray:
+    """[rows, numbers], of resident and of streamed rows."""
     weights = state.evaluated, state.statistics
     if isinstance(rows, Bucket):
-        return np.asarray(log_probabilities(model, *weights, rows), np.float64)
+        return np.asarray(_of_bucket(of, model, *weights, rows))
     visited = np.stack([np.zeros(rows.steps, int), np.arange(rows.steps)], 1)
     longest = stream.steps_of_a_chunk([rows])
     spans = [visited[begin : begin + longest] for begin in range(0, rows.steps, longest)]
     chunks = stream.chunks([rows], [np.arange(len(rows))], spans)
-    stacked = np.concatenate([np.asarray(log_probabilities_of_chunk(model, *weights, chunk)) for chunk in chunks])
-    return stacked[:, : rows.batch_size].reshape(-1, stacked.shape[-1])[: len(rows)].astype(np.float64)
+    stacked = np.concatenate([np.asarray(_of_chunk(of, model, *weights, chunk)) for chunk in chunks])
+    return stacked[:, : rows.batch_size].reshape(-1, stacked.shape[-1])[: len(rows)]
 
 
 def score(model: nnx.GraphDef, weights: Weights | TrainState, dataset: Dataset) -> np.ndarray:
     """Log-probabilities [clips, classes] float64: the normalised mean over each clip's rows."""
-    rows = np.concatenate([rows_log_probabilities(model, weights, bucket) for bucket in dataset.buckets])
-    return mean_over_rows(rows, np.concatenate(dataset.row_clips))
+    rows = np.concatenate([_of(_log_p, model, weights, bucket) for bucket in dataset.buckets])
+    return mean_over_rows(rows.astype(np.float64), np.concatenate(dataset.row_clips))
+
+
+def pooled(model: nnx.GraphDef, weights: Weights | TrainState, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """What the head classifies of every row, float32 [rows, width], and the place of each row's clip in the dataset."""
+    rows = np.concatenate([_of(_pooled, model, weights, bucket) for bucket in dataset.buckets])
+    return rows.astype(np.float32), np.concatenate(dataset.row_clips)
 
 
 def mean_over_rows(log_p: np.ndarray, clip: np.ndarray) -> np.ndarray:
