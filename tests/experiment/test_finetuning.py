@@ -171,7 +171,7 @@ def test_adapters_beside_the_real_tiny_en_begin_at_its_own_states():
     adapted = models.build(config.model.to_dict(), mels=80, vocabulary=0, classes=8, dtype="float32", seed=0).audio
     pretrained.load(adapted, "whisper", weights)
     logmel = 0.3 * jax.random.normal(jax.random.key(0), (1, 60, 80))
-    plain = pretrained.audio_encoder("whisper", weights, silence_s=config.model.whisper.silence_s)
+    plain = pretrained.encoder_alone("whisper", weights, silence_s=config.model.whisper.silence_s)
     both = nnx.jit(lambda adapted, plain, *sound: (adapted(*sound), plain.states(*sound)))
     (sequence, mask), (outputs, _) = both(adapted, plain, logmel, jnp.array([60]))
     valid = np.asarray(mask)
