@@ -198,10 +198,8 @@ def get_config() -> ConfigDict:
         "width": 128, "layers": 4, "heads": 4, "hidden": 512, "patch": 16, "stride": 10, "max_frames": 600,
         "dropout": 0.1,
     })  # fmt: skip
-    config.model.whisper = (
-        ConfigDict(  # silence_s: behind each clip; at 0, published weights set the 30 that they expect
-            {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "silence_s": 0.0}
-        )
+    config.model.whisper = ConfigDict(  # silence_s: behind each clip; published weights make 0 the 30 that they expect
+        {"width": 128, "layers": 2, "heads": 4, "dropout": 0.1, "silence_s": 0.0}
     )
     # Encoders of waveforms. extractor_*: their convolutions; positions: steps, groups and number of those that mark
     # where a step is; norm_first: layer normalisation before each part ("stable"); normalise: each clip's waveform.

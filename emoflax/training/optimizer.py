@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import optax
 
 from emoflax.errors import UserError
+from emoflax.models import lora
 
 NOT_DECAYED = ("bias", "embedding")
 SCHEDULES = ("cosine", "constant")
-ADAPTER = "lora"  # part of the paths of low-rank adapters (`models.lora`), which are never frozen
 _LAYER = re.compile(r"(?P<encoder>audio|text)\.layers\.(?P<number>\d+)\.")
 
 
@@ -149,7 +149,7 @@ def is_frozen(path: str, freeze: str) -> bool:
     '-mlp_norm' keeps parts of that name out of what the others freeze. Adapters are never frozen.
     """
     names = [name.strip() for name in freeze.replace("encoders", "audio,text").split(",")]
-    kept = {ADAPTER, *(name[1:] for name in names if name.startswith("-"))}
+    kept = {lora.NAME, *(name[1:] for name in names if name.startswith("-"))}
     return kept.isdisjoint(path.split(".")) and any(f"{path}.".startswith(f"{name}.") for name in names)
 
 
