@@ -60,13 +60,23 @@ def leave() -> None:
 def _listen(coordinator: str | None) -> tuple[socket.socket, np.ndarray]:
     """A listening socket, and uint8 [4 + 2 + token]: address, port and token."""
     listener = socket.create_server(("", 0))
-    name = coordinator.rpartition(":")[0] if coordinator else socket.gethostname()
-    try:
-        host = socket.inet_aton(socket.gethostbyname(name.strip("[]")))
-    except OSError:  # a name that only others can resolve
-        host = socket.inet_aton("127.0.0.1")
+    host = coordinator.rpartition(":")[0].strip("[]") if coordinator else socket.gethostname()
     port = listener.getsockname()[1].to_bytes(2, "big")
-    return listener, np.frombuffer(host + port + secrets.token_bytes(_TOKEN_BYTES), np.uint8)
+    return listener, np.frombuffer(
+        socket.inet_aton(_address_of(host)) + port + secrets.token_bytes(_TOKEN_BYTES), np.uint8
+    )
+
+
+def _address_of(host: str) -> str:
+    """IPv4 address of this host under that name; a name of its own is often bound to loopback, where others are not."""
+    with contextlib.suppress(OSError):
+        address = socket.gethostbyname(host)
+        if not address.startswith("127.") or host in ("localhost", address):
+            return address
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # of no host (RFC 5737): nothing is sent, the route alone is looked up
+        return probe.getsockname()[0]
+    return "127.0.0.1"
 
 
 def _accept(listener: socket.socket, token: bytes) -> None:
