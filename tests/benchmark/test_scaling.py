@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from emoflax.benchmark import communication, loopback, scaling, setup, shapes
-from emoflax.benchmark.communication import Link, Load
+from emoflax.benchmark.communication import Link
 from emoflax.errors import UserError
 from emoflax.experiment.model import build_model
 
@@ -78,16 +78,23 @@ def test_step_times_come_from_the_other_benchmarks_json(tmp_path):
             scaling.steps_of([bad])
 
 
-def test_processes_on_loopback_are_measured_beside_the_prediction():
-    """Two real processes, of a model of few layers."""
-    two = loopback.together(2, {"gru": 2})
-    assert two["models"]["gru"]["collectives"] > 0
+def test_two_processes_on_loopback_give_the_link_of_the_prediction():
+    two = loopback.together(2, {})
     link = loopback.link_of(two["link_ms"])
     assert 1e6 < link.bytes_per_s < 1e12 and 0 < link.latency_s < 1
-    one = {"models": {"gru": {"alone_ms": 3.0}}}
-    rows = loopback.table({"1": one, "2": two}, link, {"gru": Load(10, 10, 2, 1).gradient_bytes}).rows
-    assert [row[:2] for row in rows] == [["`gru`", "1"], ["`gru`", "2"]]
-    assert all(float(cell.replace(",", "")) > 0 for cell in rows[1][2:])
+    large_s = two["link_ms"][str(loopback.LARGE_BYTES)] / 1000
+    assert link.all_reduce_s(loopback.LARGE_BYTES, 2) == pytest.approx(large_s)
+
+
+def test_the_prediction_stands_beside_what_more_processes_measured():
+    own = {"alone_ms": 4.0, "all_reduce_ms": 2.5, "collectives": 3, "together_ms": 7.0, "epoch_ms": 8.0}
+    counts = {"1": {"models": {"gru": {"alone_ms": 3.0}}}, "4": {"models": {"gru": own}}}
+    rows = loopback.table(counts, LINK, {"gru": 1_000_000}).rows
+    assert rows[0] == ["`gru`", "1", "3", *["–"] * 5, "333"]
+    predicted_ms = 1.5 * 1.0 + 6 * 3 * 0.01  # of a GB/s, and of three operations' latency
+    assert [float(cell) for cell in rows[1][2:]] == pytest.approx(
+        [4.0, 2.5, predicted_ms, 7.0, 4 + predicted_ms, 8.0, 143], rel=5e-3
+    )
 
 
 def test_a_process_that_fails_is_a_sentence_with_its_error_and_not_what_comes_after(tmp_path, monkeypatch):
