@@ -8,14 +8,12 @@ emotions, and without them it must be chance. Prints a table and writes closed_f
 """
 
 import argparse
-import resource
-import sys
 import time
 
 import numpy as np
 from flax import nnx
 
-from emoflax.benchmark import script
+from emoflax.benchmark import memory, script
 from emoflax.configs import functionals
 from emoflax.models import ridge
 from emoflax.models.functionals import Ridge
@@ -35,23 +33,17 @@ def random_functionals(clips: int, features: int, signal: float) -> tuple[np.nda
     return x_NxD, ridge.Labelled.of(label_N, CLASSES, speaker_N)
 
 
-def peak_memory_gib() -> float:
-    """Of this process since it began."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
 def main(options: argparse.Namespace) -> None:
     ridges = tuple(functionals.get_config().model.ridge.ridges)
     x_NxD, labelled = random_functionals(options.clips, options.features, options.signal)
-    before_gib = peak_memory_gib()
+    before_gib = memory.peak_mib() / 1024
     model = Ridge(options.features, ridges=ridges, classes=CLASSES, dtype="float32", rngs=nnx.Rngs(0))
     begin = time.perf_counter()
     solution = model.fit(x_NxD, labelled)
     found = {
         "clips": options.clips, "features": options.features, "signal": options.signal, "ridges": len(ridges),
         "seconds": time.perf_counter() - begin, "features_gib": x_NxD.nbytes / 2**30,
-        "peak_before_gib": before_gib, "peak_gib": peak_memory_gib(), "left_out_uar": solution.uar,
+        "peak_before_gib": before_gib, "peak_gib": memory.peak_mib() / 1024, "left_out_uar": solution.uar,
     }  # fmt: skip
     table = (
         "| clips | features | penalties | fit, s | features, GiB | peak memory, GiB | left-out UAR |\n"

@@ -19,7 +19,7 @@ import time
 import numpy as np
 import soundfile
 
-from emoflax.benchmark import script
+from emoflax.benchmark import memory, script
 from emoflax.errors import UserError
 
 RATE_HZ, LONGEST_S, FEW = 16_000, 4.0, 100
@@ -50,7 +50,7 @@ def finish(process: subprocess.Popen) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise UserError(f"--mode=predict ended with status {process.returncode}; try it by hand with the same model")
-    return time.perf_counter() - begin, used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return time.perf_counter() - begin, memory.peak_mib(used)
 
 
 def kill_at(process: subprocess.Popen, output: pathlib.Path, records: int) -> int:

@@ -4,8 +4,6 @@ import functools
 import json
 import os
 import pathlib
-import resource
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,6 +15,7 @@ from tqdm import tqdm
 
 from emoflax.benchmark import (
     equality,
+    memory,
     prediction,
     setup,
     storage,
@@ -79,7 +78,7 @@ def run(
             if config.model.audio:
                 results["precompute"] = storage.precompute_times(config, clips, pathlib.Path(scratch))
         bar.update()
-    results["peak_memory_mib"]["end"] = peak_memory_mib()
+    results["peak_memory_mib"]["end"] = memory.peak_mib()
     (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")
     print(table.text(results))
     logging.info("benchmark.json: %s", folder)
@@ -99,7 +98,7 @@ def training(start: setup.Setup, budget_s: float, modes: Sequence[str], begin_st
     ours = train_step.ours(start, bucket)
     for contestant in ours.values():
         contestant.turn()
-    memory = {"after_our_steps": peak_memory_mib()}
+    peaks = {"after_our_steps": memory.peak_mib()}
     begin_stage()
     theirs, skipped = torch_runs.trainers(start, bucket, modes)
     for name, reason in skipped.items():
@@ -110,9 +109,9 @@ def training(start: setup.Setup, budget_s: float, modes: Sequence[str], begin_st
     peak = max(rates.values())
     contestants = ours | {f"torch_{mode}": trainer for mode, trainer in theirs.items()}
     found = train_step.measure(contestants, start, bucket, modes, peak, budget_s)
-    memory["after_torch_steps"] = peak_memory_mib()
+    peaks["after_torch_steps"] = memory.peak_mib()
     found["train_step"]["skipped"] = skipped
-    return found | {"matmul_peak_gflop_per_s": peak / 1e9, "peak_memory_mib": memory}
+    return found | {"matmul_peak_gflop_per_s": peak / 1e9, "peak_memory_mib": peaks}
 
 
 def machine() -> dict:
@@ -133,9 +132,3 @@ def notice() -> str:
         advice = "repeat it on an idle machine, or with OMP_WAIT_POLICY=PASSIVE to spare PyTorch the worst of it"
         return f"other programs were running (load average {os.getloadavg()[0]:.1f}): {advice}"
     return ""
-
-
-def peak_memory_mib() -> float:
-    """Peak memory of the whole process so far: both sides and the code of both libraries."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from emoflax.benchmark import memory
 from emoflax.errors import UserError
 from emoflax.experiment import checks, config_files
 from emoflax.files import make_folder, naming, write_whole
@@ -43,8 +44,12 @@ def load_config(name: str) -> ConfigDict:
 
 
 def save(path: pathlib.Path, results: dict) -> dict:
-    """Writes the results as JSON, whole or not at all, with the machine; returns what was written."""
-    whole = {"machine": ledger.machine(), "commit": ledger.commit(), "load_average": os.getloadavg()[0]} | results
+    """Writes the results as JSON, whole or not at all, with the machine and the memory; returns what was written."""
+    here = {
+        "machine": ledger.machine(), "commit": ledger.commit(), "load_average": os.getloadavg()[0],
+        "process_peak_mib": memory.peak_mib(), "largest_child_peak_mib": memory.peak_of_children_mib(),
+    }  # fmt: skip
+    whole = here | results
     with naming(path), write_whole(path) as file:
         file.write((json.dumps(whole, indent=2) + "\n").encode())
     return whole
@@ -53,4 +58,5 @@ def save(path: pathlib.Path, results: dict) -> dict:
 def write(path: pathlib.Path, results: dict, table: str) -> None:
     """Saves the results, and prints the table."""
     whole = save(path, results)
-    print(f"{whole['machine']}, load {whole['load_average']:.1f}; {path}\n\n{table}")
+    peak_mib = max(whole["process_peak_mib"], whole["largest_child_peak_mib"])
+    print(f"{whole['machine']}, load {whole['load_average']:.1f}, peak memory {peak_mib:.0f} MiB; {path}\n\n{table}")

@@ -11,8 +11,6 @@ memory. A disk or a network folder must deliver the MB/s that the table gives as
 import argparse
 import json
 import pathlib
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from emoflax.benchmark import script
+from emoflax.benchmark import memory, script
 from emoflax.data import shards, stream
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.dataset import Dataset
@@ -118,7 +116,7 @@ def measure(config: ConfigDict, gigabytes: float, seconds: float, folder: pathli
     features = Features(corpus, {"logmel": ShardSet.open(folder)})
     config.data.resident = "no"
     dataset = dataset_of(config, features, np.arange(len(lengths)), (), mesh=devices.all_devices())
-    found["opened_mib"] = peak_memory_mib()
+    found["opened_mib"] = memory.peak_mib()
     model = build_model(config, 0, len(LABELS), seed=0)
     train_config = train_config_of(config, model, dataset.steps)
     epochs = Epochs(train_config, model, dataset)
@@ -127,18 +125,18 @@ def measure(config: ConfigDict, gigabytes: float, seconds: float, folder: pathli
     for chunk in epochs.chunks():
         jax.block_until_ready(chunk)
     found["read_gb_per_s"] = found["gigabytes"] / (time.perf_counter() - begin)
-    found["read_mib"] = peak_memory_mib()
+    found["read_mib"] = memory.peak_mib()
 
     streamed, resident = [], []
     epochs.train(epochs.chunks(), 0.0)
-    found["trained_mib"] = peak_memory_mib()
-    memory = Resident(epochs, features, config)
-    memory.train(0.0)
+    found["trained_mib"] = memory.peak_mib()
+    held = Resident(epochs, features, config)
+    held.train(0.0)
     for _ in range(ROUNDS):
         chunks = epochs.chunks()
         streamed.append(epochs.train(chunks, seconds))
         chunks.close()
-        resident.append(memory.train(seconds))
+        resident.append(held.train(seconds))
     found |= {"streamed_steps_per_s": float(np.median(streamed)), "resident_steps_per_s": float(np.median(resident))}
     found["ratio"] = found["streamed_steps_per_s"] / found["resident_steps_per_s"]
     mean_bytes = found["gigabytes"] * 1e9 / dataset.steps
@@ -164,11 +162,6 @@ class Resident:
             jax.block_until_ready(metrics)
             done += self.dataset.steps
         return done / (time.perf_counter() - begin)
-
-
-def peak_memory_mib() -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def table(found: dict) -> str:
