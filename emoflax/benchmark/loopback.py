@@ -36,7 +36,7 @@ from emoflax.benchmark.markdown_table import Table, number, section
 from emoflax.data.dataset import Bucket
 from emoflax.errors import UserError
 from emoflax.parallel import mesh as devices
-from emoflax.parallel import multihost
+from emoflax.parallel import multihost, peers, workers
 from emoflax.training import epoch
 
 MODELS = {"cnn2": 16, "whisper_tiny": 2}  # name -> clips of one process's step
@@ -127,8 +127,8 @@ def _epoch(start: setup.Setup, bucket: Bucket) -> Callable[[], None]:
 
 def work(options: argparse.Namespace) -> None:
     """One of the processes; the first prints what was measured."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[options.process % len(cores)]})
+    cores = workers.usable_cores()
+    workers.keep_to_cores(options.process % cores, cores)
     if options.count > 1:
         multihost.connect(True, "train", f"127.0.0.1:{options.port}", options.count, options.process, 120)
     found: dict[str, Any] = {"models": {model: measured(model, clips) for model, clips in options.models.items()}}
@@ -138,7 +138,8 @@ def work(options: argparse.Namespace) -> None:
             for nbytes in (SMALL_BYTES, LARGE_BYTES)
         }
     if options.process == 0:
-        print(json.dumps(found))
+        print(json.dumps(found), flush=True)
+    peers.leave()
 
 
 def together(count: int, models: Mapping[str, int]) -> dict[str, Any]:

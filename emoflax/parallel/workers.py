@@ -59,8 +59,7 @@ def _start(started: Any, count: int, cache_dir: str | None) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / count:.2f}")  # of an accelerator's memory
     with started.get_lock():
         number, started.value = started.value, started.value + 1
-    if hasattr(os, "sched_getaffinity") and (cores := sorted(os.sched_getaffinity(0))[number::count]):
-        os.sched_setaffinity(0, cores)  # XLA starts a thread for each core that it may use
+    keep_to_cores(number, count)  # XLA starts a thread for each core that it may use
     if cache_dir:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache_dir
 
@@ -87,6 +86,12 @@ def end_with_parent() -> None:
 def _wait_for_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
+
+
+def keep_to_cores(number: int, count: int) -> None:
+    """Leaves this process every `count`th of the cores that it may use; all, where it would have none."""
+    if hasattr(os, "sched_getaffinity") and (cores := sorted(os.sched_getaffinity(0))[number::count]):
+        os.sched_setaffinity(0, cores)
 
 
 def usable_cores() -> int:

@@ -123,13 +123,13 @@ def test_reading_many_shards_leaves_memory_as_it_was(tmp_path):
     """600 MB of clips, read twice; they are holes in files."""
     script = (
         "import pathlib, resource, sys, numpy as np\n"
-        "from emoflax.benchmark import streaming\nfrom emoflax.data.shards import ShardSet\n"
+        "from emoflax.benchmark import memory, streaming\nfrom emoflax.data.shards import ShardSet\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "streaming.write_silence(folder, np.full(6_000, 400), 64)\n"
-        "found = ShardSet.open(folder)\nbefore = streaming.peak_memory_mib()\n"
+        "found = ShardSet.open(folder)\nbefore = memory.peak_mib()\n"
         "order = np.random.default_rng(0).permutation(len(found))\n"
         "assert not any(found[clip].sum() for _ in range(2) for clip in order)\n"
-        "print(sum(clip.nbytes for clip in (found[i] for i in order)) / 2**20, streaming.peak_memory_mib() - before)\n"
+        "print(sum(clip.nbytes for clip in (found[i] for i in order)) / 2**20, memory.peak_mib() - before)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], cwd=cli.ROOT, check=True, timeout=120, text=True,

@@ -46,6 +46,7 @@ def build(audio="", text="", pooling="mean_max", fusion="concat", head=11, **set
 # that what an encoder returns for a clip depends on that clip alone.
 MODELS = [
     {"audio": "cnn", "cnn": {"channels": (3, 5, 7)}, "head": 0, "pooling": "mean"},
+    {"audio": "cnn", "pooling": "mean_std", "head": 0},
     {"text": "gru", "pooling": "attention"},
     {"audio": "cnn", "text": "gru"},
     {"audio": "cnn", "text": "gru", "fusion": "gated", "pooling": "mean"},
