@@ -2,9 +2,8 @@
 
 `functionals` (statistics over the clip, ridge regression) and `gru` (the words), stacked (Wolpert 1992,
 doi:10.1016/S0893-6080(05)80023-1): their log-probabilities are added with weights, not below 0, under which the labels
-of inner validation speakers are likeliest. Words that tell nothing get the weight 0, and the fusion is then the sound
-alone; learned in one network they cost it something (docs/models.md). Cost: ten minutes for the six folds of RAVDESS on
-two cores, transcription not included.
+of inner validation speakers are likeliest. Words that tell nothing still cost a point on RAVDESS (docs/models.md).
+Cost: ten minutes for the six folds of RAVDESS on two cores, transcription not included.
 
     python main.py --mode=crossval --config=configs/fusion_stacked.py --config.text.source=whisper
 """
