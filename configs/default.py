@@ -287,7 +287,7 @@ def get_config() -> ConfigDict:
     # Of one candidate, too, with nothing to choose, an inner model is trained, whose predictions give the temperature.
     config.crossval.calibrate = False
     config.crossval.workers = 0  # models trained at once, each in a process of its own; 0, 1: one after the other, here
-    # As in --mode=sweep: several processes or hosts run this same command and deal the models out among themselves.
+    # As in --mode=sweep: several processes or hosts run this same command and divide the models among themselves.
     config.crossval.shared = False
     config.crossval.permute_labels = 0  # n > 0: training labels are shuffled by seed n; what is left is chance
 

@@ -168,8 +168,8 @@ def check_together(config: ConfigDict) -> None:
     check_augmentation(config)
     if config.crossval.shared and config.train.population > 1:
         raise UserError(
-            "config.crossval.shared deals models out one by one: set config.train.population=0, or shared=False for "
-            "populations of models in one process"
+            "config.crossval.shared divides single models among processes: set "
+            "config.train.population=0, or shared=False for populations of models in one process"
         )
 
 

@@ -1,4 +1,4 @@
-"""One process at a time trains a model, where several processes or hosts deal a run folder's models out among them.
+"""One process at a time trains a model, where several processes or hosts divide a run folder's models among them.
 
 A claim is a lock of the kernel on a file in the model's folder: it is free again as soon as the process that held it is
 gone, however it ended, and the next one resumes from the checkpoints that it left. Between hosts it holds where the
@@ -18,6 +18,7 @@ import filelock
 from absl import logging
 
 from emoflax.errors import UserError
+from emoflax.experiment import lock
 from emoflax.files import make_folder, naming
 
 _LOCK, _OWNER = ".claim", "claimed_by.json"
@@ -36,14 +37,9 @@ def claim(folder: pathlib.Path) -> Iterator[None]:
       UserError: the folder cannot be written to; or, at the end, another process claimed it in the meantime.
     """
     make_folder(folder)
-    lock = filelock.FileLock(folder / _LOCK, blocking=False)
-    with naming(folder / _LOCK):
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise ClaimedError(
-                f"another command is training {folder} ({_named(folder)}); wait until it ends"
-            ) from error
+    held = lock.acquired(folder / _LOCK)
+    if held is None:
+        raise ClaimedError(f"another command is training {folder} ({_named(folder)}); wait until it ends")
     try:
         own = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         with naming(folder / _OWNER):
@@ -56,37 +52,32 @@ def claim(folder: pathlib.Path) -> Iterator[None]:
                 "config.crossval.shared=False"
             )
     finally:
-        lock.release()
+        held.release()
 
 
 def is_claimed(folder: pathlib.Path) -> bool:
     """Whether a process has the model's folder now."""
     if not (folder / _LOCK).exists():
         return False
-    lock = filelock.FileLock(folder / _LOCK, blocking=False)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
+    held = lock.acquired(folder / _LOCK)
+    if held:
+        held.release()
+    return held is None
 
 
 @contextlib.contextmanager
 def alone(folder: pathlib.Path, what: str) -> Iterator[None]:
     """Waits until no other process is in a block of that name and folder."""
     make_folder(folder)
-    lock = filelock.FileLock(folder / f".{what}")
-    with naming(folder / f".{what}"):
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            logging.info("waiting for another process with %s", folder / f".{what}")
-            lock.acquire()
+    held = lock.acquired(folder / f".{what}")
+    if held is None:
+        logging.info("waiting for another process with %s", folder / f".{what}")
+        held = filelock.FileLock(folder / f".{what}")
+        held.acquire()
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
 def _job() -> dict[str, str]:

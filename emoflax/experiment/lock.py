@@ -40,15 +40,26 @@ def try_hold(folder: pathlib.Path) -> bool:
     make_folder(folder)
     if folder in _held:
         return True
-    lock = filelock.FileLock(folder / _NAME, blocking=False)
+    lock = acquired(folder / _NAME)
+    if lock:
+        _held[folder] = lock
+    return lock is not None
+
+
+def acquired(path: pathlib.Path) -> filelock.FileLock | None:
+    """The kernel's lock on a file, to be released; None: another process has it.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    lock = filelock.FileLock(path, blocking=False)
     try:
         lock.acquire()
     except filelock.Timeout:
-        return False
+        return None
     except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --workdir") from error
-    _held[folder] = lock
-    return True
+        raise UserError(f"cannot write into {path.parent}: {error.strerror}; choose another --workdir") from error
+    return lock
 
 
 def wait(folder: pathlib.Path) -> bool:

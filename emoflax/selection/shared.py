@@ -1,4 +1,4 @@
-"""Tasks that several processes or hosts deal out among themselves: each runs the same command on the same folder.
+"""Tasks that several processes or hosts divide among themselves: each runs the same command on the same folder.
 
 Whoever comes to a task that is free claims it (`experiment.claims`), passes those that are claimed, and comes back to
 them at the end: then they are done, or their process has died and they are free again.

@@ -11,10 +11,10 @@ import subprocess
 import time
 
 import cli
-import dealt
 import jax
 import numpy as np
 import pytest
+import shared_run
 
 from emoflax.corpora import synthetic
 from emoflax.experiment import evaluate
@@ -209,12 +209,12 @@ def test_a_job_killed_by_scancel_resumes_when_submitted_again(slurm, uninterrupt
     assert_same(slurm, "killed", uninterrupted)
 
 
-def test_array_tasks_deal_the_models_of_a_cross_validation_out_and_a_cancelled_one_s_are_taken_over(slurm):
-    dealt.make(slurm.folder)
+def test_array_tasks_divide_the_models_of_a_cross_validation_and_a_cancelled_one_s_are_taken_over(slurm):
+    shared_run.make(slurm.folder)
     one_device = cli.ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": "1"}  # as tasks have
-    alone = cli.command(*dealt.MODE, "--workdir=alone")
+    alone = cli.command(*shared_run.MODE, "--workdir=alone")
     subprocess.run(alone, cwd=slurm.folder, env=one_device, check=True, capture_output=True, timeout=240)
-    line = " ".join(f"'{word}'" for word in cli.command(*dealt.SHARED, "--workdir=array"))
+    line = " ".join(f"'{word}'" for word in cli.command(*shared_run.SHARED, "--workdir=array"))
     job = slurm(
         "sbatch", "--parsable", f"--array=0-{TASKS - 1}", "--ntasks=1", "--output=array-%a.log",
         f"--chdir={slurm.folder}", "--wrap", line,
@@ -230,4 +230,4 @@ def test_array_tasks_deal_the_models_of_a_cross_validation_out_and_a_cancelled_o
     wait_for(claimed, 240, logs)
     slurm("scancel", "--signal=KILL", "--full", f"{job}_0")
     wait_for(lambda: "RUNNING" not in slurm("squeue", "-h", "-o", "%T") and not slurm("squeue", "-h"), 300, logs)
-    dealt.assert_same(slurm.folder / "array", slurm.folder / "alone")
+    shared_run.assert_same(slurm.folder / "array", slurm.folder / "alone")

@@ -97,8 +97,8 @@ def test_a_prediction_from_a_text_is_that_of_the_evaluation(trained, tmp_path):
     for prediction, log_p in zip(one.predict(paths), tested.log_p, strict=False):
         np.testing.assert_allclose(list(prediction.probabilities.values()), np.exp(log_p), atol=1e-5)
     noise = np.random.default_rng(0).normal(size=16_000).astype(np.float32)
-    (heard,) = one.predict([noise], 16_000, texts=[clips[0].text])  # the sound itself plays no part
-    np.testing.assert_allclose(list(heard.probabilities.values()), np.exp(tested.log_p[0]), atol=1e-5)
+    (predicted,) = one.predict([noise], 16_000, texts=[clips[0].text])  # the sound itself plays no part
+    np.testing.assert_allclose(list(predicted.probabilities.values()), np.exp(tested.log_p[0]), atol=1e-5)
 
 
 def test_a_bundle_predicts_where_the_encoders_folder_is_not_and_names_no_place(meld, weights, trained, tmp_path):

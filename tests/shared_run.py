@@ -6,21 +6,21 @@ import numpy as np
 from emoflax.corpora import synthetic
 
 FIELDS = {
-    "name": "dealt", "data.corpus": "synthetic", "data.dir": "voices", "data.cache_dir": "cache", "data.buckets": 1,
+    "name": "divided", "data.corpus": "synthetic", "data.dir": "voices", "data.cache_dir": "cache", "data.buckets": 1,
     "audio.mels": 8, "model.cnn.channels": (4,), "precompute.workers": 1, "train.epochs": 6, "seeds": (0, 1),
     "crossval.choose_epoch": True,
 }  # fmt: skip
 CANDIDATES = {"slow": {}, "fast": {"optimizer.learning_rate": 2e-2}}
-MODE = ("--config=dealt.py", "--mode=crossval", "--config.split.fold=1")
+MODE = ("--config=divided.py", "--mode=crossval", "--config.split.fold=1")
 SHARED = (*MODE, "--config.crossval.shared=True")
-RUN = "dealt-synthetic-speakers5-nested"
+RUN = "divided-synthetic-speakers5-nested"
 MODELS = 2 * 2 * 2  # inner and final
 
 
 def make(folder):
     """A corpus and a config in the folder."""
     synthetic.make(folder / "voices", speakers=6, clips_per_emotion=1)
-    (folder / "dealt.py").write_text(
+    (folder / "divided.py").write_text(
         f"import sys\nsys.path.insert(0, {str(cli.ROOT)!r})\nfrom emoflax.configs import tiny\n\n\ndef get_config():\n"
         f"    config = tiny.get_config()\n    config.update_from_flattened_dict({FIELDS!r})\n"
         f"    config.crossval.candidates = {CANDIDATES!r}\n    return config\n"
