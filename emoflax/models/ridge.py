@@ -19,6 +19,8 @@ from emoflax.errors import UserError
 _TEMPERATURES = np.geomspace(0.5, 50, 100)
 _BLOCK = 4096  # rows
 _PARTS = 5  # that clips are left out in, where fewer than two speakers are known
+# Groups and clips that are enough to choose a penalty; to leave out each of 100,000 clips costs three times the fit.
+_GROUPS, _CLIPS = 20, 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Solution:
     """`kernel` [features, classes], `bias` [classes]: features @ kernel + bias are logits. `uar`: of left-out speakers.
 
     `left_out` [clips, classes]: logits of every training clip by the fit without its group; -inf for a class that no
-    other group has.
+    other group has, and for clips of the groups that `groups_of` passes over.
     """
 
     kernel: np.ndarray
@@ -94,18 +96,30 @@ def inverse(kernel_NxN: np.ndarray, penalty_N: np.ndarray, *, intercept: bool) -
     """
     from scipy.linalg import lapack
 
-    system = kernel_NxN.copy()
-    np.fill_diagonal(system, system.diagonal() + penalty_N)
-    factor, failed = lapack.dpotrf(system.T, lower=0, overwrite_a=1)  # .T: LAPACK's order, without a copy
-    m_NxN, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
-    if failed:
-        raise UserError("the smallest ridge of the config is too small for these features; take it out")
+    factor = _factor(kernel_NxN, penalty_N)
+    m_NxN, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     m_NxN = np.add(m_NxN, m_NxN.T, order="C")  # only one triangle was filled, the other is zero
     np.fill_diagonal(m_NxN, m_NxN.diagonal() / 2)
     if intercept:
         sums_N = m_NxN.sum(1)
         m_NxN -= np.outer(sums_N, sums_N / sums_N.sum())
     return m_NxN
+
+
+def _factor(matrix: np.ndarray, penalty: np.ndarray | float) -> np.ndarray:
+    """Lower Cholesky factor of a symmetric matrix with the penalty on its diagonal, in LAPACK's order: one copy in all.
+
+    Raises:
+      UserError: the penalty is too small for the matrix to be inverted.
+    """
+    from scipy.linalg import lapack
+
+    system = matrix.copy()
+    np.fill_diagonal(system, system.diagonal() + penalty)
+    lower, failed = lapack.dpotrf(system.T, lower=1, overwrite_a=1)  # .T: LAPACK's order, without a copy
+    if failed:
+        raise UserError("the smallest ridge of the config is too small for these features; take it out")
+    return lower
 
 
 def left_out(m_GxSxS: np.ndarray, my_GxSxC: np.ndarray, target_GxSxC: np.ndarray, there_GxS: np.ndarray) -> np.ndarray:
@@ -179,9 +193,8 @@ def solve(x_NxD: np.ndarray, clips: Labelled, ridges: Sequence[float]) -> Soluti
     for ridge in ridges:
         scores_NxC, kernel_DxC = np.full((len(x_NxD), classes), -np.inf), np.zeros((x_NxD.shape[1], classes))
         for part, system in columns:
-            fit = system(ridge * size, part.target_NxC)
-            kernel_DxC[:, part.classes] = part.of(x_NxD).T @ fit.dual_NxC.astype(x_NxD.dtype)
-            scores_NxC[np.ix_(part.rows, part.classes)] = fit.scores_of_left_out(part.target_NxC, part.groups)
+            kernel_DxC[:, part.classes], scores = _solved(x_NxD, part, system(ridge * size, part.target_NxC))
+            scores_NxC[np.ix_(part.rows, part.classes)] = scores
         scores_NxC += share_C
         likelihood, temperature, uar = rated(scores_NxC, clips)
         fits.append((likelihood, temperature, ridge, kernel_DxC, uar, scores_NxC))
@@ -228,12 +241,18 @@ class _Fit:
     block: Callable[[np.ndarray], np.ndarray]
 
     def scores_of_left_out(self, target_NxC: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
-        """Scores [clips, classes] of every clip by the fit without its group; -inf where nobody else has the class."""
+        """Scores [clips, classes] of these groups by the fits without them; -inf where nobody else has the class."""
         scores = np.full_like(target_NxC, -np.inf)
         for group in groups:
             if len(group) < len(scores):
                 scores[group] = target_NxC[group] - np.linalg.solve(self.block(group), self.dual_NxC[group])
         return scores
+
+
+def _solved(x_NxD: np.ndarray, part: _Columns, fit: _Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [features, classes] and left-out scores; the fit's matrix is let go before the next one's is made."""
+    kernel_DxC = part.of(x_NxD).T @ fit.dual_NxC.astype(x_NxD.dtype)
+    return kernel_DxC, fit.scores_of_left_out(part.target_NxC, part.groups)
 
 
 def _system(x_NxD: np.ndarray, weight_N: np.ndarray) -> Callable[[float, np.ndarray], _Fit]:
@@ -257,33 +276,36 @@ def _of_features(
     x_NxD: np.ndarray, gram_DxD: np.ndarray, weight_N: np.ndarray, ridge: float, target_NxC: np.ndarray
 ) -> _Fit:
     """The same from inverse(X' W X + ridge), by the matrix inversion lemma: M = (W - W X inverse(...) X' W) / ridge."""
-    from scipy import linalg
+    from scipy.linalg import blas, lapack
 
-    system_DxD = gram_DxD.copy()
-    np.fill_diagonal(system_DxD, system_DxD.diagonal() + ridge)
-    lower_DxD = linalg.cholesky(system_DxD, lower=True, overwrite_a=True)
+    lower_DxD = _factor(gram_DxD, ridge)
     right_DxC = np.zeros((x_NxD.shape[1], target_NxC.shape[1]))
     for rows in row_blocks(len(x_NxD)):
         right_DxC += x_NxD[rows].T.astype(np.float64) @ (weight_N[rows, None] * target_NxC[rows])
-    kernel_DxC = linalg.cho_solve((lower_DxD, True), right_DxC)
+    kernel_DxC, _ = lapack.dpotrs(lower_DxD, right_DxC, lower=1)
     residual_NxC = target_NxC.copy()
     for rows in row_blocks(len(x_NxD)):
         residual_NxC[rows] -= x_NxD[rows].astype(np.float64) @ kernel_DxC
 
     def block(group: np.ndarray) -> np.ndarray:
         own_NxD = weight_N[group, None] * x_NxD[group]
-        half_DxN = linalg.solve_triangular(lower_DxD, own_NxD.T, lower=True, overwrite_b=True)
+        half_DxN = blas.dtrsm(1.0, lower_DxD, own_NxD.T, lower=1, overwrite_b=1)
         return (np.diag(weight_N[group]) - half_DxN.T @ half_DxN) / ridge
 
     return _Fit(weight_N[:, None] * residual_NxC / ridge, block)
 
 
 def groups_of(group_N: np.ndarray) -> list[np.ndarray]:
-    """The clips of each group, or every fifth clip where there is one group alone."""
+    """The clips of each group to leave out, or every fifth clip where there is one group alone.
+
+    Of many clips in many groups, groups drawn at random: as many as hold 20,000 clips, and at least 20 of them.
+    """
     groups = [np.flatnonzero(group_N == group) for group in np.unique(group_N)]
     if len(groups) < 2:
-        groups = [groups[0][start::_PARTS] for start in range(min(_PARTS, len(groups[0])))]
-    return groups
+        return [groups[0][start::_PARTS] for start in range(min(_PARTS, len(groups[0])))]
+    order = np.random.default_rng(0).permutation(len(groups))
+    enough = 1 + int(np.searchsorted(np.cumsum([len(groups[number]) for number in order]), _CLIPS))
+    return [groups[number] for number in sorted(order[: max(enough, _GROUPS)])]
 
 
 def rated(scores_NxC: np.ndarray, clips: Labelled) -> tuple[float, float, float]:

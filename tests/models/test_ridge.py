@@ -58,6 +58,20 @@ def test_clips_of_one_speaker_are_left_out_together_and_clips_of_an_only_speaker
     assert sorted(np.concatenate(alone)) == list(range(12)) and len(alone) == 5
 
 
+@pytest.mark.parametrize("width", [40, 5])
+def test_of_many_clips_some_groups_are_left_out_and_predicted_as_if_all_were(width, monkeypatch):
+    x, label, speaker = clips_of(4, speakers=8, width=width)
+    clips = Labelled.of(label, CLASSES, speaker)
+    every = ridge.solve(x, clips, (0.3,)).left_out
+    monkeypatch.setattr(ridge, "_GROUPS", 3)
+    monkeypatch.setattr(ridge, "_CLIPS", 40)  # of groups of 11
+    some = ridge.solve(x, clips, (0.3,)).left_out
+    there = np.isfinite(some).all(1)
+    assert there.sum() == 44 and len(np.unique(speaker[there])) == 4
+    scale = np.abs(some[there]).max() / np.abs(every[there]).max()  # the temperature is that of other clips
+    np.testing.assert_allclose(some[there] / scale, every[there], atol=1e-9)
+
+
 @pytest.mark.parametrize("width", [40, 90])
 def test_fewer_features_than_clips_give_what_the_clips_own_matrix_gives(width, monkeypatch):
     x, label, speaker = clips_of(1, width=width)
