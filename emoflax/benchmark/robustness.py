@@ -40,7 +40,7 @@ CLEAN = "as recorded"
 
 def measure(trained: evaluate.Trained, corpus: Corpus, split: Split, clips: np.ndarray, names: Sequence[str]) -> dict:
     """Condition -> {'uar', 'changed', 'ece', 'confidence'}, that of the clips as they are first."""
-    label = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
+    label = np.array(corpus.label_numbers(clips))
     others = [functools.partial(_decoded, corpus, i) for i in split.train]
     read = [_decoded(corpus, i) for i in clips]
     ensemble = model.Model([Member("", 1.0, trained)], {}, "")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 # Endings of the files that a folder is searched for.
 CONTAINER_SUFFIXES = (".m4a", ".mp4", ".webm", ".aac")  # decoded by PyAV, which the extra `av` brings
@@ -72,6 +73,10 @@ class Corpus:
     @property
     def speakers(self) -> tuple[str, ...]:
         return tuple(sorted({clip.speaker for clip in self.clips}))
+
+    def label_numbers(self, positions: Iterable[int]) -> list[int]:
+        """Of each of the clips at those positions, the place of its label in `labels`."""
+        return [self.labels.index(self.clips[position].label) for position in positions]
 
     @functools.cached_property
     def labels_of(self) -> dict[str, tuple[str, ...]]:

@@ -86,7 +86,7 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
         logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, solution.ridge, solution.uar)
         scored, log_p = left_out(solution, features, clips)
         _write_left_out(member.folder, scored, log_p)
-        description |= {"calibration": calibration.fitted(log_p, labels_of(features, scored))}
+        description |= {"calibration": calibration.fitted(log_p, np.array(features.corpus.label_numbers(scored)))}
         description |= {"conditions": features.usual_conditions(clips)}
         description |= {"epoch": EPOCH, "clock_s": time.perf_counter() - begin}
         weights = devices.replicate(Weights.of(model), devices.all_devices())
@@ -102,7 +102,7 @@ def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.nda
 
 def labelled(config: ConfigDict, features: Features, clips: np.ndarray, place: np.ndarray) -> ridge.Labelled:
     """What is known of rows; `place`: of each row's clip in `clips`, positions in the corpus."""
-    known, label = [features.corpus.clips[i] for i in clips], labels_of(features, clips)
+    known, label = [features.corpus.clips[i] for i in clips], np.array(features.corpus.label_numbers(clips))
     speaker, corpus = (np.array([getattr(clip, field) or "" for clip in known]) for field in ("speaker", "corpus"))
     group, classes = left_out_with(config.train.leave_out, features.corpus, speaker, corpus), features.corpus.labels
     weighting = {"balance_corpora": config.train.balance_corpora, "class_weighting": config.train.class_weighting}
@@ -120,22 +120,20 @@ def left_out_with(leave_out: str, corpus: Corpus, speaker_N: np.ndarray, source_
     return group_N if leave_out == "corpus" and len(np.unique(group_N)) > 1 else speaker_N
 
 
-def labels_of(features: Features, clips: np.ndarray) -> np.ndarray:
-    return np.array([features.corpus.labels.index(features.corpus.clips[i].label) for i in clips])
-
-
 def left_out(solution: ridge.Solution, features: Features, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Training clips and their log-probabilities [clips, classes], each by the fit without its speaker or corpus.
 
-    Without clips of an emotion that their speaker or corpus alone has, and without disturbed copies. The ridge's own
-    temperature is that of single rows; the mean over a clip's speeds wants another.
+    Without clips that were not left out, those of an emotion that their speaker or corpus alone has, and disturbed
+    copies. The ridge's own temperature is that of single rows; the mean over a clip's speeds wants another.
     """
     left_out = solution.left_out.reshape(len(clips), -1, solution.left_out.shape[1])
+    predicted = np.isfinite(left_out[:, 0]).any(-1)
+    clips, left_out = clips[predicted], left_out[predicted]
     left_out = left_out[:, : left_out.shape[1] - len(features.copies)]  # copies come last
     rows = left_out.reshape(-1, left_out.shape[2])
     rows = rows - np.logaddexp.reduce(rows, axis=1, keepdims=True)
     log_p = scoring.mean_over_rows(rows, np.repeat(np.arange(len(clips)), len(rows) // len(clips)))
-    scored = np.isfinite(log_p[np.arange(len(clips)), labels_of(features, clips)])
+    scored = np.isfinite(log_p[np.arange(len(clips)), np.array(features.corpus.label_numbers(clips))])
     return clips[scored], log_p[scored]
 
 

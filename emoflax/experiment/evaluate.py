@@ -172,7 +172,7 @@ def confusions(predictions: list[Predictions], corpus: Corpus) -> np.ndarray:
     for seed in sorted({p.seed for p in predictions}):
         clips = np.concatenate([p.clips for p in predictions if p.seed == seed])
         predicted = np.concatenate([p.log_p.argmax(1) for p in predictions if p.seed == seed])
-        label = np.array([corpus.labels.index(corpus.clips[i].label) for i in clips])
+        label = np.array(corpus.label_numbers(clips))
         speaker = np.array([corpus.clips[i].speaker for i in clips])
         per_seed.append(metrics.speaker_confusions(label, predicted, speaker, len(corpus.labels)))
     return np.stack(per_seed)
@@ -199,7 +199,7 @@ def calibrations(predictions: list[Predictions], corpus: Corpus) -> dict:
         own = [p for p in predictions if p.seed == seed]
         log_p.append(np.concatenate([p.log_p for p in own]))
         clips = np.concatenate([p.clips for p in own])
-        label.append(np.array([corpus.labels.index(corpus.clips[i].label) for i in clips]))
+        label.append(corpus.label_numbers(clips))
     return calibration.summarise(log_p, label)
 
 

@@ -95,6 +95,6 @@ def scores_of(report: dict) -> dict[str, float]:
 
 def model_scores(predictions: Predictions, corpus: Corpus) -> dict[str, float]:
     """Scores of one model's test clips."""
-    label = np.array([corpus.labels.index(corpus.clips[i].label) for i in predictions.clips])
+    label = np.array(corpus.label_numbers(predictions.clips))
     matrix = metrics.confusion(label, predictions.log_p.argmax(1), len(corpus.labels))
     return {f"test/{name}": float(value) for name, value in metrics.scores(matrix).items()}

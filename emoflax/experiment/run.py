@@ -72,7 +72,7 @@ class Training:
         self._conditions = features.usual_conditions(clips)
         self._checkpoints = Checkpoints(member.checkpoints)
         self.done = identity.check(self._checkpoints, self._description) or 0  # before anything is computed
-        label = np.array([self._label(i) for i in clips])
+        label = np.array(self._corpus.label_numbers(clips))
         corpora = [self._corpus.clips[i].corpus for i in clips] if config.train.balance_corpora else None
         weights = data.clip_weights(label, len(labels), config.train.class_weighting, corpora)
         self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, TRAINED_ROW_MULTIPLE, True)
@@ -103,9 +103,6 @@ class Training:
                 stack.callback(self._monitor.close)
             stack.callback(self.profile.close)
 
-    def _label(self, position: int) -> int:
-        return self._corpus.labels.index(self._corpus.clips[position].label)
-
     def keep(self, epoch: int, state: TrainState, numbers: dict) -> None:
         """Evaluates, saves and logs an epoch; its dev scores are added to `numbers`."""
         config, last = self.config, epoch == self.epochs
@@ -113,7 +110,7 @@ class Training:
         if epoch % config.train.save_epochs == 0 or last:
             if self.dev_set:
                 log_p = scoring.score(self.train_config.model, state, self.dev_set)
-                label = np.array([self._label(i) for i in self.dev_set.clips])
+                label = np.array(self._corpus.label_numbers(self.dev_set.clips))
                 numbers |= dev_scores(log_p, label)
                 self._description |= {"calibration": calibration.fitted(log_p, label)}
             clock = self._clock_s + time.perf_counter() - self._begin

@@ -38,7 +38,7 @@ from emoflax.experiment.members import Member, folds, run_folder, seeds
 from emoflax.experiment.run import train_member
 from emoflax.files import naming, write_whole
 from emoflax.reporting import calibration, metrics
-from emoflax.selection import kept_predictions, pool, shared
+from emoflax.selection import held_out, kept_predictions, pool, shared
 from emoflax.selection.candidates import candidates_of
 
 
@@ -332,32 +332,11 @@ def choose(
         name: round(np.median([each.epoch for each in seeds])) if candidates[name].crossval.choose_epoch else None
         for name, seeds in dev.items()
     }
-    found = pool.weights(*held_out(dev, corpus))
-    weights = {name: float(weight) for name, weight in zip(dev, found, strict=True) if weight}
+    weights = held_out.of(dev, corpus).weights()
     best = max(scores, key=scores.__getitem__)
-    log_p, label = zip(*(held_out({best: [each]}, corpus) for each in dev[best]), strict=True)
-    temperature = calibration.fit_temperature(np.concatenate(log_p, axis=1)[0], np.concatenate(label))
+    alone = held_out.joined([held_out.of({best: [each]}, corpus) for each in dev[best]])
+    temperature = calibration.fit_temperature(alone.log_p_MxNxC[0], alone.label_N)
     return Choice(fold, "dev scores", best, scores, epochs, weights, round(temperature, 4))
-
-
-def held_out(dev: Mapping[str, Sequence[Predictions]], corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities [candidates, clips, classes], and labels, of clips that no predicting model was trained on.
-
-    Beside the inner validation clips these are, where all candidates are closed-form, the clips that trained them, each
-    predicted by the fit without its speaker: four times as many, so that weights hardly change from fold to fold.
-    """
-    first = next(iter(dev.values()))[0]
-    log_p, label = np.stack([mean_log_p(seeds) for seeds in dev.values()]), labels_of(first, corpus)
-    known = [{clip: row for row, clip in enumerate(seeds[0].left_out_clips)} for seeds in dev.values()]
-    shared = sorted(set.intersection(*map(set, known)))
-    if not shared:
-        return log_p, label
-    more = [
-        seeds[0].left_out_log_p[[rows[clip] for clip in shared]]
-        for seeds, rows in zip(dev.values(), known, strict=True)
-    ]
-    more_label = labels_of(dataclasses.replace(first, clips=np.array(shared)), corpus)
-    return np.concatenate([log_p, more], axis=1), np.concatenate([label, more_label])
 
 
 def only(name: str, fold: int) -> Choice:
@@ -366,13 +345,9 @@ def only(name: str, fold: int) -> Choice:
 
 
 def score_of(predictions: Predictions, corpus: Corpus, metric: str) -> float:
-    label = labels_of(predictions, corpus)
+    label = np.array(corpus.label_numbers(predictions.clips))
     matrix = metrics.confusion(label, predictions.log_p.argmax(1), len(corpus.labels))
     return float(metrics.scores(matrix)[metric])
-
-
-def labels_of(predictions: Predictions, corpus: Corpus) -> np.ndarray:
-    return np.array([corpus.labels.index(corpus.clips[i].label) for i in predictions.clips])
 
 
 def mix(choice: Choice, members: Mapping[str, Sequence[Predictions]]) -> Predictions:
@@ -380,11 +355,7 @@ def mix(choice: Choice, members: Mapping[str, Sequence[Predictions]]) -> Predict
     every = [member for name in choice.weights for member in members[name]]
     return dataclasses.replace(
         every[0],
-        log_p=pool.mix([mean_log_p(members[name]) for name in choice.weights], list(choice.weights.values())),
+        log_p=pool.mix([held_out.mean_log_p(members[name]) for name in choice.weights], list(choice.weights.values())),
         parameters=sum(m.parameters for m in every),
         seconds=sum(m.seconds for m in every),
     )
-
-
-def mean_log_p(seeds: Sequence[Predictions]) -> np.ndarray:
-    return np.mean([each.log_p for each in seeds], axis=0)

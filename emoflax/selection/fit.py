@@ -36,7 +36,7 @@ from emoflax.experiment.run import train_member
 from emoflax.inference import member as inference
 from emoflax.parallel import workers
 from emoflax.reporting import calibration
-from emoflax.selection import crossval, pool
+from emoflax.selection import crossval, held_out, pool
 from emoflax.selection.candidates import candidates_of
 
 
@@ -111,22 +111,19 @@ def weigh(
     best = max(scores, key=scores.__getitem__)
     if kind == "best":
         return Chosen({best: 1.0}, epochs, scores, measured, _calibrated(dev, {best: 1.0}, corpus))
-    log_p, label = zip(*(crossval.held_out(own, corpus) for own in by_fold), strict=True)
-    found = zip(candidates, pool.weights(np.concatenate(log_p, axis=1), np.concatenate(label)), strict=True)
-    weights = {name: float(weight) for name, weight in found if weight}
+    weights = held_out.joined([held_out.of(own, corpus) for own in by_fold]).weights()
     return Chosen(weights, epochs, scores, measured, _calibrated(dev, weights, corpus))
 
 
 def _calibrated(
-    held_out: Mapping[tuple[int, str, int], Predictions], weights: Mapping[str, float], corpus: Corpus
+    dev: Mapping[tuple[int, str, int], Predictions], weights: Mapping[str, float], corpus: Corpus
 ) -> dict[str, Any] | None:
     """Temperature and shares of right ones of the ensemble, from predictions by (fold, candidate, seed)."""
-    if not held_out:
+    if not dev:
         return None
-    by_fold = [crossval.of_fold(held_out, weights, fold) for fold in sorted({fold for fold, _, _ in held_out})]
-    log_p, label = zip(*(crossval.held_out(own, corpus) for own in by_fold), strict=True)
-    mixed = pool.mix(np.concatenate(log_p, axis=1), [*weights.values()])
-    return calibration.fitted(mixed, np.concatenate(label))
+    by_fold = [crossval.of_fold(dev, weights, fold) for fold in sorted({fold for fold, _, _ in dev})]
+    known = held_out.joined([held_out.of(own, corpus) for own in by_fold])
+    return calibration.fitted(pool.mix(known.log_p_MxNxC, [*weights.values()]), known.label_N)
 
 
 def train(config: ConfigDict, corpus: Corpus, folder: pathlib.Path, chosen: Chosen) -> list[inference.Member]:

@@ -111,7 +111,7 @@ def tested_of(predictions: Sequence[Predictions], corpus: Corpus) -> page.Tested
         tuple(clips),
         seed=np.repeat([p.seed for p in predictions], lengths),
         fold=np.repeat([p.fold for p in predictions], lengths),
-        label=np.array([corpus.labels.index(clip.label) for clip in clips]),
+        label=np.concatenate([corpus.label_numbers(p.clips) for p in predictions]),
         log_p=np.concatenate([p.log_p for p in predictions]),
     )
 

@@ -212,15 +212,15 @@ def test_weights_of_a_fit_come_from_the_inner_predictions_of_all_folds(made):
 
 def test_a_cross_validation_with_final_writes_the_bundle_with_the_temperature_of_held_out_predictions(made):
     folder, config, corpus, _, run = made
-    from emoflax.selection import crossval
+    from emoflax.selection import crossval, held_out
 
     loaded = emoflax.load(folder / "final")
     assert {m.name.rpartition("-")[0]: m.weight * (2 if "network" in m.name else 1) for m in loaded.members} == WEIGHTS
     candidates = candidates_of(config)
     inner = crossval.inner_tasks(candidates, crossval.nested_splits(config, corpus)[0], run)
     dev = [[crossval.learn(task) for (_, name, _), task in inner.items() if name == wanted] for wanted in WEIGHTS]
-    log_p = pool.mix([crossval.mean_log_p(seeds) for seeds in dev], [*WEIGHTS.values()])
-    temperature = calibration.fit_temperature(log_p, crossval.labels_of(dev[0][0], corpus))
+    log_p = pool.mix([held_out.mean_log_p(seeds) for seeds in dev], [*WEIGHTS.values()])
+    temperature = calibration.fit_temperature(log_p, np.array(corpus.label_numbers(dev[0][0].clips)))
     assert loaded.index["calibration"]["temperature"] == pytest.approx(temperature, abs=1e-3)
     voices = [corpus.clips[i].path for i in range(3)]
     untempered = model.Model(loaded.members, INDEX, "").predict(voices)

@@ -13,7 +13,7 @@ from emoflax.data.features import Features
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.members import Member
 from emoflax.reporting import calibration
-from emoflax.selection import crossval, fit, kept_predictions, pool
+from emoflax.selection import crossval, fit, held_out, kept_predictions, pool
 
 LABELS = ("calm", "happy", "sad")
 
@@ -32,7 +32,7 @@ def predictions_of(guesses, seed=0, epoch=1):
 
 def right_in(count, corpus, seed=0, epoch=1):
     """Predictions that are right for the first clips of each label, and wrong for the others."""
-    label = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
+    label = np.array(corpus.label_numbers(range(len(corpus.clips))))
     place = np.arange(len(label)) - np.searchsorted(label, label)
     return predictions_of(np.where(place < count, label, (label + 1) % len(LABELS)), seed, epoch)
 
@@ -91,7 +91,7 @@ def test_an_ensemble_has_every_seed_of_its_candidates_by_their_weights():
     ], axis=0)  # fmt: skip
     np.testing.assert_allclose(np.exp(mixed.log_p), product / product.sum(1, keepdims=True), rtol=1e-9)
     assert (mixed.parameters, mixed.seconds) == (60, 6.0)
-    np.testing.assert_allclose(mixed.log_p, pool.mix([crossval.mean_log_p(m) for m in members.values()], [0.7, 0.4]))
+    np.testing.assert_allclose(mixed.log_p, pool.mix([held_out.mean_log_p(m) for m in members.values()], [0.7, 0.4]))
 
 
 def left_out(predictions, clips, guesses):
@@ -111,16 +111,18 @@ def test_closed_form_candidates_are_weighed_by_all_training_speakers():
     other = left_out(dev["b"], inside[::-1], (label[inside[::-1]] + 1) % 3)
     choice = crossval.choose({"a": [one], "b": [other]}, dict.fromkeys("ab", config_of((0,))), 1, corpus)
     assert list(choice.weights) == ["a"]  # alike on the inner validation clips, and all wrong elsewhere
-    log_p, found = crossval.held_out({"a": [one], "b": [other]}, corpus)
-    np.testing.assert_array_equal(found, label)
+    known = held_out.of({"a": [one], "b": [other]}, corpus)
+    log_p = known.log_p_MxNxC
+    np.testing.assert_array_equal(known.label_N, label)
+    assert known.speaker_N.tolist() == [corpus.clips[i].speaker for i in range(30)]
     assert (log_p[0, 3:].argmax(1) == label[3:]).all() and (log_p[1, 3:].argmax(1) != label[3:]).all()
 
 
 def test_beside_a_network_candidates_are_weighed_by_the_inner_validation_clips_alone():
     corpus = corpus_of(10, 10, 10)
     closed = left_out(right_in(8, corpus), np.arange(5), [0] * 5)
-    log_p, label = crossval.held_out({"closed": [closed], "network": [right_in(5, corpus)]}, corpus)
-    assert log_p.shape == (2, 30, 3) and len(label) == 30
+    known = held_out.of({"closed": [closed], "network": [right_in(5, corpus)]}, corpus)
+    assert known.log_p_MxNxC.shape == (2, 30, 3) and len(known.label_N) == 30
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 4.0])

@@ -68,3 +68,35 @@ def test_where_no_model_tells_anything_all_count_alike():
     log_p = np.full((2, 10, CLASSES), -np.log(CLASSES))
     worse = log_p + 0.1 * np.eye(CLASSES)[np.arange(10) % CLASSES]
     assert pool.weights(worse, (np.arange(10) + 1) % CLASSES).tolist() == [0.5, 0.5]
+
+
+def speakers_answers(seed, speakers=6, clips=40):
+    """A model that knows something, and one whose answers follow the labels in the odd speaker's way alone."""
+    rng = np.random.default_rng(seed)
+    log_p, label = answers(rng, 1, speakers * clips)
+    speaker = np.repeat([f"s{number}" for number in range(speakers)], clips)
+    odd = 0.3 * rng.normal(size=log_p.shape)
+    odd[0, speaker == "s0"] += 1.5 * np.eye(CLASSES)[label[speaker == "s0"]]
+    odd[0, speaker != "s0"] -= 0.1 * np.eye(CLASSES)[label[speaker != "s0"]]
+    return np.concatenate([log_p, odd - np.logaddexp.reduce(odd, axis=2, keepdims=True)]), label, speaker
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_helps_one_speaker_and_none_of_the_others_is_left_out_of_the_pool(seed):
+    log_p, label, speaker = speakers_answers(seed)
+    assert pool.weights(log_p, label)[1] > 0.05
+    weights = pool.sparse_weights(log_p, label, speaker)
+    assert weights[1] == 0 and weights[0] == pytest.approx(pool.weights(log_p[:1], label)[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_models_that_know_different_things_all_stay_in_the_pool_with_the_likeliest_weights(seed):
+    log_p, label = answers(np.random.default_rng(seed), 3, 240)
+    speaker = np.repeat(np.arange(6), 40)
+    np.testing.assert_allclose(pool.sparse_weights(log_p, label, speaker), pool.weights(log_p, label))
+
+
+def test_with_one_known_speaker_nobody_can_be_left_out_and_all_models_are_weighed():
+    log_p, label = answers(np.random.default_rng(0), 2, 60)
+    alone = pool.sparse_weights(log_p, label, np.array([""] * 60))
+    np.testing.assert_array_equal(alone, pool.weights(log_p, label))
