@@ -151,47 +151,63 @@ def tables(entries: list[dict[str, Any]]) -> str:
 
     Results under different protocols, with and without pretrained weights, or with and without per-speaker or
     per-corpus normalisation (which is part of the protocol's name) are not comparable, so they never share a table.
+    Of models that are scored on another corpus than they were trained on, one table has all pairs of corpora.
     The newest result of a config replaces older ones.
     """
-    latest: dict[tuple, dict[str, dict]] = {}
+    latest: dict[tuple, dict[tuple, dict[str, dict]]] = {}
     for entry in entries:
-        group = (entry["corpus"], entry["protocol"], entry.get("pretrained", False))
-        latest.setdefault(group, {}).setdefault(entry["config"], {})[entry["metric"]] = entry
-    parts = []
-    for group, rows in sorted(latest.items()):
+        across = _is_across(entry["protocol"])
+        place = ("", entry["corpus"]) if across else (entry["corpus"], "")
+        group = (place[0], entry["protocol"], entry.get("pretrained", False))
+        latest.setdefault(group, {}).setdefault((place[1], entry["config"]), {})[entry["metric"]] = entry
+    parts, section = [], None
+    for group, rows in sorted(latest.items(), key=lambda item: _order(item[0])):
+        if group[0] != section:
+            section = group[0]
+            parts.append(f"## {section or 'Trained on some corpora, scored on another one'}\n")
         parts.append(_heading(*group))
-        parts.append("| config | accuracy | UAR | macro-F1 | weighted F1 | seeds | minutes | measured |")
-        parts.append("|---|---|---|---|---|---|---|---|")
-        parts += [_row(config, by_metric) for config, by_metric in sorted(rows.items())]
+        pairs = [] if section else ["train -> test"]
+        head = [*pairs, "config", "accuracy", "UAR", "macro-F1", "weighted F1", "seeds", "minutes", "measured"]
+        parts += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        parts += [_row([*([f"`{name}`"] if pairs else []), f"`{config}`"], by_metric)
+                  for (name, config), by_metric in sorted(rows.items())]  # fmt: skip
         commands = dict.fromkeys(by_metric["uar"]["command"] for _, by_metric in sorted(rows.items()))
         parts += ["", *(f"- `{command}`" for command in commands), ""]
     return "\n".join(parts)
 
 
+def _is_across(protocol: str) -> bool:
+    return splits.base_of(protocol) in splits.ACROSS_CORPORA
+
+
+def _order(group: tuple[str, str, bool]) -> tuple:
+    """RAVDESS first, then other corpora, then several; inner scores last."""
+    corpus, protocol, pretrained = group
+    return corpus != "ravdess", not corpus, corpus, protocol.endswith("-inner"), protocol, pretrained
+
+
 def _heading(corpus: str, protocol: str, pretrained: bool) -> str:
-    notes = ["**pretrained weights**"] if pretrained else []
+    notes = ["**pretrained weights**" if pretrained else "from scratch"]
     if protocol.startswith("random"):
         notes.append("**speakers are shared between train and test**")
     if protocol.endswith("-inner"):
         notes.append("scored on inner validation speakers; no test clip is scored")
-    if across := splits.ACROSS_CORPORA.get(splits.base_of(protocol)):
-        notes.append(across)
+    if _is_across(protocol):
+        notes.append(splits.ACROSS_CORPORA[splits.base_of(protocol)])
     if suffix := speakernorm.suffix_of(protocol):
         notes.append(speakernorm.NOTES[suffix])
-    return f"**{corpus}, `{protocol}`**" + "".join(f": {note}" for note in notes) + "\n"
+    return f"**{corpus or 'another corpus'}, `{protocol}`**: {'; '.join(notes)}\n"
 
 
-def _row(config: str, by_metric: dict[str, dict]) -> str:
+def _row(names: list[str], by_metric: dict[str, dict]) -> str:
     cells = []
     for name in ("accuracy", "uar", "macro_f1", "weighted_f1"):
         entry = by_metric[name]
         bounds = f" [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]" if entry["low"] is not None else ""
         cells.append(f"{100 * entry['mean']:.1f}{bounds}")
     entry = by_metric["uar"]
-    return (
-        f"| `{config}` | {' | '.join(cells)} | {_seeds(entry)} | {entry['minutes']:.1f} | "
-        f"{entry['date']}, {entry['machine']}, {entry['commit']} |"
-    )
+    measured = f"{entry['date']}, {entry['machine']}, {entry['commit']}"
+    return f"| {' | '.join([*names, *cells, _seeds(entry), format(entry['minutes'], '.1f'), measured])} |"
 
 
 def _seeds(entry: dict[str, Any]) -> str:

@@ -112,6 +112,15 @@ def test_results_that_cannot_be_compared_never_share_a_table():
         assert sum(note in heading for heading in headings) == 1
 
 
+def test_all_pairs_of_corpora_of_one_protocol_stand_in_one_table_and_each_names_its_corpora():
+    pairs = ("a -> b", "b -> a")
+    text = ledger.tables([entry for corpus in pairs for entry in entries_of(protocol="loco", corpus=corpus)])
+    assert text.count("| train -> test | config |") == 1
+    assert [line.split("|")[1:3] for line in text.splitlines() if "`c`" in line] == [
+        [f" `{p}` ", " `c` "] for p in pairs
+    ]
+
+
 def test_a_pretrained_result_does_not_replace_one_from_scratch_of_the_same_config():
     text = ledger.tables(entries_of(mean=0.31) + entries_of(mean=0.72, pretrained=True))
     assert "| 31.0 [" in text and "| 72.0 [" in text
