@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 
-import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -25,7 +24,7 @@ from emoflax.experiment.facts import facts_of, ledger_facts
 from emoflax.experiment.features import features_of, states_of
 from emoflax.experiment.members import Member, members, run_folder
 from emoflax.files import make_folder
-from emoflax.inference import bundle, model
+from emoflax.inference import bundle, compile_cache, model
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
 from emoflax.selection import pages
@@ -339,5 +338,4 @@ def report_on(
 
 def keep_compiled_programs(config: ConfigDict) -> None:
     """The second run of a command starts at once; $JAX_COMPILATION_CACHE_DIR, where it is set, says where from."""
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.data.cache_dir).absolute() / "xla"))
+    compile_cache.keep(pathlib.Path(config.data.cache_dir).absolute())

@@ -24,6 +24,25 @@ WIDTH_MULTIPLE = 8  # bucket widths are rounded up to it: fewer shapes to compil
 
 
 @dataclasses.dataclass(frozen=True)
+class Shapes:
+    """How buckets are filled up, so that datasets of about one size have the same shapes and share compiled programs.
+
+    Attributes:
+      rows: that arrays on the devices hold a multiple of; it costs memory, never a step.
+      frames: that widths of log-mels are rounded up to; more padding is computed.
+      even_batches: whether a bucket's batches are of one size as nearly as can be, no larger than the config's; else
+        the last one may be nearly empty.
+    """
+
+    rows: int = 1
+    frames: int = WIDTH_MULTIPLE
+    even_batches: bool = True
+
+
+EXACT = Shapes()
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """Rows of clips: on the devices as Buckets, or as Rows, which are streamed.
 
@@ -161,8 +180,7 @@ def from_arrays(
     scales: np.ndarray | None = None,
     mesh: Mesh | None = None,
     resident: str = "yes",
-    row_multiple: int = 1,
-    width_multiple: int = WIDTH_MULTIPLE,
+    shapes: Shapes = EXACT,
 ) -> Dataset:
     """Rows of clips given as log-mels [frames, mels] and token ids [tokens]; training and prediction both come here.
 
@@ -174,9 +192,6 @@ def from_arrays(
         `scales` [clips].
       mesh: the devices over which rows and batches are sharded; None: one.
       resident: whether all rows are placed on the devices, 'yes' or 'no'; 'auto': if they fit (`stream.fits`).
-      row_multiple: of `Rows.placed`.
-      width_multiple: frames that bucket widths of log-mels are rounded up to; a larger one, for several datasets that
-        are to share compiled programs, computes more padding.
 
     Raises:
       UserError: there is no clip, or `resident` is none of the three.
@@ -191,7 +206,7 @@ def from_arrays(
     columns = columns_of(clip, labels, weights)
     padded: dict[str, _Padding] = {}
     if sounds is not None:
-        sound = _sound(sounds, clip, start, longest, frontend, width_multiple)
+        sound = _sound(sounds, clip, start, longest, frontend, shapes.frames)
         padded[sound.name] = sound
         if frontend:
             columns["scale"] = scales[clip]
@@ -200,9 +215,10 @@ def from_arrays(
     columns |= {kind.length_name: kind.lengths for kind in padded.values()}
     lengths = next(iter(padded.values())).lengths if padded else np.ones(len(clip), np.int32)
     groups = (_group if sounds is not None else _by_width)(lengths, buckets, batch_size)
-    made = tuple(_rows(columns, padded, group, even_batch(len(group), batch_size), mesh) for group in groups)
+    batch_sizes = [even_batch(len(group), batch_size) if shapes.even_batches else batch_size for group in groups]
+    made = tuple(_rows(columns, padded, *each, mesh) for each in zip(groups, batch_sizes, strict=True))
     stays = resident == "no" or (resident == "auto" and not stream.fits(sum(rows.nbytes() for rows in made), mesh))
-    placed = made if stays else tuple(rows.placed(row_multiple) for rows in made)
+    placed = made if stays else tuple(rows.placed(shapes.rows) for rows in made)
     return Dataset(placed, np.arange(len(labels)), tuple(clip[group] for group in groups), mesh)
 
 

@@ -18,9 +18,10 @@ from emoflax.errors import UserError
 from emoflax.experiment import closed_form
 from emoflax.experiment.model import frontend_of, takes_sound, takes_states_of_words, takes_words
 
-# Rows that arrays on the devices are padded to a multiple of, so that folds of about one size share compiled programs.
-# A step's program takes long to compile, one that only scores does not; padding costs memory, never a step.
-TRAINED_ROW_MULTIPLE, SCORED_ROW_MULTIPLE = 512, 64
+# A step's program takes long to compile and runs often: folds share it, and hardly anything but clips is computed. Dev
+# and test clips share the one that scores.
+TRAINED = data.Shapes(rows=512)
+SCORED = data.Shapes(rows=256, frames=32, even_batches=False)
 
 
 def features_of(config: ConfigDict, corpus: Corpus) -> Features:
@@ -114,13 +115,9 @@ def vocabulary_of(config: ConfigDict, features: Features, train: np.ndarray) -> 
 
 def dataset_of(
     config: ConfigDict, features: Features, positions: np.ndarray, vocabulary, weights=None, mesh: Mesh | None = None,
-    row_multiple: int = SCORED_ROW_MULTIPLE, copies: bool = False,
+    *, train: bool = False,
 ) -> Dataset:  # fmt: skip
-    """Rows on the devices in arrays of a multiple of `row_multiple` rows: buckets of about one size share programs.
-
-    Args:
-      copies: whether the rows of the clips' disturbed copies are among them, as in training.
-    """
+    """Rows of the clips; `train`: to learn from, so that the clips' disturbed copies are among them."""
     return data.load(
         features,
         positions,
@@ -133,6 +130,6 @@ def dataset_of(
         frontend=frontend_of(config),
         mesh=mesh,
         resident=config.data.resident,
-        row_multiple=row_multiple,
-        copies=copies,
+        shapes=TRAINED if train else SCORED,
+        copies=train,
     )

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
@@ -13,7 +14,7 @@ from emoflax.data import dataset as data
 from emoflax.data import splits
 from emoflax.data.features import Features
 from emoflax.experiment import closed_form, identity, start
-from emoflax.experiment.features import TRAINED_ROW_MULTIPLE, dataset_of, vocabulary_of
+from emoflax.experiment.features import dataset_of, vocabulary_of
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import initial_model
 from emoflax.experiment.train_config import train_config_of
@@ -75,7 +76,7 @@ class Training:
         label = np.array(self._corpus.label_numbers(clips))
         corpora = [self._corpus.clips[i].corpus for i in clips] if config.train.balance_corpora else None
         weights = data.clip_weights(label, len(labels), config.train.class_weighting, corpora)
-        self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, TRAINED_ROW_MULTIPLE, True)
+        self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, train=True)
         self.dev_set = dataset_of(config, features, split.dev, vocabulary, mesh=mesh) if len(split.dev) else None
         self.model = initial_model(config, features, clips, vocabulary, member.seed)
         if config.model.pooling == "mean_std" and not self.done:
@@ -86,7 +87,9 @@ class Training:
         self.state, self._clock_s = identity.resume(self._checkpoints, self.done, fresh)
         self.epochs = member.epochs or config.train.epochs
         self.profile = Profile(member.folder / "profile" if multihost.is_first() else None, config.profile_steps)
-        self._monitor = None
+        self._monitor = self._compiled = None
+        if self.dev_set and self.done < self.epochs and jax.process_count() == 1:
+            self._compiled = scoring.compile_ahead(self.train_config.model, self.state, self.dev_set)
         if self.done >= self.epochs:
             logging.info("%s: all %d epochs are done", member.folder.name, self.done)
         elif multihost.is_first():
@@ -108,6 +111,8 @@ class Training:
         config, last = self.config, epoch == self.epochs
         numbers |= dict.fromkeys(("dev_loss", *(f"dev_{name}" for name in metrics.METRICS)))
         if epoch % config.train.save_epochs == 0 or last:
+            if self._compiled:
+                self._compiled.result()
             if self.dev_set:
                 log_p = scoring.score(self.train_config.model, state, self.dev_set)
                 label = np.array(self._corpus.label_numbers(self.dev_set.clips))

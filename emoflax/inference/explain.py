@@ -94,7 +94,7 @@ def dataset_of(trained: evaluate.Trained, utterances: Sequence[Utterance]) -> da
         max_tokens=config.text.max_tokens,
         batch_size=config.train.batch_size,
         buckets=config.data.buckets,
-        width_multiple=WIDTH_MULTIPLE,
+        shapes=data.Shapes(frames=WIDTH_MULTIPLE),
     )
 
 

@@ -1,7 +1,9 @@
 """Log-probabilities of rows and of clips, by a trained model, and the vectors that its head classifies."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -86,6 +88,27 @@ def score(model: nnx.GraphDef, weights: Weights | TrainState, dataset: Dataset) 
     """Log-probabilities [clips, classes] float64: the normalised mean over each clip's rows."""
     rows = np.concatenate([_of(_log_p, model, weights, bucket) for bucket in dataset.buckets])
     return mean_over_rows(rows.astype(np.float64), np.concatenate(dataset.row_clips))
+
+
+def compile_ahead(model: nnx.GraphDef, weights: Weights | TrainState, dataset: Dataset) -> Future[None]:
+    """Compiles `score` for such weights in a thread, for rows that are on the devices.
+
+    A step's program takes longer and leaves a core idle. JAX keeps a program that has run, so one row of each bucket is
+    scored, by zeros in the place of weights: training gives its own away at the first step.
+    """
+    arrays = weights.evaluated, weights.statistics
+    zeros = Weights(*jax.tree.map(lambda array: np.zeros(array.shape, array.dtype), arrays))
+
+    def run() -> None:
+        empty = devices.replicate(zeros, dataset.mesh)
+        for bucket in dataset.buckets:
+            if isinstance(bucket, Bucket):
+                _of(_log_p, model, empty, dataclasses.replace(bucket, count=1))
+
+    thread = ThreadPoolExecutor(1)
+    done = thread.submit(run)
+    thread.shutdown(wait=False)
+    return done
 
 
 def pooled(model: nnx.GraphDef, weights: Weights | TrainState, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

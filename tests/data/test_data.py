@@ -72,9 +72,9 @@ def test_no_other_buckets_of_texts_would_compute_less_padding(lengths, buckets, 
             assert computed <= (sizes * ends).sum()
 
 
-def test_buckets_compute_less_padding_than_one_block():
+def test_of_recordings_few_of_which_are_long_buckets_compute_less_padding_than_one_block():
     rng = np.random.default_rng(0)
-    logmels = [np.ones((n, 2), np.float32) for n in rng.integers(10, 200, 64)]
+    logmels = [np.ones((n, 2), np.float32) for n in rng.lognormal(4, 0.4, 64).astype(int)]
     padded = [
         sum(
             bucket.rows.logmel.shape[0] * bucket.rows.logmel.shape[1]
@@ -84,7 +84,7 @@ def test_buckets_compute_less_padding_than_one_block():
         )
         for buckets in (1, 4)
     ]
-    assert padded[1] < 0.75 * padded[0]
+    assert padded[1] < 0.7 * padded[0]
 
 
 def test_statistics_come_from_the_training_clips_alone():

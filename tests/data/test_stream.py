@@ -25,7 +25,7 @@ from emoflax.training import monitor, scoring
 CLASSES = 3
 
 
-def clips(count=36, mels=8):
+def clips(count=37, mels=8):
     """Log-mels of different lengths, words (some clips have none) and labels."""
     rng = np.random.default_rng(5)
     logmels = [rng.normal(0, 1, (n, mels)).astype(np.float32) for n in rng.integers(9, 60, count)]
@@ -33,7 +33,7 @@ def clips(count=36, mels=8):
     return logmels, tokens, rng.integers(0, CLASSES, count).astype(np.int32)
 
 
-def dataset(resident, buckets=2, batch_size=5):
+def dataset(resident, buckets=2, batch_size=4):
     options = {"max_frames": 40, "max_tokens": 6, "batch_size": batch_size, "buckets": buckets, "resident": resident}
     return data.from_arrays(*clips(), **options)
 

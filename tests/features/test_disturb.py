@@ -87,7 +87,7 @@ def test_a_network_trains_on_the_rows_of_copies_and_is_scored_without_them(corpu
     config.data.copies, config.data.cache_dir, config.precompute.workers = 2, str(tmp_path), 1
     few = Corpus("toy", corpus.labels, corpus.clips[:6])
     features, weights = features_of(config, few), np.arange(1, 6, dtype=np.float32)
-    made = dataset_of(config, features, np.arange(1, 6), (), weights, copies=True)
+    made = dataset_of(config, features, np.arange(1, 6), (), weights, train=True)
     kept = {}
     for bucket, clips in zip(made.buckets, made.row_clips, strict=True):
         for row, clip in enumerate(clips):

@@ -35,7 +35,7 @@ def setup(ema=0.0, epochs=40, seed=0, fields=(), clips=37, row_multiple=1, **cha
     for logmel, label in zip(logmels, labels, strict=True):
         logmel[:, label] += 2
     dataset = data.from_arrays(
-        logmels, None, labels, max_frames=99, max_tokens=1, batch_size=5, buckets=2, row_multiple=row_multiple
+        logmels, None, labels, max_frames=99, max_tokens=1, batch_size=5, buckets=2, shapes=data.Shapes(row_multiple)
     )
     model = build_model(config, 0, CLASSES, seed)
     train_config = train_config_of(config, model, sum(bucket.steps for bucket in dataset.buckets))
