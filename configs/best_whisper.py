@@ -3,8 +3,7 @@
 `whisper_states` (mean and deviation of a frozen Whisper's layers), `aligned` (random convolutions, part by part of the
 text) and `functionals` (statistics over the clip), all with ridge regression. For each fold, inner validation speakers
 choose the best one and the weights of the ensemble; then the test clips are scored once. Cost: four minutes a fold on
-two busy cores, most of it for `aligned`; states are computed once and cached. Level is absolute, as in the rows of the
-literature: actors do shout. For recordings of other microphones: --config.audio.level=normalised.
+two busy cores, most of it for `aligned`; states are computed once and cached.
 
     python main.py --mode=crossval --config=configs/best_whisper.py --config.states.weights=tiny.en
 """
@@ -19,7 +18,6 @@ def get_config() -> ConfigDict:
     config = whisper_states.get_config()
     config.name = "best_whisper"
     config.split.fold = "all"
-    config.audio.level = "absolute"
     config.crossval.candidates = {
         "whisper_states": {},
         "functionals": changes(config, functionals.get_config()),
