@@ -183,8 +183,7 @@ def crossval(
         named = {"config": f"{config.name}{part.suffix}{permuted}", "protocol": part.protocol, "seeds": part.seeds}
         facts = dataclasses.replace(facts, **named, ensemble=part.models, notes=notes)
         make_folder(folder / part.folder)
-        recorded = record and (part.final or not result.final)
-        report_on(config, folder / part.folder, facts, corpus, part.predictions, record=recorded)
+        report_on(config, folder / part.folder, facts, corpus, part.predictions, record=record and part.recorded)
         reported.append((part, facts))
     drawn, which = (result.inner, "inner") if result.inner else (result.final, "final")
     report.draw_curves(folder / "curves.png", f"{facts.title}: {which} models", [member.folder for member in drawn])

@@ -166,7 +166,11 @@ def tempered(predictions: Predictions, temperature: float | None) -> Predictions
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What one report is about. `suffix`: of the config's name; `final`: test clips are scored, else inner ones are."""
+    """What one report is about. `suffix`: of the config's name.
+
+    `recorded`: whether the ledger takes it: inner scores where no test clip is scored, an ensemble if it is more than
+    the one model.
+    """
 
     folder: str
     suffix: str
@@ -176,7 +180,7 @@ class Part:
     seconds: float  # of training, what was trained to choose included
     seeds: tuple[int, ...]
     models: int
-    final: bool
+    recorded: bool
 
 
 def parts(config: ConfigDict, result: Result) -> list[Part]:
@@ -185,9 +189,9 @@ def parts(config: ConfigDict, result: Result) -> list[Part]:
     candidates, made = candidates_of(config), []
     for name, predictions in result.inner_scored.items():
         split, own = result.inner[0].split, tuple(seeds(candidates[name]))
-        made.append(
-            Part(f"inner/{name}", f"-{name}", f"{split.protocol}-inner", split, predictions, spent[name], own, 1, False)
-        )
+        scored = Part(f"inner/{name}", f"-{name}", f"{split.protocol}-inner", split, predictions, spent[name], own, 1,
+                      not result.final)  # fmt: skip
+        made.append(scored)
     if not result.final:
         return made
     split, own = result.final[0].split, tuple(sorted({p.seed for p in result.one}))
@@ -196,7 +200,8 @@ def parts(config: ConfigDict, result: Result) -> list[Part]:
         ("one", "", result.one, own, 1), ("ensemble", "-ensemble", result.ensemble, every, result.models),
     ):  # fmt: skip
         seconds = sum(spent.values()) + sum(p.seconds for p in predictions)
-        made.append(Part(name, suffix, split.protocol, split, predictions, seconds, of, models, True))
+        recorded = name == "one" or models > 1 or len(candidates) > 1
+        made.append(Part(name, suffix, split.protocol, split, predictions, seconds, of, models, recorded))
     return made
 
 

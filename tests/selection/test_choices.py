@@ -187,3 +187,16 @@ def test_the_label_permutation_control_trains_on_shuffled_labels_and_nothing_els
     learnt_from = crossval.training_features(task).corpus.clips
     changed = {i for i, (a, b) in enumerate(zip(corpus.clips, learnt_from, strict=True)) if a != b}
     assert bool(changed) == bool(shuffled_by) and changed <= set(inner.train)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "models", "recorded"), [(1, 1, [True, False]), (1, 3, [True] * 2), (2, 1, [True] * 2)]
+)
+def test_an_ensemble_that_can_only_be_the_one_model_gets_no_row_of_its_own_in_the_ledger(candidates, models, recorded):
+    corpus, config = corpus_of(10, 10, 10), config_of((0,))
+    config.crossval.candidates = {f"c{number}": {} for number in range(candidates)}
+    split = splits.make_split(corpus, "speakers5", 1, 0.25, {})
+    scored = [right_in(8, corpus)]
+    final = [Member(0, split, pathlib.Path("runs"))]
+    result = crossval.Result([], final, final, {}, one=scored, ensemble=scored, models=models)
+    assert [part.recorded for part in crossval.parts(config, result)] == recorded
