@@ -97,7 +97,7 @@ def compile_ahead(model: nnx.GraphDef, weights: Weights | TrainState, dataset: D
     scored, by zeros in the place of weights: training gives its own away at the first step.
     """
     arrays = weights.evaluated, weights.statistics
-    zeros = Weights(*jax.tree.map(lambda array: np.zeros(array.shape, array.dtype), arrays))
+    zeros = Weights(*jax.tree.map(lambda array: jnp.asarray(np.zeros(array.shape, array.dtype)), arrays))
 
     def run() -> None:
         empty = devices.replicate(zeros, dataset.mesh)

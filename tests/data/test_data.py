@@ -12,6 +12,7 @@ from emoflax.audio.frontend import LogMel
 from emoflax.data import dataset as data
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.features import Features, build_vocabulary, logmel_statistics
+from emoflax.experiment.features import SCORED
 
 OPTIONS = {"max_tokens": 50, "batch_size": 4, "buckets": 3}
 
@@ -85,6 +86,17 @@ def test_of_recordings_few_of_which_are_long_buckets_compute_less_padding_than_o
         for buckets in (1, 4)
     ]
     assert padded[1] < 0.7 * padded[0]
+
+
+def test_dev_and_test_clips_of_a_fold_are_scored_by_one_program_whatever_their_number():
+    rng = np.random.default_rng(2)
+    shapes = set()
+    for clips in (70, 90, 128):
+        logmels = [np.ones((n, 2), np.float32) for n in rng.integers(40, 60, clips)]
+        options = {"max_frames": 99, "max_tokens": 5, "batch_size": 16, "buckets": 1, "shapes": SCORED}
+        (bucket,) = data.from_arrays(logmels, None, np.zeros(clips, np.int32), **options).buckets
+        shapes.add((bucket.rows.logmel.shape, bucket.batch_size, bucket.most_steps))
+    assert len(shapes) == 1
 
 
 def test_statistics_come_from_the_training_clips_alone():

@@ -57,6 +57,16 @@ def test_a_separable_problem_is_learnt(ema):
     assert (scoring.score(train_config.model, state, dataset).argmax(1) == labels).mean() > 0.9
 
 
+def test_what_was_compiled_ahead_of_training_scores_after_it_without_another_compilation():
+    train_config, state, dataset, _ = setup(clips=41, fields={"model.cnn.channels": (3,)})  # shapes of no other test
+    before = scoring._of_rows._cache_size()
+    scoring.compile_ahead(train_config.model, state, dataset).result()
+    compiled = scoring._of_rows._cache_size()
+    assert compiled == before + len(dataset.buckets)
+    scoring.score(train_config.model, run(train_config, state, dataset, 1), dataset)
+    assert scoring._of_rows._cache_size() == compiled
+
+
 def test_an_epoch_moves_no_data_between_host_and_device():
     train_config, state, dataset, _ = setup()
     state, _ = train_epoch(train_config, state, dataset.buckets)  # compiled: constants are placed
