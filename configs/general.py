@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.split.fold = "all"
     config.functionals.speeds = (1.0,)
     config.audio.trim_db = 35.0
+    config.data.copies = 2  # in noise, babble, rooms and narrow bands: without them it knows studios alone
     config.train.balance_corpora = True
     config.train.leave_out = "corpus"
     config.model.states.ridges = (1.0, 3.0, 10.0, 30.0, 100.0)  # corpora differ more than speakers do

@@ -86,7 +86,8 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
         logging.info("%s: ridge %g, UAR of left-out speakers %.3f", member.folder.name, solution.ridge, solution.uar)
         scored, log_p = left_out(solution, features, clips)
         _write_left_out(member.folder, scored, log_p)
-        description |= {"calibration": calibration.fitted(log_p, np.array(features.corpus.label_numbers(scored)))}
+        label, people = np.array(features.corpus.label_numbers(scored)), people_of(config, features.corpus, scored)
+        description |= {"calibration": calibration.fitted(log_p, label, people)}
         description |= {"conditions": features.usual_conditions(clips)}
         description |= {"epoch": EPOCH, "clock_s": time.perf_counter() - begin}
         weights = devices.replicate(Weights.of(model), devices.all_devices())
@@ -102,22 +103,20 @@ def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.nda
 
 def labelled(config: ConfigDict, features: Features, clips: np.ndarray, place: np.ndarray) -> ridge.Labelled:
     """What is known of rows; `place`: of each row's clip in `clips`, positions in the corpus."""
-    known, label = [features.corpus.clips[i] for i in clips], np.array(features.corpus.label_numbers(clips))
-    speaker, corpus = (np.array([getattr(clip, field) or "" for clip in known]) for field in ("speaker", "corpus"))
-    group, classes = left_out_with(config.train.leave_out, features.corpus, speaker, corpus), features.corpus.labels
+    known, classes = [features.corpus.clips[i] for i in clips], len(features.corpus.labels)
+    label, corpus = np.array(features.corpus.label_numbers(clips)), np.array([clip.corpus for clip in known])
+    group = people_of(config, features.corpus, clips)
+    if group is None:
+        group = np.array([clip.speaker or "" for clip in known])
     weighting = {"balance_corpora": config.train.balance_corpora, "class_weighting": config.train.class_weighting}
-    return ridge.Labelled.of(label[place], len(classes), group[place], corpus[place], **weighting)
+    return ridge.Labelled.of(label[place], classes, group[place], corpus[place], **weighting)
 
 
-def left_out_with(leave_out: str, corpus: Corpus, speaker_N: np.ndarray, source_N: np.ndarray) -> np.ndarray:
-    """Whom each clip is left out with: its speaker; or the corpora of the same people, if there are two such groups.
-
-    Args:
-      source_N: name of each clip's corpus.
-    """
+def people_of(config: ConfigDict, corpus: Corpus, clips: np.ndarray) -> np.ndarray | None:
+    """Number of each clip's corpora of the same people, where whole corpora are left out and there are two or more."""
     number = {name: group for group, names in enumerate(parts.speaker_groups(corpus)) for name in names}
-    group_N = np.array([number[name] for name in source_N])
-    return group_N if leave_out == "corpus" and len(np.unique(group_N)) > 1 else speaker_N
+    group_N = np.array([number[corpus.clips[i].corpus] for i in clips])
+    return group_N if config.train.leave_out == "corpus" and len(np.unique(group_N)) > 1 else None
 
 
 def left_out(solution: ridge.Solution, features: Features, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

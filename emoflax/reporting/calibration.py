@@ -18,14 +18,19 @@ _COLDEST, _HOTTEST = 0.05, 20.0
 _THRESHOLDS = np.linspace(0, 1, 101)
 
 
-def fitted(log_p_NxC: np.ndarray, label_N: np.ndarray) -> dict[str, Any]:
+def fitted(log_p_NxC: np.ndarray, label_N: np.ndarray, group_N: np.ndarray | None = None) -> dict[str, Any]:
     """What a checkpoint keeps of clips that its weights were not trained on.
+
+    Args:
+      group_N: corpus of each clip; the temperature is then the highest of those of each corpus, so that a model is not
+        surer on any of them than it is right. None: that of all clips.
 
     Returns:
       {'temperature', 'clips': how many there were, 'kept', 'right': lists over thresholds of the confidence after the
       temperature, 0, 0.01, ..., 1: the share of the clips at or above it, and the share of right ones among these}.
     """
-    temperature = fit_temperature(log_p_NxC, label_N)
+    group_N = np.zeros(len(label_N)) if group_N is None else group_N
+    temperature = max(fit_temperature(log_p_NxC[group_N == g], label_N[group_N == g]) for g in np.unique(group_N))
     log_p_NxC = tempered(log_p_NxC, temperature)
     kept_TxN = np.exp(log_p_NxC.max(1))[None] >= _THRESHOLDS[:, None] - 1e-9
     right_N = log_p_NxC.argmax(1) == label_N

@@ -30,6 +30,15 @@ def test_the_temperature_carries_over_to_other_clips_and_changes_no_prediction()
     assert (cooler.argmax(1) == log_p.argmax(1)).all() and np.allclose(np.exp(cooler).sum(1), 1)
 
 
+def test_with_several_corpora_the_temperature_is_that_of_the_corpus_on_which_the_model_is_most_overconfident():
+    (near, near_label), (far, far_label) = drawn(3000, seed=1), drawn(1000, sharpness=3.0, seed=2)
+    log_p, label = np.concatenate([near, far]), np.concatenate([near_label, far_label])
+    corpus = np.repeat(["near", "far"], (3000, 1000))
+    found = calibration.fitted(log_p, label, corpus)["temperature"]
+    assert found == pytest.approx(calibration.fit_temperature(far, far_label), abs=1e-3)
+    assert found > 1.2 * calibration.fitted(log_p, label)["temperature"]
+
+
 def test_scores_by_hand():
     log_p = np.log([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7]])
     found = calibration.scores(log_p, np.array([0, 1, 1]))
