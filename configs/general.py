@@ -1,11 +1,12 @@
 """general: one model for anyone's recordings: Whisper's states and ridge regression, trained on all corpora you have.
 
 Input: states as in configs/whisper_states.py, of clips without silence at their ends, which differs from corpus to
-corpus, at one speed. Corpora count the same, and within each its emotions; a corpus that lacks an emotion says nothing
-about it. `loco` leaves one corpus out of training at a
-time and scores it: what to expect on recordings of another kind. Penalty and temperature are chosen in the same way
-inside of the training corpora. `--mode=fit` then trains on all of them.
-Cost: states of 1,440 clips of tiny.en take half a minute on two cores, once; then a minute a fold.
+corpus, at one speed, and in training of two disturbed copies of each. Corpora count the same, and within each its
+emotions; a corpus that lacks an emotion says nothing about it. `loco` leaves one corpus out of training at a time and
+scores it: what to expect on recordings of another kind. The penalty is chosen in the same way inside of the training
+corpora; the temperature is that of the corpus on which the model is most overconfident. `--mode=fit` then trains on
+all of them.
+Cost: states of 1,440 clips of tiny.en and of their copies take two minutes on two cores, once; then a minute a fold.
 
     python main.py --config=configs/general.py --config.data.corpus=ravdess,emovo --config.data.dir=PATH,PATH
 """
