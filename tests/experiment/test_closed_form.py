@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from emoflax.configs import general
 from emoflax.data.clip import Clip, Corpus
 from emoflax.experiment import closed_form
 from emoflax.models import ridge
@@ -39,3 +40,26 @@ def test_the_temperature_makes_left_out_clips_likeliest_also_over_several_rows_o
     np.testing.assert_allclose(log_p, mean, atol=1e-12)
     assert kept["clips"] == 60 and 0.5 < kept["right"][0] < 1
     assert all(loss(kept["temperature"]) <= loss(factor * kept["temperature"]) for factor in (0.8, 1.25))
+
+
+def test_whole_corpora_are_left_out_with_those_of_the_same_people_where_two_groups_of_people_train():
+    said = [("one", "a"), ("one", "b"), ("songs", "a"), ("other", "c"), ("other", "d")]
+    corpus = Corpus("all", ("x",), tuple(Clip(str(i), "x", who, corpus=name) for i, (name, who) in enumerate(said)))
+    config = general.get_config()
+    one, same, songs, other, again = closed_form.people_of(config, corpus, np.arange(5))
+    assert one == same == songs != other == again
+    assert closed_form.people_of(config, corpus, np.arange(3)) is None  # speakers are left out there
+    config.train.leave_out = "speaker"
+    assert closed_form.people_of(config, corpus, np.arange(5)) is None
+
+
+def test_of_many_clips_those_that_were_left_out_alone_tell_the_temperature(monkeypatch):
+    monkeypatch.setattr(ridge, "_GROUPS", 2)
+    monkeypatch.setattr(ridge, "_CLIPS", 20)
+    random = np.random.default_rng(0)
+    label, speaker = np.arange(60) % 2, np.arange(60) // 10
+    x = random.normal(size=(120, 5)) + np.repeat(label, 2)[:, None]
+    solution = ridge.solve(x - x.mean(0), ridge.Labelled.of(np.repeat(label, 2), 2, np.repeat(speaker, 2)), (0.1,))
+    clips, log_p = closed_form.left_out(solution, Known(label, speaker), np.arange(60))
+    assert len(np.unique(speaker[clips])) == 2 and len(clips) == 20
+    np.testing.assert_allclose(np.exp(log_p).sum(1), 1)
