@@ -6,7 +6,7 @@ emotions; a corpus that lacks an emotion says nothing about it. `loco` leaves on
 scores it: what to expect on recordings of another kind. The penalty is chosen in the same way inside of the training
 corpora; the temperature is that of the corpus on which the model is most overconfident. `--mode=fit` then trains on
 all of them.
-Cost: states of 1,440 clips of tiny.en and of their copies take two minutes on two cores, once; then a minute a fold.
+Cost: states of 1,440 clips of tiny.en and of their copies take two minutes on two cores, once; then two minutes a fold.
 
     python main.py --config=configs/general.py --config.data.corpus=ravdess,emovo --config.data.dir=PATH,PATH
 """
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.split.fold = "all"
     config.functionals.speeds = (1.0,)
     config.audio.trim_db = 35.0
-    config.data.copies = 2  # in noise, babble, rooms and narrow bands: without them it knows studios alone
+    config.data.copies = 2  # in noise, babble, rooms and narrow bands; without them noise reads as emotion
     config.train.balance_corpora = True
     config.train.leave_out = "corpus"
     config.model.states.ridges = (1.0, 3.0, 10.0, 30.0, 100.0)  # corpora differ more than speakers do

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.functionals.speeds = (1.0, 0.9, 1.1)
     config.model.functionals = "states"
     config.states.weights = "tiny.en"
-    config.states.silence_s = 0.5  # of the 30 that Whisper was trained with: four times faster than 5, and no worse
+    config.states.silence_s = 0.5  # Whisper was trained with up to 30; 5 took twice as long and was no better
     config.states.layers = (1, 2, 3)
     config.split.dev_share = 0.0  # there is no epoch for dev speakers to choose
     return config

@@ -128,7 +128,7 @@ def draw(path: pathlib.Path, title: str, found: dict[str, dict[str, float]], cla
     axes.set_yticks(places, list(found), size=8)
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), title=title)
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)  # bars reach everywhere
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -156,21 +156,19 @@ def tables(entries: list[dict[str, Any]]) -> str:
     """
     latest: dict[tuple, dict[tuple, dict[str, dict]]] = {}
     for entry in entries:
-        across = _is_across(entry["protocol"])
-        place = ("", entry["corpus"]) if across else (entry["corpus"], "")
-        group = (place[0], entry["protocol"], entry.get("pretrained", False))
-        latest.setdefault(group, {}).setdefault((place[1], entry["config"]), {})[entry["metric"]] = entry
+        corpus, pair = ("", entry["corpus"]) if _is_across(entry["protocol"]) else (entry["corpus"], "")
+        group = (corpus, entry["protocol"], entry.get("pretrained", False))
+        latest.setdefault(group, {}).setdefault((pair, entry["config"]), {})[entry["metric"]] = entry
     parts, section = [], None
     for group, rows in sorted(latest.items(), key=lambda item: _order(item[0])):
         if group[0] != section:
             section = group[0]
             parts.append(f"## {section or 'Trained on some corpora, scored on another one'}\n")
         parts.append(_heading(*group))
-        pairs = [] if section else ["train -> test"]
-        head = [*pairs, "config", "accuracy", "UAR", "macro-F1", "weighted F1", "seeds", "minutes", "measured"]
+        head = ["train -> test", "config", "accuracy", "UAR", "macro-F1", "weighted F1", "seeds", "minutes", "measured"]
+        head = head[1:] if section else head
         parts += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        parts += [_row([*([f"`{name}`"] if pairs else []), f"`{config}`"], by_metric)
-                  for (name, config), by_metric in sorted(rows.items())]  # fmt: skip
+        parts += [_row([f"`{name}`" for name in names if name], by_metric) for names, by_metric in sorted(rows.items())]
         commands = dict.fromkeys(by_metric["uar"]["command"] for _, by_metric in sorted(rows.items()))
         parts += ["", *(f"- `{command}`" for command in commands), ""]
     return "\n".join(parts)

@@ -31,17 +31,11 @@ def of(dev: Mapping[str, Sequence[Predictions]], corpus: Corpus) -> HeldOut:
     Beside these clips it has, where all candidates are closed-form, the clips that trained them, each predicted by the
     fit without its speaker: four times as many, so that weights hardly change from fold to fold.
     """
-    log_p, clips = [np.stack([mean_log_p(seeds) for seeds in dev.values()])], [next(iter(dev.values()))[0].clips]
-    known = [{clip: row for row, clip in enumerate(seeds[0].left_out_clips)} for seeds in dev.values()]
-    if shared := sorted(set.intersection(*map(set, known))):
-        log_p.append(
-            np.stack(
-                [
-                    seeds[0].left_out_log_p[[rows[clip] for clip in shared]]
-                    for seeds, rows in zip(dev.values(), known, strict=True)
-                ]
-            )
-        )
+    log_p, clips = [[mean_log_p(seeds) for seeds in dev.values()]], [next(iter(dev.values()))[0].clips]
+    first = [seeds[0] for seeds in dev.values()]
+    rows = [{clip: row for row, clip in enumerate(one.left_out_clips)} for one in first]
+    if shared := sorted(set.intersection(*map(set, rows))):
+        log_p.append([one.left_out_log_p[[row[clip] for clip in shared]] for one, row in zip(first, rows, strict=True)])
         clips.append(np.array(shared))
     clip_N = np.concatenate(clips)
     speaker_N = np.array([corpus.clips[i].speaker or "" for i in clip_N])

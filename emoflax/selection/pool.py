@@ -46,7 +46,7 @@ def sparse_weights(log_p_MxNxC: np.ndarray, label_N: np.ndarray, speaker_N: np.n
 
     Forward selection: the likeliest model first, then the one that raises the likelihood of left-out speakers' labels
     most, as long as it does by more than a standard error over speakers (Breiman et al. 1984, section 3.4.3). A model
-    that tells nothing can make a few speakers' labels likelier by accident; it costs as much on the next ones.
+    that tells nothing can make a few speakers' labels likelier by accident, and other speakers' labels less likely.
     """
     chosen: list[int] = []
     if len(np.unique(speaker_N)) < 2:
