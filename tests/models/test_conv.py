@@ -55,8 +55,16 @@ def test_output_and_all_gradients_equal_the_textbooks(backend, shape):
 @pytest.mark.parametrize("chosen", ["cpu", "gpu"])
 def test_the_gradients_for_cpus_are_chosen_on_a_cpu_alone(chosen, monkeypatch):
     monkeypatch.setattr(conv.jax, "default_backend", lambda: chosen)
-    program = str(jax.make_jaxpr(lambda *args: conv.conv_relu_pool(*args))(*arguments(SHAPES[0])))
+    gradient = jax.grad(lambda *args: conv.conv_relu_pool(*args).sum())
+    program = str(jax.make_jaxpr(gradient)(*arguments(SHAPES[0])))
     assert ("reduce_window" in program) == (chosen == "gpu")  # XLA's own pooling
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("clips", [1, 16, 17])
+def test_the_output_without_gradients_equals_the_textbooks_for_few_clips_and_for_many(clips, channels, backend):
+    args = arguments((clips, 6, 10, channels, 20, 3))
+    assert_close(jax.jit(conv.conv_relu_pool)(*args), textbook_block(*args))
 
 
 def test_the_gradient_goes_to_the_first_of_equal_values_and_nowhere_where_relu_cuts(backend):
