@@ -72,7 +72,7 @@ class Checkpoints:
         """
         items = {"model": model} | ({} if training is None else {"training": training})
         # The next epoch donates these buffers while they are still being written: write a copy.
-        items = jax.tree.map(jnp.copy, items)
+        items = _copy(_of_one_device(items))
         if name := _not_finite(items):
             raise DivergedError(
                 f"{name} holds numbers that are not finite after epoch {epoch}; it is not saved, earlier checkpoints "
@@ -268,6 +268,21 @@ def _joined(model: Weights, training: dict[str, Any]) -> TrainState:
         average=model.params if averaged else None,
         numbers=training["numbers"],
     )
+
+
+@jax.jit
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _of_one_device(tree: Any) -> Any:
+    """What is the same on all devices of the only process, of one: else orbax cuts it up, by a program per shape."""
+
+    def first(leaf: Any) -> Any:
+        whole = isinstance(leaf, jax.Array) and leaf.is_fully_replicated
+        return leaf.addressable_data(0) if whole else leaf
+
+    return jax.tree.map(first, tree) if jax.process_count() == 1 else tree
 
 
 class _WithChecksums(ocp.path.atomicity.AtomicRenameTemporaryPath):

@@ -31,11 +31,11 @@ def _pooled(model: nnx.GraphDef, params: Any, statistics: Any, batch: Batch) -> 
     return nnx.merge(model, params, statistics, copy=True).embed(batch)
 
 
-def _of_bucket(of: Outputs, model: nnx.GraphDef, params: Any, statistics: Any, bucket: Bucket) -> jax.Array:
+def _of_bucket(of: Outputs, model: nnx.GraphDef, params: Any, statistics: Any, bucket: Bucket) -> np.ndarray:
     """[rows, numbers] of a bucket's rows, in their order."""
     batch_size, mesh, count = bucket.batch_size, bucket.mesh, np.int32(len(bucket))
     stacked = _of_rows(of, model, batch_size, bucket.most_steps, mesh, params, statistics, bucket.rows, count)
-    return stacked[: len(bucket)]
+    return np.asarray(stacked)[: len(bucket)]  # cut here: on a device it would be a program for each number of rows
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
@@ -75,7 +75,7 @@ def _of(of: Outputs, model: nnx.GraphDef, state: Weights | TrainState, rows: Buc
     """[rows, numbers], of resident and of streamed rows."""
     weights = state.evaluated, state.statistics
     if isinstance(rows, Bucket):
-        return np.asarray(_of_bucket(of, model, *weights, rows))
+        return _of_bucket(of, model, *weights, rows)
     visited = np.stack([np.zeros(rows.steps, int), np.arange(rows.steps)], 1)
     longest = stream.steps_of_a_chunk([rows])
     spans = [visited[begin : begin + longest] for begin in range(0, rows.steps, longest)]
