@@ -47,11 +47,14 @@ def our_call(start: Setup, batch: Batch) -> Callable[[], np.ndarray]:
     inputs = _inputs(batch)
     place = functools.partial(mesh.shard_rows, mesh=start.mesh) if start.mesh else lambda batch: batch
 
+    leaves, structure = jax.tree.flatten((state.params, state.statistics))  # once, as --mode=predict does
+
     @jax.jit
-    def probabilities(params, statistics, inputs):
+    def probabilities(leaves, inputs):
+        params, statistics = jax.tree.unflatten(structure, leaves)
         return jax.nn.softmax(apply(model, params, statistics, inputs, None))
 
-    return lambda: np.asarray(probabilities(state.params, state.statistics, place(inputs)))
+    return lambda: np.asarray(probabilities(leaves, place(inputs)))
 
 
 def our_api(start: Setup, batch: Batch) -> Callable[[], np.ndarray]:
