@@ -3,9 +3,10 @@
     python -m emoflax.benchmark.robustness --checkpoint=runs/cnn2-ravdess-emobox6/seed0-fold1 --dir=data/ravdess
 
 Every test clip of the model's fold goes through each condition of `distortions.py` in memory, and through the functions
-that --mode=predict uses. UAR, share of changed predictions and expected calibration error of each condition: a table
-(robustness.md), a picture and a JSON file in the workdir. About 45 conditions; of 240 clips, minutes to an hour on two
-cores, by what the features cost; --clips takes so many of them, evenly spread.
+that --mode=predict uses; given a run's folder, each of its models hears the clips of its own fold. UAR, share of
+changed predictions and expected calibration error of each condition: a table (robustness.md), a picture and a JSON file
+in the workdir. About 45 conditions; of 240 clips, minutes to an hour on two cores, by what the features cost; --clips
+takes so many of them, evenly spread.
 
 --part=dev takes the dev clips in their place, so that a recipe can be chosen without a look at the test clips.
 """
@@ -28,7 +29,7 @@ from emoflax.data.clip import Corpus
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
-from emoflax.experiment.members import folds
+from emoflax.experiment.members import checkpoints_of, folds
 from emoflax.experiment.model import takes_words
 from emoflax.inference import model, recordings
 from emoflax.inference.member import Member
@@ -38,14 +39,14 @@ from emoflax.reporting.pictures import pyplot
 CLEAN = "as recorded"
 
 
-def measure(trained: evaluate.Trained, corpus: Corpus, split: Split, clips: np.ndarray, names: Sequence[str]) -> dict:
-    """Condition -> {'uar', 'changed', 'ece', 'confidence'}, that of the clips as they are first."""
-    label = np.array(corpus.label_numbers(clips))
+def measure(
+    trained: evaluate.Trained, corpus: Corpus, split: Split, clips: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Condition -> probabilities [clips, classes], that of the clips as they are first."""
     others = [functools.partial(_decoded, corpus, i) for i in split.train]
     read = [_decoded(corpus, i) for i in clips]
     ensemble = model.Model([Member("", 1.0, trained)], {}, "")
-    found: dict[str, dict[str, float]] = {}
-    clean: np.ndarray | None = None
+    found: dict[str, np.ndarray] = {}
     for name in tqdm([CLEAN, *names], unit="condition"):
         opened = []
         for position, (samples, rate_hz) in zip(clips, read, strict=True):
@@ -53,9 +54,7 @@ def measure(trained: evaluate.Trained, corpus: Corpus, split: Split, clips: np.n
             if name != CLEAN:
                 samples, rate_hz = CONDITIONS[name](Clip(samples, rate_hz, others), random)
             opened.append(recordings.Recording(corpus.clips[position].path, samples, rate_hz))
-        p = np.exp(ensemble.log_probabilities(opened)[0])
-        clean = p if clean is None else clean
-        found[name] = numbers(p, clean, label)
+        found[name] = np.exp(ensemble.log_probabilities(opened)[0])
     return found
 
 
@@ -133,26 +132,37 @@ def draw(path: pathlib.Path, title: str, found: dict[str, dict[str, float]], cla
     plt.close(figure)
 
 
+def of_all_models(options: argparse.Namespace, names: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
+    """Labels and `measure`d probabilities of all clips, and in words whose they are."""
+    labels, made, numbers_of_folds = [], [], []
+    for folder in checkpoints_of(options.checkpoint):
+        trained = evaluate.restore(folder)
+        corpus, split = split_of(trained, options.dir)
+        clips = clips_of(split, options.part, options.clips)
+        labels.append(corpus.label_numbers(clips))
+        made.append(measure(trained, corpus, split, clips, names))
+        numbers_of_folds.append(split.fold)
+    label = np.concatenate(labels)
+    which = ", ".join(map(str, sorted(set(numbers_of_folds))))
+    title = f"{trained.config.name} on {corpus.name}, {split.protocol} fold {which}, {len(label)} {options.part} clips"
+    return label, {name: np.concatenate([own[name] for own in made]) for name in made[0]}, title
+
+
 def main(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     names = [name for name in CONDITIONS if not options.only or any(part in name for part in options.only.split(","))]
     if not names:
         raise UserError(f"--only={options.only} names none of: {', '.join(CONDITIONS)}")
-    folder = options.checkpoint / "checkpoints" if (options.checkpoint / "checkpoints").is_dir() else options.checkpoint
-    trained = evaluate.restore(folder)
-    corpus, split = split_of(trained, options.dir)
-    clips = clips_of(split, options.part, options.clips)
-    found = measure(trained, corpus, split, clips, names)
-    scored = f"{len(clips)} {options.part} clips"
-    title = f"{trained.config.name} on {corpus.name}, {split.protocol} fold {split.fold}, {scored}"
-    draw(options.workdir / "robustness.png", title, found, len(corpus.labels))
+    label, made, title = of_all_models(options, names)
+    found = {name: numbers(p, made[CLEAN], label) for name, p in made.items()}
+    draw(options.workdir / "robustness.png", title, found, made[CLEAN].shape[1])
     text = f"{title}\n\n{table(found)}"
     (options.workdir / "robustness.md").write_text(f"# Robustness of {text}\n")
     seconds = round(time.perf_counter() - begin, 1)
     facts = {
         "checkpoint": str(options.checkpoint),
         "title": title,
-        "clips": len(clips),
+        "clips": len(label),
         "part": options.part,
         "seconds": seconds,
     }
@@ -161,9 +171,9 @@ def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="a run's model, RUN/seed0-fold1")
+    parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="a run, or its model RUN/seed0-fold1")
     parser.add_argument("--dir", default="", help="the corpus's folder, if it is not where the model was trained")
-    parser.add_argument("--clips", type=int, default=0, help="so many test clips, evenly spread; 0: all")
+    parser.add_argument("--clips", type=int, default=0, help="so many of a fold's clips, evenly spread; 0: all")
     parser.add_argument("--part", default="test", choices=("test", "dev"), help="dev: to choose a recipe by")
     parser.add_argument("--only", default="", help="conditions whose names contain one of these, a,b,...; '': all")
     script.run(main, parser)
