@@ -1,5 +1,8 @@
 """Distortions do to a recording what their names say, the same every time; a gain changes no prediction."""
 
+import argparse
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -101,3 +104,24 @@ def test_scores_by_hand():
     clean = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
     found = robustness.numbers(p, clean, np.array([0, 1, 1]))
     assert found["uar"] == pytest.approx(0.75) and found["changed"] == pytest.approx(1 / 3)
+
+
+def test_the_clips_of_all_folds_of_a_run_are_scored_together(monkeypatch, tmp_path):
+    corpus = Corpus("toy", ("a", "b"), tuple(Recorded(str(i), "ab"[i % 2], str(i), "") for i in range(6)))
+    tests = {"fold1": np.arange(3), "fold2": np.arange(3, 6)}
+    splits = {name: Split("loso", int(name[-1]), np.arange(0), np.arange(0), t, False) for name, t in tests.items()}
+    config = tiny.get_config()
+    monkeypatch.setattr(robustness, "checkpoints_of", lambda run: [run / name for name in tests])
+    monkeypatch.setattr(
+        robustness.evaluate, "restore", lambda folder: evaluate.Trained(config, folder.name, None, None)
+    )
+    monkeypatch.setattr(robustness, "split_of", lambda trained, folder: (corpus, splits[trained.description]))
+    right = {name: np.eye(2)[corpus.label_numbers(clips)] for name, clips in tests.items()}
+    measured = lambda trained, *_: {robustness.CLEAN: right[trained.description], "noise": right["fold1"]}  # noqa: E731
+    monkeypatch.setattr(robustness, "measure", measured)
+    robustness.main(
+        argparse.Namespace(checkpoint=tmp_path, dir="", part="test", clips=0, only="gain", workdir=tmp_path)
+    )
+    found = json.loads((tmp_path / "robustness.json").read_text())
+    assert found["clips"] == 6 and "fold 1, 2, 6 test clips" in found["title"]
+    assert found["conditions"][robustness.CLEAN]["uar"] == 1.0 and found["conditions"]["noise"]["changed"] == 0.5
