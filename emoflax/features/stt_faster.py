@@ -1,4 +1,4 @@
-"""Speech to text by faster-whisper: the same models in CTranslate2, several times as fast. An optional dependency."""
+"""Speech to text by faster-whisper: the same models in CTranslate2, also of 8 bits. An optional dependency."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
