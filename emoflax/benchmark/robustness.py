@@ -3,7 +3,7 @@
     python -m emoflax.benchmark.robustness --checkpoint=runs/cnn2-ravdess-emobox6/seed0-fold1 --dir=data/ravdess
 
 Every test clip of the model's fold goes through each condition of `distortions.py` in memory, and through the functions
-that --mode=predict uses; given a run's folder, each of its models hears the clips of its own fold. UAR, share of
+that --mode=predict uses; given a run's folder, each of its models is given the clips of its own fold. UAR, share of
 changed predictions and expected calibration error of each condition: a table (robustness.md), a picture and a JSON file
 in the workdir. About 45 conditions; of 240 clips, minutes to an hour on two cores, by what the features cost; --clips
 takes so many of them, evenly spread.

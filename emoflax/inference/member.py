@@ -3,7 +3,7 @@
 A network's rows are padded to one of WIDTH_SHARES of its longest window and put into batches of one of BATCHES rows, so
 that at most nine programs are ever compiled, whatever the lengths of recordings; padding costs at most four times the
 arithmetic of a row. Batches of 16 are sharded over all devices: two halves of a processor take them in 0.8 of the
-time, those of convolutions as fast as one device. Closed-form models are numpy, or round their shapes up themselves.
+time; 2-D convolutions gain nothing by it. Closed-form models are numpy, or round their shapes up themselves.
 """
 
 import functools

@@ -86,9 +86,9 @@ def test_measured_beside_the_clips_as_they_are_a_gain_changes_nothing_and_noise_
     description = {"labels": ["a", "b"], "vocabulary": [], "corpus": "toy", "notice": "", "protocol": "loso"}
     trained = evaluate.Trained(config, description, made.model, made.init(model, 0))
     split = Split("loso", 1, part(3), part(0), part(3, 6), False)
-    made = robustness.measure(trained, corpus, split, split.test, ["gain -20 dB", "babble, SNR 0 dB"])
+    p = robustness.measure(trained, corpus, split, split.test, ["gain -20 dB", "babble, SNR 0 dB"])
     label = np.array(corpus.label_numbers(split.test))
-    found = {name: robustness.numbers(p, made[robustness.CLEAN], label) for name, p in made.items()}
+    found = {name: robustness.numbers(p[name], p[robustness.CLEAN], label) for name in p}
     assert list(found) == [robustness.CLEAN, "gain -20 dB", "babble, SNR 0 dB"]
     as_recorded, softer, noisy = found.values()
     assert softer == pytest.approx(as_recorded, abs=1e-3) and as_recorded["changed"] == 0
