@@ -38,7 +38,8 @@ def write(folder: pathlib.Path, runtime: str | None) -> None:
     index = (own / "index.html").read_text(encoding="utf-8")
     assert _SERVER in index
     pages = {"index.html": index.replace(_SERVER, _LOCAL).encode()}
-    pages |= {name: (own / name).read_bytes() for name in ("page.js", "page.css", "local.js")}
+    names = ("page.js", "pictures.js", "microphone.js", "page.css", "local.js")
+    pages |= {name: (own / name).read_bytes() for name in names}
     for name, content in pages.items():
         with naming(folder / name, "--output"), write_whole(folder / name) as file:
             file.write(content)

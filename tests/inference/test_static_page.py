@@ -43,7 +43,7 @@ def test_the_folder_holds_everything_that_its_page_asks_for_and_may_be_written_a
     assert "python -m http.server" in capsys.readouterr().out
     index = (tmp_path / "page" / "index.html").read_text()
     asked = re.findall(r'(?:src|href)="([^":]+)"', index)
-    assert {"page.css", "page.js", "local.js", "ort.wasm.min.js"} == set(asked)
+    assert {"page.css", "page.js", "pictures.js", "microphone.js", "local.js", "ort.wasm.min.js"} == set(asked)
     made = {path.name for path in (tmp_path / "page").iterdir()}
     assert made == {*asked, *static_page._RUNTIME, "index.html", "model.onnx", "model.onnx.json"}
 

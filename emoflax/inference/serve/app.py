@@ -26,8 +26,9 @@ from emoflax.inference.serve.settings import Settings
 from emoflax.inference.windows import Windows
 
 _RETRY_AFTER_S = 1
-_PAGE = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"),
-         "/server.js": ("server.js", "text/javascript"), "/page.css": ("page.css", "text/css")}  # fmt: skip
+_SCRIPTS = ("server.js", "pictures.js", "microphone.js", "page.js")
+_PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css")}
+_PAGE |= {f"/{name}": (name, "text/javascript") for name in _SCRIPTS}
 _HEADERS = {
     "Content-Security-Policy":
         "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'",
