@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import json
 import pathlib
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -23,8 +25,12 @@ from emoflax.experiment.model import build_model
 from emoflax.files import naming
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import calibration, metrics
+from emoflax.reporting.crossfit import CrossFitted
 from emoflax.training import scoring
 from emoflax.training.step import Weights
+
+if TYPE_CHECKING:
+    from emoflax.training.checkpoint import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +85,19 @@ def restore(
     checkpoints = open_existing(folder)
     epoch = checkpoints.latest() if last else checkpoints.best()
     description = checkpoints.describe(epoch)
+    if not last:
+        description |= _calibration_of_the_choice(checkpoints)
     graph, shapes, config = described(description, str(folder), test_time)
     return Trained(config, description, graph, checkpoints.restore_model(epoch, devices.like(shapes, mesh)))
+
+
+def _calibration_of_the_choice(checkpoints: "Checkpoints") -> dict:
+    """{'calibration'} of the best epoch: that of the last one, which knows all epochs that it was chosen from.
+
+    {} where epochs have their own, as in checkpoints of earlier versions, or none.
+    """
+    kept = checkpoints.describe_latest().get("calibration") or {}
+    return {"calibration": kept} if kept.get("cross_fitted") else {}
 
 
 def described(
@@ -139,6 +156,20 @@ def predict_member(
         log_p = among(log_p, shared_labels(features.corpus, member.split, clips))
     epoch, seconds = trained.description["epoch"], trained.description["clock_s"]
     return Predictions(member.seed, member.split.fold, epoch, clips, log_p, trained.parameters, seconds, temperature)
+
+
+def cross_fitted(config: ConfigDict, member: Member) -> dict[str, np.ndarray]:
+    """{'log_p': of the dev clips [clips, classes], each by the epoch that other dev clips choose}, without temperature.
+
+    {} where training left none, or did not predict as `config.evaluate` does.
+    """
+    from emoflax.training.checkpoint import open_existing
+
+    checkpoints = open_existing(member.checkpoints)
+    epoch = checkpoints.latest()
+    then, now = checkpoints.describe(epoch)["config"]["evaluate"], json.loads(config.evaluate.to_json_best_effort())
+    saved = checkpoints.dev(epoch) if then == now else None
+    return {"log_p": CrossFitted.restored(saved).log_p_NxC} if saved else {}
 
 
 def log_probabilities(

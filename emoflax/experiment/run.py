@@ -21,7 +21,7 @@ from emoflax.experiment.train_config import train_config_of
 from emoflax.files import make_folder
 from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
-from emoflax.reporting import calibration, metrics
+from emoflax.reporting import calibration, crossfit, metrics
 from emoflax.training import loop, scoring
 from emoflax.training.checkpoint import Checkpoints, parts_of
 from emoflax.training.monitor import Monitor, Profile
@@ -85,6 +85,7 @@ class Training:
         fresh = devices.replicate(self.train_config.init(self.model, member.seed), mesh)
 
         self.state, self._clock_s = identity.resume(self._checkpoints, self.done, fresh)
+        self._cross_fitted = self._resumed_choices() if self.dev_set else None
         self.epochs = member.epochs or config.train.epochs
         self.profile = Profile(member.folder / "profile" if multihost.is_first() else None, config.profile_steps)
         self._monitor = self._compiled = None
@@ -117,14 +118,25 @@ class Training:
                 log_p = scoring.score(self.train_config.model, state, self.dev_set)
                 label = np.array(self._corpus.label_numbers(self.dev_set.clips))
                 numbers |= dev_scores(log_p, label)
-                self._description |= {"calibration": calibration.fitted(log_p, label)}
+                self._cross_fitted = self._cross_fitted.after(log_p, label, config.train.select)
+                fitted = calibration.fitted(self._cross_fitted.log_p_NxC, label)
+                self._description |= {"calibration": fitted | {"cross_fitted": True}}
             clock = self._clock_s + time.perf_counter() - self._begin
             # Without dev clips the last epoch is the best one.
             chosen_by = numbers[f"dev_{config.train.select}"] if self.dev_set else epoch / config.train.epochs
             description = self._description | {"epoch": epoch, "clock_s": clock, "conditions": self._conditions}
-            self._checkpoints.save(epoch, description, chosen_by, *parts_of(state))
+            dev = self._cross_fitted.saved() if self._cross_fitted else None
+            self._checkpoints.save(epoch, description, chosen_by, *parts_of(state), dev=dev)
         if self._monitor:
             self._monitor.epoch(numbers)
+
+    def _resumed_choices(self) -> crossfit.CrossFitted:
+        """After the `done` epochs; of a run that an earlier version began, as if the next one were its first."""
+        if saved := self._checkpoints.dev(self.done) if self.done else None:
+            return crossfit.CrossFitted.restored(saved)
+        clips, label = self.dev_set.clips, np.array(self._corpus.label_numbers(self.dev_set.clips))
+        groups = crossfit.groups(np.array([self._corpus.clips[i].speaker for i in clips]), label)
+        return crossfit.CrossFitted.before_training(groups, len(self._corpus.labels))
 
 
 def dev_scores(log_p: np.ndarray, label: np.ndarray) -> dict[str, float]:

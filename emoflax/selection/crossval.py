@@ -289,6 +289,8 @@ def learn(task: Task, watch: Callable[[Mapping], None] = lambda numbers: None) -
         predictions = evaluate.predict_member(config, features, member, task.part, last=last, calibrated=False)
         if task.part == "dev":
             predictions = dataclasses.replace(predictions, **closed_form.read_left_out(member.folder))
+            if not last:  # of the epoch that these clips chose, scores and temperature would be too good
+                predictions = dataclasses.replace(predictions, **evaluate.cross_fitted(config, member))
         kept_predictions.write(task.kept, key, predictions)
     return predictions
 

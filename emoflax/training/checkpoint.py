@@ -5,6 +5,7 @@ A checkpoint folder holds one folder per epoch:
     <epoch>/model          what predictions need: the weights that are evaluated, and normalisation statistics
     <epoch>/training       what only further training needs, absent for closed-form models: step, seed, optimizer state
     <epoch>/description    JSON from which the model is rebuilt without any config file
+    <epoch>/dev            JSON: what later epochs go on from, of dev clips (reporting/crossfit.py); absent without them
     <epoch>/metrics        the score by which the best epoch is chosen
     <epoch>/SHA256SUMS     checksums of all these files; an epoch without it was never finished, and is never restored
 
@@ -57,7 +58,9 @@ class Checkpoints:
                 raise
             logging.error("%s", error)  # what ended the `with` statement is the first cause, and is reported as such
 
-    def save(self, epoch: int, description: dict, score: float, model: Weights, training: Any = None) -> None:
+    def save(
+        self, epoch: int, description: dict, score: float, model: Weights, training: Any = None, dev: Any = None
+    ) -> None:
         """Writes in the background, atomically: a kill at any moment leaves whole checkpoints.
 
         Args:
@@ -65,6 +68,7 @@ class Checkpoints:
           score: the higher, the better.
           model: the arrays that predictions need.
           training: tree of arrays that only further training needs; None for a model that is not trained in epochs.
+          dev: of the dev clips, what later epochs go on from, to be written as JSON; None without dev clips.
 
         Raises:
           DivergedError: a weight is not a finite number.
@@ -79,13 +83,15 @@ class Checkpoints:
                 "are kept. Lower config.optimizer.learning_rate, set config.optimizer.clip_norm, or use float32"
             )
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        texts = {"description": description} | ({} if dev is None else {"dev": dev})
+        args |= {name: ocp.args.JsonSave(text) for name, text in texts.items()}
         with self._writing():
             if self._writer is None:
                 multihost.first_then_all(self._remove_what_is_not_whole)
                 self._writer = _open_to_write(self.folder)
             self._writer.save(
                 epoch,
-                args=ocp.args.Composite(**args, description=ocp.args.JsonSave(description)),
+                args=ocp.args.Composite(**args),
                 metrics={"score": float(score)},
             )
 
@@ -106,6 +112,17 @@ class Checkpoints:
     def describe(self, epoch: int) -> dict:
         """The description of a whole epoch."""
         return self._read(epoch, "description")
+
+    def describe_latest(self) -> dict:
+        """The description of the latest epoch that has a whole one; its arrays are not read. {}: there is none."""
+        of = "description"
+        whole = (epoch for epoch in reversed(self._finished()) if not _damage(self._folder_of(epoch), f"{of}/"))
+        epoch = next(whole, None)
+        return {} if epoch is None else self._read(epoch, of)
+
+    def dev(self, epoch: int) -> dict | None:
+        """What a whole epoch kept of the dev clips; None without them, and in checkpoints of earlier versions."""
+        return self._read(epoch, "dev") if (self._folder_of(epoch) / "dev").is_dir() else None
 
     def restore_model(self, epoch: int, like: Weights) -> Weights:
         """The arrays that predictions need, of a whole epoch.
@@ -315,7 +332,7 @@ def _open_to_read(folder: pathlib.Path) -> ocp.CheckpointManager:
     # the folder is read only, each time; nothing is written by what is only asked to restore.
     options = ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True, save_root_metadata=False)
     arrays, json = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
-    handlers = {"model": arrays(), "training": arrays(), "description": json(), "metrics": json()}
+    handlers = {"model": arrays(), "training": arrays(), "description": json(), "dev": json(), "metrics": json()}
     return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
 

@@ -88,6 +88,9 @@ def test_killed_at_five_random_moments_and_resumed_equals_uninterrupted_bit_for_
     cli.run(*flags("killed"), cwd=place)
     whole, killed = arrays(place / "whole" / RUN), arrays(place / "killed" / RUN)
     assert all(np.array_equal(a, b) for a, b in zip(whole, killed, strict=True))
+    last, again = (open_existing(place / name / RUN / "checkpoints") for name in ("whole", "killed"))
+    assert last.dev(EPOCHS) == again.dev(EPOCHS)
+    assert last.describe(EPOCHS)["calibration"] == again.describe(EPOCHS)["calibration"]
     lines = [[json.loads(line) for line in (place / name / RUN / "metrics.jsonl").read_text().splitlines()]
              for name in ("whole", "killed")]  # fmt: skip
     assert [line["epoch"] for line in lines[1]] == list(range(1, EPOCHS + 1))
