@@ -28,6 +28,7 @@ from emoflax.inference import bundle, compile_cache, model
 from emoflax.parallel import multihost
 from emoflax.reporting import ledger, metrics, report
 from emoflax.selection import pages
+from emoflax.selection.candidates import candidates_of
 from emoflax.training import monitor
 
 
@@ -41,12 +42,15 @@ def open_corpus(config: ConfigDict) -> Corpus:
 
 
 def precompute(config: ConfigDict) -> None:
-    """Fills the cache and trains nothing."""
+    """Fills the cache, for every candidate where the config names some, and trains nothing."""
     keep_compiled_programs(config)
 
     def fill() -> None:
         corpus = open_corpus(config)
-        features_of(config, corpus)
+        if not config.crossval.candidates:
+            features_of(config, corpus)
+        for candidate in candidates_of(config).values() if config.crossval.candidates else ():
+            features_of(candidate, corpus_of(candidate))
         if config.states.weights:
             states_of(config, corpus, config.audio.to_dict())
 

@@ -43,6 +43,7 @@ def resolve(config: ConfigDict) -> None:
 def resolve_states(config: ConfigDict) -> None:
     """Sets the size of the states and, of words, the tokenizer."""
     encoder = config.states.encoder
+    config.states.weights = pretrained.pinned(config.states.weights)
     decided = pretrained.fields(encoder, config.states.weights)
     config.states.width = decided[f"model.{encoder}.width"]
     config.states.depth = 1 + decided[f"model.{encoder}.layers"]

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 
 from emoflax import pretrained
-from emoflax.configs import bert
+from emoflax.configs import bert, text_states
 from emoflax.errors import NotInstalled, UserError, WeightsUnavailable
 from emoflax.experiment.model import resolve
 from emoflax.pretrained import hub
@@ -47,6 +47,10 @@ def test_a_model_that_was_fetched_before_is_used_without_network(offline, name):
     config.model.pretrained.text = name
     resolve(config)
     assert config.model.pretrained.text == f"someone/a-bert@{COMMIT}" and config.text.tokenizer.startswith("{")
+    config = text_states.get_config()
+    config.states.weights = name
+    resolve(config)
+    assert config.states.weights == f"someone/a-bert@{COMMIT}" and config.states.width == 24
 
 
 @pytest.mark.parametrize("name", ["someone/a-bert@v2", "someone/another"])
