@@ -152,15 +152,21 @@ def curves(models: Mapping[str, Sequence[Mapping[str, Any]]], chosen: Mapping[st
             scored = [x for x in lines if x.get("dev_uar") is not None]
             left.plot([x["epoch"] for x in lines], [x.get("loss") for x in lines], label=name, **style)
             left.plot([x["epoch"] for x in scored], [x.get("dev_loss") for x in scored], linestyle="--", **style)
-            right.plot([x["epoch"] for x in scored], [100 * x["dev_uar"] for x in scored], **style)
+            if scored:
+                right.plot([x["epoch"] for x in scored], [100 * x["dev_uar"] for x in scored], **style)
             for x in scored:
                 if x["epoch"] == chosen.get(name):
                     right.plot(x["epoch"], 100 * x["dev_uar"], "o", color=style["color"], markersize=8)
-        right.axhline(100 * chance, color=_GREY, linewidth=1.2, linestyle="--", label=f"chance: {100 * chance:.1f} %")
-        right.plot([], [], "o", color=_TEXT, markersize=7, label="chosen epoch")
+        if right.lines:
+            right.axhline(
+                100 * chance, color=_GREY, linewidth=1.2, linestyle="--", label=f"chance: {100 * chance:.1f} %"
+            )
+            right.plot([], [], "o", color=_TEXT, markersize=7, label="chosen epoch")
+            right.legend(fontsize=8)
+        else:
+            right.text(0.5, 0.5, "no dev clips: the last epoch is taken", ha="center", transform=right.transAxes)
         left.set(xlabel="epoch", ylabel="cross-entropy", title="loss: training (solid), dev (dashed)", ylim=(0, None))
         right.set(xlabel="epoch", ylabel="dev UAR, %", title="dev UAR", ylim=(0, 100))
-        right.legend(fontsize=8)
         for one in axes:
             one.xaxis.get_major_locator().set_params(integer=True)
         if len(models) <= 8:

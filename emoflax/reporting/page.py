@@ -221,6 +221,7 @@ def _charts(tested: Tested, evidence: Evidence, chance: float) -> dict[str, Any]
     if logs := {name: lines for name, folder in evidence.folders.items() if (lines := monitor.read(folder))}:
         made["curves"] = svg(charts.curves(logs, evidence.epochs, chance))
         made["models"] = len(logs)
+        made["dev"] = any(line.get("dev_uar") is not None for lines in logs.values() for line in lines)
     if evidence.embedded is not None and len(evidence.embedded.clips) > 2:
         clips = evidence.embedded.clips
         order = sorted(range(len(clips)), key=lambda i: (tested.labels.index(clips[i].label), clips[i].speaker))

@@ -181,7 +181,8 @@ def draw_curves(path: pathlib.Path, title: str, folders: list[pathlib.Path]) -> 
         left.plot([x["epoch"] for x in lines], [x.get("loss") for x in lines], label=folder.name, **style)
         scored = [x for x in lines if x.get("dev_uar") is not None]
         left.plot([x["epoch"] for x in scored], [x.get("dev_loss") for x in scored], linestyle="--", **style)
-        right.plot([x["epoch"] for x in scored], [100 * x["dev_uar"] for x in scored], marker=".", **style)
+        if scored:
+            right.plot([x["epoch"] for x in scored], [100 * x["dev_uar"] for x in scored], marker=".", **style)
     for axes in (left, right):
         axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

@@ -93,6 +93,14 @@ def test_a_page_shows_scores_provenance_choices_charts_and_mistakes(full):
     assert len(shown.all("polyline")) == len(shown.all("img")) > 0
 
 
+def test_curves_without_dev_clips_say_that_the_last_epoch_is_taken_and_show_no_choice(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "loss": 2.0, "dev_uar": null, "dev_loss": null}\n')
+    evidence = dataclasses.replace(made(tmp_path), folders={"seed 0": tmp_path}, epochs={"seed 0": 1})
+    shown = written(tmp_path, evidence)
+    assert "no dev clips: the last epoch is taken" in shown.text and "There are no dev clips" in shown.text
+    assert "chosen epoch" not in shown.text and "Dev clips choose" not in shown.text
+
+
 def test_the_cells_of_the_confusion_matrix_count_every_prediction_once(full):
     _, shown = full
     matrix = shown.source.split('class="matrix"')[1].split("</table>")[0]
