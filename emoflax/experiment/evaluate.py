@@ -21,7 +21,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import checks, closed_form, identity
 from emoflax.experiment.features import dataset_of
 from emoflax.experiment.members import Member
-from emoflax.experiment.model import build_model
+from emoflax.experiment.model import model_shapes
 from emoflax.files import naming
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import calibration, metrics
@@ -118,9 +118,7 @@ def described(
     if same_code:
         identity.check_code(description, where, identity.PREDICTION_CODE)
     config.evaluate = config.evaluate if test_time is None else test_time
-    model = nnx.eval_shape(
-        lambda: build_model(config, len(description["vocabulary"]), len(description["labels"]), seed=0)
-    )
+    model = model_shapes(config, len(description["vocabulary"]), len(description["labels"]))
     return nnx.graphdef(model), Weights.of(model), config
 
 

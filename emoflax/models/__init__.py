@@ -26,6 +26,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -65,7 +66,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def build(
-    model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int,
+    model: Mapping, *, mels: int, vocabulary: int, classes: int, dtype: str, seed: int | jax.Array,
     frontend: Frontend | None = None, pcen: Pcen | None = None, projection: int = 0,
     test_time: TestTimeAugmentation | None = None, functionals: int = 0, absent: AbsentBands | None = None,
 ) -> Classifier | Ridge:  # fmt: skip
@@ -75,6 +76,7 @@ def build(
       model: the fields of config.model.
       mels: channels of the log-mels (contours included); unused without an audio encoder.
       vocabulary: size of the vocabulary, <pad> and <unk> included; unused without a text encoder.
+      seed: of the weights; or the key made of it, inside a compiled program.
       dtype: 'float32' or 'bfloat16', the arithmetic of the forward pass; weights are float32.
       frontend: makes log-mels or frames of waveforms, for batches that hold waveforms.
       pcen: compresses log-mels in dB before they are normalised; None: no compression.
