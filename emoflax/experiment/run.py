@@ -16,12 +16,13 @@ from emoflax.data.features import Features
 from emoflax.experiment import closed_form, identity, start
 from emoflax.experiment.features import dataset_of, vocabulary_of
 from emoflax.experiment.members import Member
-from emoflax.experiment.model import initial_model
+from emoflax.experiment.model import initial_model, model_shapes
 from emoflax.experiment.train_config import train_config_of
 from emoflax.files import make_folder
 from emoflax.parallel import mesh as devices
 from emoflax.parallel import multihost
 from emoflax.reporting import calibration, crossfit, metrics
+from emoflax.training import epoch as epochs
 from emoflax.training import loop, scoring
 from emoflax.training.checkpoint import Checkpoints, parts_of
 from emoflax.training.monitor import Monitor, Profile
@@ -39,7 +40,7 @@ def train_member(
     if config.model.functionals:
         closed_form.train_member(config, features, member)
         return
-    with Training(config, features, member, devices.all_devices()) as run:
+    with Training(config, features, member, devices.all_devices(), alone=True) as run:
 
         def after_epoch(epoch: int, state: TrainState, numbers: dict) -> None:
             run.keep(epoch, state, numbers)
@@ -55,6 +56,7 @@ class Training:
 
     Args:
       mesh: the devices over which its rows are sharded; None: one.
+      alone: whether `loop.fit` will train it, for which it is compiled ahead; its program is no population's.
 
     Attributes:
       model: with its first weights and its normalisation.
@@ -62,7 +64,9 @@ class Training:
       epochs: that it is to have in the end.
     """
 
-    def __init__(self, config: ConfigDict, features: Features, member: Member, mesh: Mesh | None = None):
+    def __init__(
+        self, config: ConfigDict, features: Features, member: Member, mesh: Mesh | None = None, *, alone: bool = False
+    ):
         self._begin, self.config, self.member = time.perf_counter(), config, member
         self._corpus = features.corpus
         labels = self._corpus.labels
@@ -78,24 +82,31 @@ class Training:
         weights = data.clip_weights(label, len(labels), config.train.class_weighting, corpora)
         self.train_set = dataset_of(config, features, clips, vocabulary, weights, mesh, train=True)
         self.dev_set = dataset_of(config, features, split.dev, vocabulary, mesh=mesh) if len(split.dev) else None
+        self.epochs = member.epochs or config.train.epochs
+        ahead = self.done < self.epochs and jax.process_count() == 1
+        shapes = model_shapes(config, len(vocabulary), len(labels))
+        self.train_config = train_config_of(config, shapes, self.train_set.steps)
+        step = None
+        if alone and ahead and not self.train_set.streamed:
+            step = epochs.compile_ahead(self.train_config, self.train_config.shapes(shapes), self.train_set.buckets)
         self.model = initial_model(config, features, clips, vocabulary, member.seed)
         if config.model.pooling == "mean_std" and not self.done:
             start.fit_pooled(config, self.model, self.train_set, features)
-        self.train_config = train_config_of(config, self.model, self.train_set.steps)
         fresh = devices.replicate(self.train_config.init(self.model, member.seed), mesh)
 
         self.state, self._clock_s = identity.resume(self._checkpoints, self.done, fresh)
         self._cross_fitted = self._resumed_choices() if self.dev_set else None
-        self.epochs = member.epochs or config.train.epochs
         self.profile = Profile(member.folder / "profile" if multihost.is_first() else None, config.profile_steps)
         self._monitor = self._compiled = None
-        if self.dev_set and self.done < self.epochs and jax.process_count() == 1:
+        if self.dev_set and ahead:
             self._compiled = scoring.compile_ahead(self.train_config.model, self.state, self.dev_set)
         if self.done >= self.epochs:
             logging.info("%s: all %d epochs are done", member.folder.name, self.done)
         elif multihost.is_first():
             make_folder(member.folder)
             self._monitor = Monitor(member.folder, member.folder.name, self.done, self.epochs)
+        if step:
+            step.result()
 
     def __enter__(self) -> "Training":
         return self

@@ -50,6 +50,14 @@ def run(function: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> I
             raise
 
 
+def in_thread(function: Callable[[], None]) -> concurrent.futures.Future[None]:
+    """Runs it in a thread of its own; `result()` of what is returned waits for it, and raises what it raised."""
+    thread = concurrent.futures.ThreadPoolExecutor(1)
+    done = thread.submit(function)
+    thread.shutdown(wait=False)
+    return done
+
+
 def _start(started: Any, count: int, cache_dir: str | None) -> None:
     """Prepares a process before it imports what trains."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it

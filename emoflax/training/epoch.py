@@ -7,6 +7,7 @@ order they come and which steps are taken are its arguments, so that the models 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from emoflax.data.dataset import Dataset
 from emoflax.data.rows import Bucket, Rows, batch_of
 from emoflax.data.stream import Chunk
 from emoflax.parallel import mesh as devices
+from emoflax.parallel.workers import in_thread
 from emoflax.training.step import StepConfig, TrainConfig, TrainState, train_step
 
 Span = tuple[int, int]  # the first step of an epoch to take, from 0 on, and the one to stop before
@@ -97,11 +99,29 @@ def train_epoch(
     plan = plan_of(buckets, state.seed, state.step)
     begin, end = span or (0, sum(bucket.steps for bucket in buckets))
     if span:
-        plan = dataclasses.replace(plan, span=devices.replicate(np.array(span, np.int32), buckets[0].mesh))
+        # An array of JAX's, as the plan's own is: with NumPy's in its place the program would be kept a second time.
+        given = jnp.asarray(np.array(span, np.int32))
+        plan = dataclasses.replace(plan, span=devices.replicate(given, buckets[0].mesh))
     batch_sizes = tuple(bucket.batch_size for bucket in buckets)
     rows = tuple(bucket.rows for bucket in buckets)
     state, metrics = train_steps(config.step, batch_sizes, buckets[0].mesh, state, rows, plan)
     return state, jax.tree.map(lambda values: values[begin:end], metrics)
+
+
+def compile_ahead(config: TrainConfig, shapes: TrainState, buckets: tuple[Bucket, ...]) -> Future[None]:
+    """Compiles `train_epoch` in a thread, while the first weights are drawn.
+
+    JAX keeps a program that has run, so it runs once for no step at all, with zeros in the place of a state.
+
+    Args:
+      shapes: of the state.
+    """
+
+    def run() -> None:
+        zeros = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
+        jax.block_until_ready(train_epoch(config, devices.replicate(zeros, buckets[0].mesh), buckets, (0, 0)))
+
+    return in_thread(run)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from emoflax.data.dataset import Dataset
 from emoflax.data.rows import Bucket, Rows, batch_of
 from emoflax.data.stream import Chunk
 from emoflax.parallel import mesh as devices
+from emoflax.parallel.workers import in_thread
 from emoflax.training.step import TrainState, Weights, apply
 
 Outputs = Callable[[nnx.GraphDef, Any, Any, Batch], jax.Array]  # graph, weights, statistics, batch -> [batch, numbers]
@@ -105,10 +106,7 @@ def compile_ahead(model: nnx.GraphDef, weights: Weights | TrainState, dataset: D
             if isinstance(bucket, Bucket):
                 _of(_log_p, model, empty, dataclasses.replace(bucket, count=1))
 
-    thread = ThreadPoolExecutor(1)
-    done = thread.submit(run)
-    thread.shutdown(wait=False)
-    return done
+    return in_thread(run)
 
 
 def pooled(model: nnx.GraphDef, weights: Weights | TrainState, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

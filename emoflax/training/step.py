@@ -1,6 +1,7 @@
 """The training state and one pure step of it."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -96,10 +97,20 @@ class TrainConfig:
             seed=jnp.asarray(seed, jnp.uint32),
             params=params,
             statistics=statistics,
-            opt_state=optimizer.build(self.step.optimizer, self.numbers).init(params),
+            opt_state=_opt_state(self.step.optimizer, self.numbers, params),
             average=jax.tree.map(jnp.copy, params) if self.step.average else None,
             numbers=jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), self.numbers),
         )
+
+    def shapes(self, model: nnx.Module) -> TrainState:
+        """`init` with shapes in the place of arrays, of a model that may have no more than shapes itself."""
+        return jax.eval_shape(lambda arrays: self.init(nnx.merge(self.model, arrays), 0), nnx.state(model))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _opt_state(config: OptimizerConfig, numbers: Hyperparameters, params: Any) -> optax.OptState:
+    """The optimizer's first state: of one program, not of one for each shape."""
+    return optimizer.build(config, numbers).init(params)
 
 
 def apply(model: nnx.GraphDef, params: Any, statistics: Any, batch: Batch, key: jax.Array | None) -> jax.Array:

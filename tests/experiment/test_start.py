@@ -1,4 +1,4 @@
-"""Before the first step: weights that one program draws."""
+"""Before the first step: weights that one program draws, and programs that are compiled ahead."""
 
 import importlib
 import json
@@ -15,6 +15,7 @@ from flax import nnx
 from emoflax.configs import tiny
 from emoflax.experiment import model
 from emoflax.experiment.model import build_model, drawn_model, model_shapes
+from emoflax.experiment.train_config import train_config_of
 
 WORDS, CLASSES = 7, 3
 # Every kind of first draw: of kernels, of embeddings, uniform ones; zeros and ones.
@@ -75,3 +76,15 @@ def test_seeds_and_what_no_weight_depends_on_share_one_program():
     config.model.cnn.channels = (3, 6)
     drawn_model(config, WORDS, CLASSES, 0)
     assert model._drawn._cache_size() == before + 2
+
+
+def test_a_state_has_the_shapes_that_were_known_before_its_weights():
+    config = tiny.get_config()
+    config.train.ema = 0.9
+    shapes = model_shapes(config, WORDS, CLASSES)
+    ahead = train_config_of(config, shapes, 5)
+    made = build_model(config, WORDS, CLASSES, 1)
+    state = train_config_of(config, made, 5).init(made, 1)
+    assert ahead == train_config_of(config, made, 5)
+    known = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), ahead.shapes(shapes))
+    assert known == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)

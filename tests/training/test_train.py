@@ -16,7 +16,7 @@ from emoflax.experiment.model import build_model
 from emoflax.experiment.train_config import train_config_of
 from emoflax.training import loop as train
 from emoflax.training import losses, scoring
-from emoflax.training.epoch import plan_of, train_epoch, train_steps, visits
+from emoflax.training.epoch import compile_ahead, plan_of, train_epoch, train_steps, visits
 from emoflax.training.optimizer import Hyperparameters, OptimizerConfig
 
 CLASSES = 3
@@ -65,6 +65,17 @@ def test_what_was_compiled_ahead_of_training_scores_after_it_without_another_com
     assert compiled == before + len(dataset.buckets)
     scoring.score(train_config.model, run(train_config, state, dataset, 1), dataset)
     assert scoring._of_rows._cache_size() == compiled
+
+
+def test_an_epoch_that_was_compiled_ahead_changes_no_weight_and_is_not_compiled_again():
+    train_config, state, dataset, _ = setup(clips=41, fields={"model.cnn.channels": (5,)}, ema=0.9)
+    _, expected, *_ = setup(clips=41, fields={"model.cnn.channels": (5,)}, ema=0.9)
+    before = train_steps._cache_size()
+    compile_ahead(train_config, jax.eval_shape(lambda: state), dataset.buckets).result()
+    assert train_steps._cache_size() == before + 1
+    assert equal(state, expected)
+    run(train_config, state, dataset, 2)
+    assert train_steps._cache_size() == before + 1
 
 
 def test_an_epoch_moves_no_data_between_host_and_device():
