@@ -67,6 +67,8 @@ def get_config() -> ConfigDict:
     config.audio.contours = False  # pitch, voice quality, formants, spectral shape beside the mel bands of each frame
 
     config.functionals = ConfigDict()
+    # 'own', which the next two fields choose from | openSMILE's 'eGeMAPSv02' or 'ComParE_2016' (optional install)
+    config.functionals.feature_set = "own"
     config.functionals.statistics = True  # of the contours of voice and spectrum
     config.functionals.kernels = 0  # random convolutions over log-mels and contours, five statistics of each
     # A clip is played at each of these speeds, pitch and formants with it; log-probabilities are averaged.

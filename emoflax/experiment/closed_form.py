@@ -47,6 +47,12 @@ def check(config: ConfigDict) -> None:
             f"config.states.encoder={states.encoder!r} takes words, which have neither speeds nor disturbed copies: "
             "set config.functionals.speeds=(1.0,) and config.data.copies=0"
         )
+    wanted = config.functionals
+    if wanted.feature_set != "own" and (wanted.kernels or not wanted.statistics):
+        raise UserError(
+            f"config.functionals.feature_set={wanted.feature_set!r} has neither statistics nor kernels of our own: set "
+            "config.functionals.statistics=True and config.functionals.kernels=0"
+        )
     if name not in models.FRAME_LEVEL_MODELS:
         return
     if not config.audio.contours or config.audio.hop_ms != FRAME_MS:
@@ -65,8 +71,10 @@ def audio_of_speeds(config: ConfigDict) -> dict[float, dict]:
 
 
 def functionals_of(config: ConfigDict) -> dict:
-    """The fields of config.functionals that decide what is computed of a recording."""
-    return {name: config.functionals[name] for name in ("statistics", "kernels", "speeds")}
+    """The fields of config.functionals that decide what is computed of a recording: arguments of `of_wave`."""
+    own = config.functionals.feature_set == "own"
+    names = ("statistics", "kernels", "speeds") if own else ("feature_set", "speeds")
+    return {name: config.functionals[name] for name in names}
 
 
 def train_member(config: ConfigDict, features: Features, member: Member) -> None:

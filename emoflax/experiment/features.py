@@ -26,9 +26,8 @@ SCORED = data.Shapes(rows=256, frames=32, even_batches=False)
 
 def features_of(config: ConfigDict, corpus: Corpus) -> Features:
     """Opens the shards that the model needs, computing what is missing."""
-    from emoflax.precompute import (
-        build,  # audio libraries come with it; a session that never gets here does not pay for them
-    )
+    # Audio libraries come with it; a session that never gets here does not pay for them.
+    from emoflax.precompute import build, opensmile_sets
 
     precompute, cache_dir = config.precompute.to_dict(), config.data.cache_dir
     suffix, shards = speakernorm.suffix_of(config.split.protocol), {}
@@ -58,7 +57,8 @@ def features_of(config: ConfigDict, corpus: Corpus) -> Features:
             shards["states" if speed == 1 else f"states@{speed:g}"] = states_of(config, corpus, audio)
     elif config.model.functionals:
         fields = (config.audio.to_dict(), closed_form.functionals_of(config), cache_dir, precompute)
-        shards["functionals"] = of_sources(corpus, lambda source: build.functionals(source, *fields))
+        make = build if config.functionals.feature_set == "own" else opensmile_sets
+        shards["functionals"] = of_sources(corpus, lambda source: make.functionals(source, *fields))
     if takes_sound(config):
         shards |= {f"{COPY}{n}": copies_of(config, corpus, n) for n in range(1, config.data.copies + 1)}
     if takes_words(config):
@@ -79,7 +79,7 @@ def states_of(config: ConfigDict, corpus: Corpus, audio: dict, copy: int = 0) ->
 
 def copies_of(config: ConfigDict, corpus: Corpus, number: int) -> ShardSet | JoinedShards:
     """Features of one disturbed copy of every clip, as the config's model takes them; at its own speed alone."""
-    from emoflax.precompute import copies
+    from emoflax.precompute import copies, opensmile_sets
 
     audio, last = config.audio.to_dict(), (config.data.cache_dir, config.precompute.to_dict())
     if config.model.functionals in models.STATES_MODELS:
@@ -87,7 +87,8 @@ def copies_of(config: ConfigDict, corpus: Corpus, number: int) -> ShardSet | Joi
     if config.model.audio or config.model.functionals in models.FRAME_LEVEL_MODELS:
         return of_sources(corpus, lambda source: copies.log_mels(source, audio, *last, number=number))
     wanted = closed_form.functionals_of(config)
-    return of_sources(corpus, lambda source: copies.functionals(source, audio, wanted, *last, number=number))
+    make = copies if config.functionals.feature_set == "own" else opensmile_sets
+    return of_sources(corpus, lambda source: make.functionals(source, audio, wanted, *last, number=number))
 
 
 def check_own_scale(config: ConfigDict) -> None:

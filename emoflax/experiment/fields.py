@@ -52,6 +52,12 @@ def _frontends() -> tuple[str, ...]:
     return tuple(UNIT_DB)
 
 
+def _feature_sets() -> tuple[str, ...]:
+    from emoflax.features import opensmile_sets
+
+    return ("own", *opensmile_sets.SETS)
+
+
 def _adapted() -> tuple[str, ...]:
     from emoflax.models import lora
 
@@ -133,6 +139,7 @@ ALLOWED: dict[str, Kind] = {
     "audio.fmin_hz": AMOUNT,
     "audio.fmax_hz": Number(0, above=True),
     "audio.contours": FLAG,
+    "functionals.feature_set": OneOf(_feature_sets),
     "functionals.statistics": FLAG,
     "functionals.kernels": COUNT,
     "functionals.speeds": dataclasses.replace(SPEEDS, order="distinct"),

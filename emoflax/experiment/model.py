@@ -119,6 +119,10 @@ def functionals_of(config: ConfigDict) -> int:
     if config.model.functionals in models.STATES_MODELS:
         chosen = config.states
         return (len(chosen.layers) or chosen.depth) * states.count(chosen.parts) * chosen.width
+    if config.functionals.feature_set != "own":
+        from emoflax.features import opensmile_sets
+
+        return opensmile_sets.SETS[config.functionals.feature_set]
     return functionals_count(config.functionals.statistics, config.functionals.kernels)
 
 

@@ -132,7 +132,7 @@ def sound_of(config: ConfigDict, recording: Recording) -> np.ndarray | list[np.n
     """
     if not takes_sound(config) or not len(recording.samples):
         return np.zeros((0, channels(config.audio)), np.float32)
-    from emoflax.features import functionals
+    from emoflax.features import functionals, opensmile_sets
     from emoflax.features.log_mel import in_16_bits, of_wave
 
     wave, _ = recording.shaped(config)
@@ -142,7 +142,8 @@ def sound_of(config: ConfigDict, recording: Recording) -> np.ndarray | list[np.n
     if config.model.functionals in models.FRAME_LEVEL_MODELS:
         return _at_speeds(config, wave)
     if config.model.functionals:
-        return functionals.of_wave(wave, config.audio.sample_rate_hz, **closed_form.functionals_of(config))
+        make = functionals if config.functionals.feature_set == "own" else opensmile_sets
+        return make.of_wave(wave, config.audio.sample_rate_hz, **closed_form.functionals_of(config))
     if frontend := frontend_of(config):
         return frontend.alone(*in_16_bits(wave))
     return of_wave(wave, **_of_wave(config.audio))
