@@ -1,4 +1,4 @@
-"""Under which licence recordings and pretrained weights are published; a model card repeats it."""
+"""Under which licence recordings, pretrained weights and openSMILE are published; a model card repeats it."""
 
 _LICENCES = {
     "ravdess": "RAVDESS (Livingstone & Russo 2018): CC BY-NC-SA 4.0, not for commercial use",
@@ -17,6 +17,9 @@ _WEIGHTS = {
     "wavlm": "WavLM (Chen et al. 2022): see its page",
     "whisper": "Whisper (Radford et al. 2022): MIT",
 }
+OPENSMILE = (
+    "needs openSMILE (Eyben et al. 2010): audEERING Research License, for research and other non-commercial purposes"
+)
 
 
 def licence_of(corpus: str) -> str:

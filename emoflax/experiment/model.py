@@ -71,6 +71,10 @@ def takes_sound(config: ConfigDict) -> bool:
     return bool(config.model.audio or config.model.functionals) and not takes_states_of_words(config)
 
 
+def takes_opensmile(config: ConfigDict) -> bool:
+    return config.model.functionals == "ridge" and config.functionals.feature_set != "own"
+
+
 def pretrained_encoders(config: ConfigDict) -> list[str]:
     """Names of the encoders whose published weights the config's model uses."""
     begun = [config.model[kind] for kind, path in config.model.pretrained.items() if path]

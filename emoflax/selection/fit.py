@@ -31,7 +31,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import evaluate, identity, population
 from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.members import Member, seeds
-from emoflax.experiment.model import pretrained_encoders
+from emoflax.experiment.model import pretrained_encoders, takes_opensmile
 from emoflax.experiment.run import train_member
 from emoflax.inference import member as inference
 from emoflax.parallel import workers
@@ -173,6 +173,7 @@ def index_of(config: ConfigDict, corpus: Corpus, chosen: Chosen, made: Mapping[s
     sources = [source.name for source in corpus.sources or (corpus,)]
     of_data = [config.fit.licence] if config.fit.licence else [*map(licences.licence_of, sources)]
     candidates = candidates_of(config)
+    needs = [licences.OPENSMILE] * any(takes_opensmile(candidates[name]) for name in chosen.weights)
     encoders = sorted({encoder for name in chosen.weights for encoder in pretrained_encoders(candidates[name])})
     scores = None
     if chosen.measured:
@@ -184,7 +185,7 @@ def index_of(config: ConfigDict, corpus: Corpus, chosen: Chosen, made: Mapping[s
         "corpus": corpus.name,
         "notice": corpus.notice,
         "trained_on": {"clips": len(corpus.clips), "speakers": len(corpus.speakers)},
-        "licences": of_data + [*map(licences.licence_of_weights, encoders)],
+        "licences": of_data + [*map(licences.licence_of_weights, encoders)] + needs,
         "pretrained": encoders,
         "chosen_by": {"dev_scores": chosen.scores, "members": config.fit.members},
         "scores": scores,

@@ -6,7 +6,7 @@ import packaged_weights
 import pytest
 
 from emoflax import command_line
-from emoflax.configs import ablation, cnn2, default, functionals, fusion_early, tiny, whisper
+from emoflax.configs import ablation, cnn2, default, functionals, fusion_early, opensmile, tiny, whisper
 from emoflax.errors import UserError
 from emoflax.experiment import checks, config_files
 from emoflax.experiment.fields import ALLOWED
@@ -84,6 +84,7 @@ def test_every_packaged_config_passes(name, tmp_path):
         ("audio.contours", (1, "yes")),
         ("functionals.speeds", ((), (3.0,), (NAN,), (1.0, 1.0))),
         ("functionals.kernels", (-1,)),
+        ("functionals.feature_set", ("compare", "")),
         ("augment.time_masks", (-1, 0.5)),
         ("augment.noise", (1.5, -0.1)),
         ("augment.noise_snr_db", ((40.0, 5.0), (5.0,), (NAN, 5.0))),
@@ -180,6 +181,8 @@ def test_the_most_mel_bands_are_those_that_librosa_can_fill():
         (fusion_early.get_config, {"augment.mixup": 0.5}, "mixup"),
         (tiny.get_config, {"data.store": "wave", "audio.contours": True}, "contours"),
         (functionals.get_config, {"model.audio": "cnn"}, "model of its own"),
+        (opensmile.get_config, {"functionals.kernels": 10}, "config.functionals.kernels=0"),
+        (opensmile.get_config, {"functionals.statistics": False}, "config.functionals.statistics=True"),
         (
             fusion_early.get_config,
             {"model.modality_dropout.audio": 0.6, "model.modality_dropout.text": 0.6},
