@@ -16,7 +16,7 @@ import emoflax
 OPTIONAL = (
     "torch", "triton", "tensorflow", "tensorflow_datasets", "optuna", "apache_beam", "whisper", "faster_whisper",
     "jiwer", "tokenizers", "fastapi", "uvicorn", "prometheus_client",
-    "jiwer", "tokenizers", "onnx", "onnxruntime",
+    "jiwer", "tokenizers", "onnx", "onnxruntime", "opensmile",
 )  # fmt: skip
 # Runs the installed command in a process in which nothing optional can be imported: it is as if it were not there.
 # Of scikit-learn, which librosa needs, only our own imports fail.
@@ -113,7 +113,7 @@ def test_every_dependency_begins_at_the_release_that_is_tested():
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(line for name in extras if name != "docs" for line in extras[name])]
     pins = {}
-    for file in ("requirements.txt", "tests/requirements.txt"):
+    for file in ("requirements.txt", "tests/requirements.txt", "tests/requirements-opensmile.txt"):
         lines = [line.split("#")[0].strip() for line in (cli.ROOT / file).read_text().splitlines()]
         pinned = [Requirement(line) for line in lines if line and not line.startswith("-")]
         pins |= {pin.name: next(iter(pin.specifier)).version for pin in pinned}

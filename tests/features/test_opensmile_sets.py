@@ -27,7 +27,7 @@ from emoflax.inference import bundle, model, recordings, sources
 from emoflax.selection import fit
 
 RATE_HZ = 16_000
-REASON = "openSMILE is free for research alone: pip install 'emoflax[opensmile]'"
+REASON = "openSMILE is free for research alone: pip install -r tests/requirements-opensmile.txt"
 
 
 @pytest.fixture(autouse=True)
