@@ -1,5 +1,6 @@
 """Which clips of a corpus are in training, dev and test, for each kind of protocol."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -65,7 +66,12 @@ def ravdess_actors(corpus: Corpus) -> dict[int, str]:
     return actors if set(actors.values()) <= set(corpus.speakers) and (prefix or not others) else {}
 
 
-def test_speakers(corpus: Corpus, protocol: str, fold: int) -> set[str]:
+def test_speakers(corpus: Corpus, protocol: str) -> list[tuple[str, ...]]:
+    """The test speakers of each fold of a protocol that divides speakers.
+
+    Raises:
+      UserError: the corpus does not have the speakers that the protocol needs.
+    """
     speakers = corpus.speakers
     if protocol in RAVDESS_FOLDS or protocol == "loso24":
         actors = ravdess_actors(corpus)
@@ -74,7 +80,8 @@ def test_speakers(corpus: Corpus, protocol: str, fold: int) -> set[str]:
                 f"protocol {protocol} is made of RAVDESS's 24 actors; corpus {corpus.name} has {len(speakers)} "
                 "speakers: use speakers5, loso, given or lists"
             )
-        return {actors[number] for number in (RAVDESS_FOLDS[protocol][fold - 1] if protocol != "loso24" else (fold,))}
+        folds = RAVDESS_FOLDS.get(protocol) or [(number,) for number in actors]
+        return [tuple(actors[number] for number in fold) for fold in folds]
     if len(speakers) < 2:
         who = "has one speaker only" if speakers != ("",) else "does not say who speaks (no column speaker)"
         raise UserError(
@@ -82,30 +89,58 @@ def test_speakers(corpus: Corpus, protocol: str, fold: int) -> set[str]:
             "use random_split, or given with a split column (--config.split.protocol), with people on both sides"
         )
     if protocol == "loso":
-        return {speakers[fold - 1]}
+        return [(speaker,) for speaker in speakers]
     if len(speakers) < 5:
         raise UserError(
             f"protocol speakers5 needs at least 5 speakers; corpus {corpus.name} has {len(speakers)}: "
             "use loso, or random_split, which shares speakers between train and test"
         )
     order = np.random.default_rng(SPLIT_RNG).permutation(len(speakers))
-    return {speakers[i] for i in order[fold - 1 :: 5]}
+    return [tuple(speakers[i] for i in order[start::5]) for start in range(5)]
+
+
+def one_fold(corpus: Corpus, folds: Sequence[tuple[str, ...]], fold: int, dev_share: float) -> Parts:
+    """Tests the speakers of a fold, counted from 1; dev speakers come from the other folds, or, drawn, of all corpora."""
+    test = set(folds[fold - 1])
+    if len({clip.corpus for clip in corpus.clips}) > 1:  # each is to give its share
+        return by_speakers(corpus, test, dev_share)
+    dev = _of_other_folds(folds, fold, _dev_count(corpus, test, dev_share))
+    return by_speakers(corpus, test, dev_share, dev)
+
+
+def _of_other_folds(folds: Sequence[tuple[str, ...]], fold: int, count: int) -> set[str]:
+    """So many speakers: one of each fold after this one, in a circle, then another one of each.
+
+    The first pick is a fold's first speaker, the second one the next fold's second and so on, so that over all folds
+    everybody is a dev speaker about equally often, and dev speakers are on average as easy as test speakers are.
+    """
+    others = [*folds[fold:], *folds[: fold - 1]]
+    picks = itertools.islice(itertools.cycle(others), len(others) * max(map(len, others)))
+    order = [other[number % len(other)] for number, other in enumerate(picks)]
+    order += itertools.chain.from_iterable(others)  # whom sizes that divide each other have left out
+    return set(list(dict.fromkeys(order))[:count])
 
 
 def by_speakers(corpus: Corpus, test: set[str], dev_share: float, dev: set[str] | None = None) -> Parts:
     """Splits by speaker; unless `dev` names them, dev speakers are drawn from the training speakers."""
     if dev is None:
         rest = [speaker for speaker in corpus.speakers if speaker not in test]
-        count = max(1, round(dev_share * len(rest))) if dev_share > 0 else 0
-        if count and len(rest) - count < 1:
-            raise UserError(
-                f"corpus {corpus.name} has too few speakers ({len(corpus.speakers)}) to take some for dev: "
-                "use --config.split.dev_share=0, which keeps the last epoch"
-            )
         rng = np.random.default_rng([SPLIT_RNG, *(ord(c) for c in "".join(sorted(test)))])
-        dev = _drawn(corpus, rest, count, rng)
+        dev = _drawn(corpus, rest, _dev_count(corpus, test, dev_share), rng)
     side = np.array([2 if c.speaker in test else 1 if c.speaker in dev else 0 for c in corpus.clips])
     return np.flatnonzero(side == 0), np.flatnonzero(side == 1), np.flatnonzero(side == 2)
+
+
+def _dev_count(corpus: Corpus, test: set[str], dev_share: float) -> int:
+    """How many of the training speakers are dev speakers. Raises UserError where none would be left."""
+    rest = len(set(corpus.speakers) - test)
+    count = max(1, round(dev_share * rest)) if dev_share > 0 else 0
+    if count and rest - count < 1:
+        raise UserError(
+            f"corpus {corpus.name} has too few speakers ({len(corpus.speakers)}) to take some for dev: "
+            "use --config.split.dev_share=0, which keeps the last epoch"
+        )
+    return count
 
 
 def _drawn(corpus: Corpus, speakers: Sequence[str], count: int, rng: np.random.Generator) -> set[str]:

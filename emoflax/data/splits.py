@@ -126,7 +126,7 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
     elif base == "loco":
         train, dev, test = parts.one_corpus_out(corpus, fold, dev_share)
     else:
-        train, dev, test = parts.by_speakers(corpus, parts.test_speakers(corpus, base, fold), dev_share)
+        train, dev, test = parts.one_fold(corpus, parts.test_speakers(corpus, base), fold, dev_share)
     shared = parts.speakers_of(corpus, test) & (parts.speakers_of(corpus, train) | parts.speakers_of(corpus, dev))
     split = Split(protocol, fold, train, dev, test, bool(shared), _caution(protocol, corpus))
     for name, part in (("training", train), ("test", test)):

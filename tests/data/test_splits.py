@@ -74,6 +74,18 @@ def test_the_folds_of_ravdess_have_the_published_actors(protocol, published):
     assert [" ".join(sorted({corpus.clips[i].speaker for i in test})) for test in made] == published
 
 
+@pytest.mark.parametrize("dev_share", [0.05, 0.15, 0.25])
+@pytest.mark.parametrize("protocol", ["emobox6", "luna5", "loso24", "loso", "speakers5"])
+def test_over_all_folds_every_speaker_is_a_dev_speaker_about_equally_often(protocol, dev_share):
+    corpus = ravdess()
+    times = dict.fromkeys(corpus.speakers, 0)
+    for fold in range(1, splits.count_folds(protocol, corpus) + 1):
+        split = splits.make_split(corpus, protocol, fold, dev_share, NO_LISTS)
+        for speaker in {corpus.clips[i].speaker for i in split.dev}:
+            times[speaker] += 1
+    assert max(times.values()) - min(times.values()) <= (0 if protocol.startswith("loso") else 1)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(6, 30), st.integers(1, 5), st.floats(0.05, 0.5))
 def test_dev_speakers_are_the_share_of_the_training_speakers_that_was_asked_for(count, fold, dev_share):
