@@ -76,13 +76,12 @@ def build(
       model: the fields of config.model.
       mels: channels of the log-mels (contours included); unused without an audio encoder.
       vocabulary: size of the vocabulary, <pad> and <unk> included; unused without a text encoder.
-      seed: of the weights; or the key made of it, inside a compiled program.
       dtype: 'float32' or 'bfloat16', the arithmetic of the forward pass; weights are float32.
+      seed: of the weights, or its key.
       frontend: makes log-mels or frames of waveforms, for batches that hold waveforms.
       pcen: compresses log-mels in dB before they are normalised; None: no compression.
       projection: width of the vectors that a contrastive loss compares; 0: no such loss. Functionals have none.
-      test_time: test-time augmentation; None: none.
-      functionals: width of the input of a model of functionals.
+      test_time: test-time augmentation. functionals: width of the input of a model of functionals.
       absent: fills mel bands that a recording does not have; None: they stay at their floor.
 
     Raises:
