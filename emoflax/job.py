@@ -175,10 +175,14 @@ def crossval(
         bundle.check_place(bundle_of(workdir, config, corpus, output))
     permuted = "-permuted" if config.crossval.permute_labels else ""
     folder = nested.run_folder_of(workdir, config, corpus)
-    before, waited = written_reports(folder), reserve(config, folder)
+    before = written_reports(folder)
+    reserve(config, folder)
     result = nested.run(config, corpus, folder)
-    # Of several processes the one that is first at this point reports.
-    if waited or not lock.try_hold(folder) or (config.crossval.shared and written_reports(folder) != before):
+    # Of several processes the one that is first at this point reports; what it wrote, not that it was there, counts: it
+    # may have been killed.
+    if config.crossval.shared:
+        lock.hold_when_free(folder)
+    if not lock.try_hold(folder) or (config.crossval.shared and written_reports(folder) != before):
         logging.info("all models are trained; another process writes the reports: %s", folder)
         return None
     features, notes, reported = nested.open_features(config), nested.notes(config, result), []
@@ -203,12 +207,12 @@ def crossval(
     return made
 
 
-def reserve(config: ConfigDict, folder: pathlib.Path) -> bool:
-    """Reserves the folder, or waits until it is free where several processes share it; whether it had to wait."""
+def reserve(config: ConfigDict, folder: pathlib.Path) -> None:
+    """Reserves the folder, or waits until it is free where several processes share it."""
     if config.crossval.shared:
-        return lock.wait(folder)
-    lock.hold(folder)
-    return False
+        lock.wait(folder)
+    else:
+        lock.hold(folder)
 
 
 def written_reports(folder: pathlib.Path) -> dict[str, int]:

@@ -46,6 +46,15 @@ def try_hold(folder: pathlib.Path) -> bool:
     return lock is not None
 
 
+def hold_when_free(folder: pathlib.Path) -> None:
+    """As `hold`, of this process alone, after whoever is at work there."""
+    folder = folder.absolute()
+    if folder not in _held:
+        lock = filelock.FileLock(folder / _NAME)
+        lock.acquire()
+        _held[folder] = lock
+
+
 def acquired(path: pathlib.Path) -> filelock.FileLock | None:
     """The kernel's lock on a file, to be released; None: another process has it.
 
