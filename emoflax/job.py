@@ -47,10 +47,11 @@ def precompute(config: ConfigDict) -> None:
 
     def fill() -> None:
         corpus = open_corpus(config)
-        if not config.crossval.candidates:
+        if config.crossval.candidates:
+            for candidate in candidates_of(config).values():
+                features_of(candidate, corpus_of(candidate))
+        else:
             features_of(config, corpus)
-        for candidate in candidates_of(config).values() if config.crossval.candidates else ():
-            features_of(candidate, corpus_of(candidate))
         if config.states.weights:
             states_of(config, corpus, config.audio.to_dict())
 
@@ -178,8 +179,8 @@ def crossval(
     before = written_reports(folder)
     reserve(config, folder)
     result = nested.run(config, corpus, folder)
-    # Of several processes the one that is first at this point reports; what it wrote, not that it was there, counts: it
-    # may have been killed.
+    # Of several processes the first one at this point writes the reports, and the others wait for it. Whoever held the
+    # folder earlier may have been killed before it wrote any.
     if config.crossval.shared:
         lock.hold_when_free(folder)
     if not lock.try_hold(folder) or (config.crossval.shared and written_reports(folder) != before):

@@ -47,7 +47,7 @@ def try_hold(folder: pathlib.Path) -> bool:
 
 
 def hold_when_free(folder: pathlib.Path) -> None:
-    """As `hold`, of this process alone, after whoever is at work there."""
+    """As `hold`, of this process alone, once no other one holds the folder, which is there."""
     folder = folder.absolute()
     if folder not in _held:
         lock = filelock.FileLock(folder / _NAME)
@@ -71,13 +71,11 @@ def acquired(path: pathlib.Path) -> filelock.FileLock | None:
     return lock
 
 
-def wait(folder: pathlib.Path) -> bool:
-    """Returns when no other command holds the folder, which is not reserved; whether one did."""
-    held = not try_hold(folder)
-    if held:
+def wait(folder: pathlib.Path) -> None:
+    """Returns when no other command holds the folder, which is not reserved."""
+    if not try_hold(folder):
         logging.info("another command is at work in %s; waiting until it ends", folder)
         with filelock.FileLock(folder / _NAME):
             pass
     else:
         _held.pop(folder.absolute()).release()
-    return held

@@ -22,8 +22,9 @@ from emoflax.data.features import Features, logmel_statistics
 from emoflax.errors import UserError
 from emoflax.models import states
 
-# Of the program that draws first weights. It compiles in less than half of the time; and no factors are multiplied
-# beforehand, which changes the last bit of normal draws: the weights are those of one operation after the other.
+# Options of XLA for the program that draws first weights. At this level it compiles in less than half of the time. The
+# pass left out multiplies constant factors ahead, which changes the last bit of normal draws; without it the weights
+# are those of eager JAX, bit for bit.
 _DRAWN_WITH = {"xla_backend_optimization_level": 1, "xla_disable_hlo_passes": "algsimp"}
 _SILENCE = "model.whisper.silence_s"  # the one field that weights decide only where the config leaves it at 0
 
@@ -134,9 +135,9 @@ def model_shapes(config: ConfigDict, vocabulary_size: int, classes: int) -> nnx.
 def drawn_model(config: ConfigDict, vocabulary_size: int, classes: int, seed: int) -> nnx.Module:
     """`build_model`, the same to the last bit, by one program for all seeds and folds instead of many small ones.
 
-    Not on accelerators, where the bits were never compared; nor where published weights replace what was drawn: of
-    their many layers those of one shape share a small program, which a large one would hold as often as there are
-    layers.
+    Eagerly on accelerators, where the bits were never compared, and where published weights replace the draws: these
+    models have many layers. Eager layers of one shape share a small program; one program for all repeats it for each
+    layer, and takes longer to compile.
     """
     if jax.default_backend() != "cpu" or any(config.model.pretrained.values()):
         return build_model(config, vocabulary_size, classes, seed)
