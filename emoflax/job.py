@@ -23,6 +23,7 @@ from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.facts import facts_of, ledger_facts
 from emoflax.experiment.features import features_of, states_of
 from emoflax.experiment.members import Member, members, run_folder
+from emoflax.experiment.model import pretrained_encoders
 from emoflax.files import make_folder
 from emoflax.inference import bundle, compile_cache, model
 from emoflax.parallel import multihost
@@ -187,10 +188,12 @@ def crossval(
         logging.info("all models are trained; another process writes the reports: %s", folder)
         return None
     features, notes, reported = nested.open_features(config), nested.notes(config, result), []
+    candidates = candidates_of(config)
     for part in nested.parts(config, result):
         facts = facts_of(config, features, part.split, part.predictions, part.seconds, commit)
         named = {"config": f"{config.name}{part.suffix}{permuted}", "protocol": part.protocol, "seeds": part.seeds}
-        facts = dataclasses.replace(facts, **named, ensemble=part.models, notes=notes)
+        pretrained = any(pretrained_encoders(candidates[name]) for name in part.candidates)
+        facts = dataclasses.replace(facts, **named, ensemble=part.models, notes=notes, pretrained=pretrained)
         make_folder(folder / part.folder)
         report_on(config, folder / part.folder, facts, corpus, part.predictions, record=record and part.recorded)
         reported.append((part, facts))

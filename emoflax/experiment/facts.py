@@ -12,7 +12,7 @@ from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import NotInstalled
 from emoflax.experiment import evaluate
-from emoflax.experiment.model import begins_pretrained, takes_words
+from emoflax.experiment.model import pretrained_encoders, takes_words
 from emoflax.reporting import ledger, report
 
 
@@ -40,7 +40,7 @@ def facts_of(
         folds=tuple(sorted({p.fold for p in predictions})),
         seeds=tuple(sorted({p.seed for p in predictions})),
         clips=len(tested),
-        pretrained=begins_pretrained(config),
+        pretrained=bool(pretrained_encoders(config)),
         speakers=len({corpus.clips[position].speaker for position in tested} - {""}),
         parameters=max(p.parameters for p in predictions),
         seconds=seconds,

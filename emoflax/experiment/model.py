@@ -61,12 +61,6 @@ def resolve_states(config: ConfigDict) -> None:
         raise UserError(f"config.audio.sample_rate_hz must be {decided['audio.sample_rate_hz']} for {encoder}'s states")
 
 
-def begins_pretrained(config: ConfigDict) -> bool:
-    """Whether the model, or a candidate of it, uses published weights."""
-    candidates = [fields.get("model.functionals") for fields in config.crossval.candidates.values()]
-    return bool(pretrained_encoders(config)) or any(name in models.STATES_MODELS for name in candidates)
-
-
 def takes_states_of_words(config: ConfigDict) -> bool:
     return config.model.functionals in models.STATES_MODELS and config.states.encoder in models.TEXT_ENCODERS
 

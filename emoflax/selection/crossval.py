@@ -169,7 +169,7 @@ class Part:
     """What one report is about. `suffix`: of the config's name.
 
     `recorded`: whether the ledger takes it: inner scores where no test clip is scored, an ensemble if it is more than
-    the one model.
+    the one model. `candidates`: whose models predicted, in one fold or another.
     """
 
     folder: str
@@ -181,6 +181,7 @@ class Part:
     seeds: tuple[int, ...]
     models: int
     recorded: bool
+    candidates: set[str]
 
 
 def parts(config: ConfigDict, result: Result) -> list[Part]:
@@ -190,18 +191,21 @@ def parts(config: ConfigDict, result: Result) -> list[Part]:
     for name, predictions in result.inner_scored.items():
         split, own = result.inner[0].split, tuple(seeds(candidates[name]))
         scored = Part(f"inner/{name}", f"-{name}", f"{split.protocol}-inner", split, predictions, spent[name], own, 1,
-                      not result.final)  # fmt: skip
+                      not result.final, {name})  # fmt: skip
         made.append(scored)
     if not result.final:
         return made
     split, own = result.final[0].split, tuple(sorted({p.seed for p in result.one}))
     every = tuple(sorted({member.seed for member in result.final}))  # an ensemble's members have all of them
-    for name, suffix, predictions, of, models in (
-        ("one", "", result.one, own, 1), ("ensemble", "-ensemble", result.ensemble, every, result.models),
-    ):  # fmt: skip
+    chosen = {choice.candidate for choice in result.choices}
+    weighed = {name for choice in result.choices for name in choice.weights}
+    for name, suffix, predictions, of, models, by in (
+        ("one", "", result.one, own, 1, chosen),
+        ("ensemble", "-ensemble", result.ensemble, every, result.models, weighed),
+    ):
         seconds = sum(spent.values()) + sum(p.seconds for p in predictions)
         recorded = name == "one" or models > 1 or len(candidates) > 1
-        made.append(Part(name, suffix, split.protocol, split, predictions, seconds, of, models, recorded))
+        made.append(Part(name, suffix, split.protocol, split, predictions, seconds, of, models, recorded, by))
     return made
 
 

@@ -200,3 +200,17 @@ def test_an_ensemble_that_can_only_be_the_one_model_gets_no_row_of_its_own_in_th
     final = [Member(0, split, pathlib.Path("runs"))]
     result = crossval.Result([], final, final, {}, one=scored, ensemble=scored, models=models)
     assert [part.recorded for part in crossval.parts(config, result)] == recorded
+
+
+def test_a_report_says_whose_models_predicted_so_that_pretrained_weights_of_other_candidates_do_not_count():
+    corpus, config = corpus_of(10, 10, 10), config_of((0,))
+    config.crossval.candidates = {name: {} for name in "abc"}
+    split, scored = splits.make_split(corpus, "speakers5", 1, 0.25, {}), [right_in(8, corpus)]
+    final = [Member(0, split, pathlib.Path("runs"))]
+    made = [crossval.Choice(fold, "dev scores", "ba"[fold], {}, {}, {"a": 0.7, "b": 0.4}) for fold in (0, 1)]
+    result = crossval.Result(made, final, final, {"c": scored}, one=scored, ensemble=scored, models=2)
+    inner, one, ensemble = crossval.parts(config, result)
+    assert inner.candidates == {"c"} and one.candidates == ensemble.candidates == {"a", "b"}
+    result = crossval.Result(made[:1], final, final, {}, one=scored, ensemble=scored, models=2)
+    one, ensemble = crossval.parts(config, result)
+    assert one.candidates == {"b"} and ensemble.candidates == {"a", "b"}
