@@ -71,6 +71,9 @@ def get_config() -> ConfigDict:
     config.functionals.feature_set = "own"
     config.functionals.statistics = True  # of the contours of voice and spectrum
     config.functionals.kernels = 0  # random convolutions over log-mels and contours, five statistics of each
+    # Kinds of statistics that the fit does without, for recordings of other corpora: 'course' over the clip, 'levels'
+    # (means and percentiles, but for pitch) and 'bands' (all of mel bands and cepstra)
+    config.functionals.leave_out = ()
     # A clip is played at each of these speeds, pitch and formants with it; log-probabilities are averaged.
     config.functionals.speeds = (1.0,)
 
@@ -171,7 +174,9 @@ def get_config() -> ConfigDict:
     # 'layer_sum', of a learned sum of its layers | ''
     config.model.functionals = ""
     config.model.states = ConfigDict({"ridges": (0.3, 1.0, 3.0, 10.0)})
-    config.model.ridge = ConfigDict({"ridges": (0.1, 0.3, 1.0, 3.0)})  # penalties; left-out training speakers choose
+    # Penalties, from which left-out training speakers choose; functionals are scaled by their correlation ratio with
+    # the labels to the power of scale_power.
+    config.model.ridge = ConfigDict({"ridges": (0.1, 0.3, 1.0, 3.0), "scale_power": 0.5})
     # Templates have so many states, in equal parts, and at most so many texts have one; kernels: random convolutions.
     config.model.aligned = ConfigDict({
         "states": 32, "parts": 8, "kernels": 1000, "texts": 16, "ridges": (0.1, 0.3, 1.0, 3.0),

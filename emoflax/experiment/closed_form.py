@@ -53,6 +53,11 @@ def check(config: ConfigDict) -> None:
             f"config.functionals.feature_set={wanted.feature_set!r} has neither statistics nor kernels of our own: set "
             "config.functionals.statistics=True and config.functionals.kernels=0"
         )
+    if wanted.leave_out and (name != "ridge" or wanted.feature_set != "own" or wanted.kernels):
+        raise UserError(
+            f"config.functionals.leave_out={tuple(wanted.leave_out)} is about our own statistics: it needs "
+            "config.model.functionals='ridge', config.functionals.feature_set='own' and config.functionals.kernels=0"
+        )
     if name not in models.FRAME_LEVEL_MODELS:
         return
     if not config.audio.contours or config.audio.hop_ms != FRAME_MS:
@@ -106,7 +111,12 @@ def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.nda
     """Fits a model to the clips at those positions."""
     text = np.array([features.corpus.clips[i].text or "" for i in clips])
     rows, place = rows_of(config, features, clips, copies=True)
-    return model.fit(rows, labelled(config, features, clips, place), text[place])
+    known = labelled(config, features, clips, place)
+    if config.functionals.leave_out:
+        from emoflax.features import functional_kinds
+
+        return model.fit(rows, known, text[place], functional_kinds.left(config.functionals.leave_out))
+    return model.fit(rows, known, text[place])
 
 
 def labelled(config: ConfigDict, features: Features, clips: np.ndarray, place: np.ndarray) -> ridge.Labelled:

@@ -58,6 +58,12 @@ def _feature_sets() -> tuple[str, ...]:
     return ("own", *opensmile_sets.SETS)
 
 
+def _functional_kinds() -> tuple[str, ...]:
+    from emoflax.features import functional_kinds
+
+    return functional_kinds.KINDS
+
+
 def _adapted() -> tuple[str, ...]:
     from emoflax.models import lora
 
@@ -142,6 +148,7 @@ ALLOWED: dict[str, Kind] = {
     "functionals.feature_set": OneOf(_feature_sets),
     "functionals.statistics": FLAG,
     "functionals.kernels": COUNT,
+    "functionals.leave_out": Each(OneOf(_functional_kinds), least=0, order="distinct"),
     "functionals.speeds": dataclasses.replace(SPEEDS, order="distinct"),
     "augment.crop": Number(0, 0.9),
     "augment.stretch": Number(0, 4),
@@ -210,6 +217,7 @@ ALLOWED: dict[str, Kind] = {
     "model.pcen.root": Number(0, 1, above=True),
     "model.functionals": _registry("FUNCTIONALS_MODELS", none=True),
     "model.ridge.ridges": RIDGES,
+    "model.ridge.scale_power": Number(0, 4),
     "model.states.ridges": RIDGES,
     "model.layer_sum.layers": COUNT,
     "model.layer_sum.hidden": COUNT,

@@ -50,7 +50,7 @@ class Number:
 class Each:
     """A tuple whose values all are of one kind. `lengths`: that it may have; `order`: 'distinct', 'rising' or ''."""
 
-    kind: "Number | Text"
+    kind: "Number | Text | OneOf"
     lengths: tuple[int, ...] = ()
     least: int = 1
     order: str = ""
