@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.model.whisper.update(dropout=0.0, silence_s=0.5)
     config.optimizer.freeze = "audio.stem,audio.layers.0"
     config.optimizer.layer_decay = 0.7
-    config.optimizer.learning_rate = 1e-4
+    config.optimizer.learning_rate = 3e-5
     config.optimizer.warmup_epochs = 0.5
     config.train.epochs = 4
     config.train.start = "ridge"

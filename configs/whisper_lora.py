@@ -17,5 +17,5 @@ def get_config() -> ConfigDict:
     config.model.lora.update(rank=8, alpha=16.0, targets=("query", "value"))
     config.optimizer.freeze = "encoders"
     config.optimizer.layer_decay = 1.0
-    config.optimizer.learning_rate = 3e-4
+    config.optimizer.learning_rate = 1e-4
     return config
