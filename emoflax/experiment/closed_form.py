@@ -113,7 +113,7 @@ def fit(config: ConfigDict, model: nnx.Module, features: Features, clips: np.nda
     rows, place = rows_of(config, features, clips, copies=True)
     known = labelled(config, features, clips, place)
     if config.functionals.leave_out:
-        from emoflax.features import functional_kinds
+        from emoflax.features import functional_kinds  # scipy takes a quarter of a second
 
         return model.fit(rows, known, text[place], functional_kinds.left(config.functionals.leave_out))
     return model.fit(rows, known, text[place])
