@@ -57,6 +57,17 @@ def test_a_learned_sum_of_the_layers_trains_and_predicts_as_it_was_scored(folder
     assert parameters == 3 + 8 * (1 + 4 * 16)  # three layers; mean, deviation and two parts of each, 16 wide
 
 
+def test_of_a_nested_evaluation_only_the_reports_of_pretrained_candidates_say_so(folder):
+    own = "from emoflax.configs import best_whisper\n\ndef get_config():\n    config = best_whisper.get_config()\n"
+    own += '    del config.crossval.candidates["aligned"]\n    return config\n'
+    (folder / "two.py").write_text(own)
+    arguments = options("tiny.pt", **{"name": "two", "split.fold": 1})
+    cli.run("--mode=crossval", "--config=two.py", *arguments[1:], cwd=folder)
+    inner = folder / "runs" / "two-synthetic-speakers5-nested" / "inner"
+    said = {path.parent.name: json.loads(path.read_text())["pretrained"] for path in inner.glob("*/report.json")}
+    assert said == {"whisper_states": True, "functionals": False}
+
+
 def test_other_weights_are_refused_where_a_run_lies(folder):
     tiny_whisper.write(folder / "other.pt", 1, audio_layers=2)
     output = cli.run(*options("other.pt"), cwd=folder, status=2)
