@@ -5,8 +5,7 @@ peak, and how high the pitch is; without what tells the sentence, the speaker or
 left-out speakers of the training corpus would choose a weak one, which is right for that corpus alone. Chosen on
 RAVDESS, TESS and URDU (docs/experiments.md). Cost: as `functionals`, at one speed.
 
-    python main.py --config=configs/functionals_cross_corpus.py --config.split.protocol=loco --config.split.fold=all \\
-      --config.data.corpus=ravdess,emovo --config.data.dir=data/ravdess,data/emovo --config.train.balance_corpora=True
+    python main.py --config=configs/functionals_cross_corpus.py --config.data.corpus=ravdess,emovo --config.data.dir=P,P
 """
 
 from ml_collections import ConfigDict
@@ -17,6 +16,8 @@ from emoflax.configs import functionals
 def get_config() -> ConfigDict:
     config = functionals.get_config()
     config.name = "functionals_cross_corpus"
+    config.split.fold = "all"
+    config.train.balance_corpora = True
     config.functionals.speeds = (1.0,)
     config.functionals.leave_out = ("course", "levels", "bands")
     config.model.ridge.update(ridges=(100.0,), scale_power=1.0)
