@@ -146,10 +146,11 @@ def unraisable(unraisable: Any) -> None:
 
 
 def _interrupt_again() -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(signum) is _end_at_once:
-            signal.signal(signum, interrupt)
-    later = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    """By the signal that came: a job in the background may ignore Ctrl-C's."""
+    came = [signum for signum in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(signum) is _end_at_once]
+    for signum in came:
+        signal.signal(signum, interrupt)
+    later = threading.Timer(0.05, os.kill, (os.getpid(), (came or [signal.SIGINT])[0]))
     later.daemon = True
     later.start()
 

@@ -43,6 +43,8 @@ def test_without_screen_browser_or_page_the_command_says_so_and_goes_on(opened, 
 COLLECTING = """
 import gc, os, signal, sys, time
 from emoflax import command_line
+if "in the background" in sys.argv:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, command_line.interrupt)
 sys.unraisablehook = command_line.unraisable
 def callback(phase, info):  # as JAX has one
@@ -59,9 +61,10 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_signal_in_the_midst_of_garbage_collection_interrupts_all_the_same():
+@pytest.mark.parametrize("where", ["in the foreground", "in the background"])  # there, shells have SIGINT ignored
+def test_a_signal_in_the_midst_of_garbage_collection_interrupts_all_the_same(where):
     environment = cli.ENVIRONMENT | {"PYTHONPATH": str(cli.ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", COLLECTING], env=environment, text=True, capture_output=True, timeout=15
+        [sys.executable, "-c", COLLECTING, where], env=environment, text=True, capture_output=True, timeout=15
     )
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
