@@ -14,6 +14,7 @@ takes so many of them, evenly spread.
 import argparse
 import functools
 import pathlib
+import textwrap
 import time
 import zlib
 from collections.abc import Sequence
@@ -126,7 +127,8 @@ def draw(path: pathlib.Path, title: str, found: dict[str, dict[str, float]], cla
     axes.axvline(100 / classes, color="0.5", linewidth=1, linestyle=":", label="chance")
     axes.set_yticks(places, list(found), size=8)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 100), title=title)
+    axes.set(xlim=(0, 100))
+    axes.set_title(textwrap.fill(title, 64), fontsize="medium")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)  # bars reach everywhere
     figure.savefig(path, dpi=120)
     plt.close(figure)
