@@ -1,9 +1,9 @@
 """robust: attention_cnn for other people's recordings: it learns from copies in rooms, noise, babble and narrow bands.
 
-Input: log-mels with contours, of every training clip as it was recorded and of a disturbed copy, in which contours
-are measured anew as they will be in a noisy recording (`emoflax/features/disturb.py`). What a disturbance costs a
-trained model: `python -m emoflax.benchmark.robustness`. Cost: precompute takes three times as long as for
-attention_cnn, training a quarter longer.
+Input: log-mels with contours, of every training clip as it was recorded and of four disturbed copies, in which contours
+are measured anew as they will be in a noisy recording (`emoflax/features/disturb.py`). New clips are judged at three
+speeds. What a disturbance costs a trained model: `python -m emoflax.benchmark.robustness`. Cost: precompute takes ten
+times as long as for attention_cnn, training twice as long.
 
     python main.py --config=configs/robust.py --config.data.dir=data/ravdess --config.split.fold=all
 """
@@ -16,6 +16,7 @@ from emoflax.configs import attention_cnn
 def get_config() -> ConfigDict:
     config = attention_cnn.get_config()
     config.name = "robust"
-    config.data.copies = 1
-    config.train.epochs = 25  # of twice as many rows
+    config.data.copies = 4
+    config.train.epochs = 16  # of five times as many rows
+    config.evaluate.speeds = (0.9, 1.0, 1.1)
     return config
