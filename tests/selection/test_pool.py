@@ -96,6 +96,16 @@ def test_models_that_know_different_things_all_stay_in_the_pool_with_the_likelie
     np.testing.assert_allclose(pool.sparse_weights(log_p, label, speaker), pool.weights(log_p, label))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_helps_four_speakers_of_five_and_misleads_one_stays_in_the_pool(seed):
+    """What it brings on average is less than a standard error over five speakers."""
+    log_p, label = answers(np.random.default_rng(seed), 2, 200)
+    misled = np.repeat(np.arange(5), 40) == 0
+    log_p[1, misled] -= 2 * np.eye(CLASSES)[label[misled]]
+    log_p -= np.logaddexp.reduce(log_p, axis=2, keepdims=True)
+    assert (pool.sparse_weights(log_p, label, np.repeat(np.arange(5), 40)) > 0.5).all()
+
+
 def test_with_one_known_speaker_nobody_can_be_left_out_and_all_models_are_weighed():
     log_p, label = answers(np.random.default_rng(0), 2, 60)
     alone = pool.sparse_weights(log_p, label, np.array([""] * 60))
