@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from emoflax.reporting import calibration
+
 LEAST_WEIGHT = 0.01  # less is not worth training a model for
 
 
@@ -48,28 +50,36 @@ def sparse_weights(log_p_MxNxC: np.ndarray, label_N: np.ndarray, speaker_N: np.n
     most, as long as there is one. A model that tells nothing can make a few speakers' labels likelier by accident, and
     other speakers' labels less likely. To ask for a gain of a standard error over five speakers would leave out
     models that help the speakers to come.
+
+    All weights are then divided by the temperature of the left-out speakers' answers, for those who had a part in the
+    weights make them a little too large.
     """
-    chosen: list[int] = []
     if len(np.unique(speaker_N)) < 2:
         return weights(log_p_MxNxC, label_N)
-    best = -np.inf
+    chosen: list[int] = []
+    log_q_NxC, best = None, -np.inf
     while left := [model for model in range(len(log_p_MxNxC)) if model not in chosen]:
         tried = {model: _of_left_out_speakers(log_p_MxNxC[[*chosen, model]], label_N, speaker_N) for model in left}
-        model = max(tried, key=tried.__getitem__)
-        if tried[model] <= best:
+        likelihood = {model: _mean_likelihood(tried[model], label_N, speaker_N) for model in left}
+        model = max(left, key=likelihood.__getitem__)
+        if likelihood[model] <= best:
             break
-        chosen, best = [*chosen, model], tried[model]
+        chosen, log_q_NxC, best = [*chosen, model], tried[model], likelihood[model]
     weight_M = np.zeros(len(log_p_MxNxC))
-    weight_M[chosen] = weights(log_p_MxNxC[chosen], label_N)
+    weight_M[chosen] = weights(log_p_MxNxC[chosen], label_N) / calibration.fit_temperature(log_q_NxC, label_N)
     return weight_M
 
 
-def _of_left_out_speakers(log_p_MxNxC: np.ndarray, label_N: np.ndarray, speaker_N: np.ndarray) -> float:
-    """Log-likelihood of each speaker's labels under the weights of the others, mean over clips and then speakers."""
-    likelihood = []
+def _of_left_out_speakers(log_p_MxNxC: np.ndarray, label_N: np.ndarray, speaker_N: np.ndarray) -> np.ndarray:
+    """Log-probabilities [clips, classes] of the pool, of each speaker under the weights of the others."""
+    log_q_NxC = np.empty(log_p_MxNxC.shape[1:])
     for speaker in np.unique(speaker_N):
         own_N = speaker_N == speaker
-        weight_M = weights(log_p_MxNxC[:, ~own_N], label_N[~own_N])
-        mixed_NxC = mix(log_p_MxNxC[:, own_N], weight_M)
-        likelihood.append(mixed_NxC[np.arange(own_N.sum()), label_N[own_N]].mean())
-    return float(np.mean(likelihood))
+        log_q_NxC[own_N] = mix(log_p_MxNxC[:, own_N], weights(log_p_MxNxC[:, ~own_N], label_N[~own_N]))
+    return log_q_NxC
+
+
+def _mean_likelihood(log_q_NxC: np.ndarray, label_N: np.ndarray, speaker_N: np.ndarray) -> float:
+    """Log-likelihood of the labels, mean over each speaker's clips and then over speakers."""
+    told_N = log_q_NxC[np.arange(len(label_N)), label_N]
+    return float(np.mean([told_N[speaker_N == speaker].mean() for speaker in np.unique(speaker_N)]))
