@@ -64,6 +64,25 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deep") from error
 
 
+def read_json(path: Path, kind: type = dict, *, mend: str) -> Any:
+    """What a JSON file holds: a dict, unless `kind` says otherwise.
+
+    Args:
+      mend: what to do about a damaged file, for the error.
+
+    Raises:
+      UserError: it holds something else, or no JSON.
+      OSError: it cannot be read.
+    """
+    try:
+        found = parse_json(path.read_bytes())
+        if not isinstance(found, kind):
+            raise ValueError(f"a {kind.__name__} is expected in it")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); {mend}") from error
+    return found
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits."""
     with open(path, "rb") as file:

@@ -16,8 +16,13 @@ from emoflax.corpora import ravdess, scan, table
 from emoflax.data import shards
 from emoflax.data.shards import Row, ShardSet
 from emoflax.errors import UserError
-from emoflax.inference import records
+from emoflax.experiment import closed_form
+from emoflax.experiment.evaluate import Predictions
+from emoflax.inference import records, sources
+from emoflax.pretrained import huggingface
 from emoflax.reporting import compare, ledger
+from emoflax.reporting.metrics import METRICS
+from emoflax.selection import kept_predictions
 from emoflax.training import monitor
 
 DAMAGE = {
@@ -56,7 +61,30 @@ def write_shards(folder):
 def write_ledger(folder):
     texts = ("config", "corpus", "protocol", "metric", "command", "commit", "machine", "date")
     entry = dict.fromkeys(texts, "x") | {"mean": 0.5, "minutes": 1.0, "low": None, "high": None}
-    (folder / "results.jsonl").write_text(json.dumps(entry) + "\n")
+    entry |= {"seeds": [0], "ensemble": 1, "spread": None, "pretrained": False}
+    lines = [json.dumps(entry | {"metric": metric}) for metric in METRICS]
+    (folder / "results.jsonl").write_text("".join(line + "\n" for line in lines))
+
+
+def write_nested(folder):
+    (folder / "choices.json").write_text(json.dumps([{"fold": 1, "weights": {"a": 1.0}}, {"fold": 2, "weights": {}}]))
+
+
+def weights_of_folds(folder):
+    """--mode=predict reads them; of this run, whose models are not there, it says so."""
+    try:
+        sources.members_of(folder)
+    except UserError as error:
+        if "no final model" not in str(error):
+            raise
+
+
+def write_left_out(folder):
+    np.savez(folder / "left_out.npz", clips=np.arange(3), log_p=np.zeros((3, 2)))
+
+
+def write_pretrained(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "whisper", "hidden": 8}))
 
 
 READERS = {
@@ -67,6 +95,9 @@ READERS = {
     "shard-00000.json": (write_shards, lambda folder: ShardSet.open(folder, verify=True)),
     "shard-00000.npy": (write_shards, lambda folder: ShardSet.open(folder, verify=True)),
     "results.jsonl": (write_ledger, lambda folder: ledger.read(folder / "results.jsonl")),
+    "choices.json": (write_nested, weights_of_folds),
+    "left_out.npz": (write_left_out, closed_form.read_left_out),
+    "config.json": (write_pretrained, lambda folder: huggingface.read_config(folder, {"model_type": "whisper"})),
 }
 # An empty log is one of no epoch, an empty ledger one of no result; a last line that a kill has torn is none.
 WHOLE = {("metrics.jsonl", "empty"), ("results.jsonl", "empty")}
@@ -83,6 +114,8 @@ def test_a_damaged_file_of_ours_is_named_in_a_sentence_and_stays_as_it_is(tmp_pa
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     if (name, damage) in WHOLE:
         assert not read(tmp_path)
+    elif (name, damage) == ("config.json", "object"):
+        assert read(tmp_path) == {"a": 1}  # the fields of an encoder are asked for one by one
     elif (name, damage) == ("metrics.jsonl", "cut"):
         assert [line["epoch"] for line in read(tmp_path)] == [1]
     else:
@@ -90,6 +123,39 @@ def test_a_damaged_file_of_ours_is_named_in_a_sentence_and_stays_as_it_is(tmp_pa
             read(tmp_path)
         assert str(tmp_path) in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 900
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_predictions_of_a_cross_validation_are_made_again(tmp_path, damage):
+    path, nothing = tmp_path / "test.npz", np.zeros(0)
+    kept = Predictions(0, 1, 1, nothing, nothing, 1, 1.0)
+    kept_predictions.write(path, "key", kept)
+    assert kept_predictions.read(path, "key") is not None
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    assert kept_predictions.read(path, "key") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seeds": 3}, {"ensemble": "x"}, {"seeds": [0, 1], "spread": None}, {"pretrained": []}, {"mean": float("nan")},
+     {"metric": "x"}, {"seeds": None}],
+)  # fmt: skip
+def test_a_ledger_line_with_a_damaged_field_is_named(tmp_path, change):
+    write_ledger(tmp_path)
+    path = tmp_path / "results.jsonl"
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(first) | change), *others]))
+    with pytest.raises(UserError, match=r"results\.jsonl, line 1: it is no result"):
+        ledger.read(path)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_result_without_one_of_its_lines_is_named_before_the_tables_are_made(tmp_path, metric):
+    write_ledger(tmp_path)
+    entries = ledger.read(tmp_path / "results.jsonl")
+    assert "`x`" in ledger.tables(entries)
+    with pytest.raises(UserError, match=f"no line of {metric} of x"):
+        ledger.tables([entry for entry in entries if entry["metric"] != metric])
 
 
 def test_training_does_not_overwrite_a_damaged_log(tmp_path):

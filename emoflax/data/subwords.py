@@ -1,13 +1,13 @@
 """The subword tokenizer of a Hugging Face folder, as one JSON text that shards and checkpoints contain."""
 
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from emoflax.errors import UserError, optional
+from emoflax.files import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -60,7 +60,7 @@ def _word_pieces(path: pathlib.Path) -> "Tokenizer":
     """BERT's tokenizer as its first release has it; a neighbouring tokenizer_config.json may keep the case."""
     places = {line: i for i, line in enumerate(path.read_text(encoding="utf-8").split("\n")) if line}
     settings = path.with_name("tokenizer_config.json")
-    lowercase = json.loads(settings.read_text()).get("do_lower_case", True) if settings.is_file() else True
+    lowercase = read_json(settings, mend="copy it again").get("do_lower_case", True) if settings.is_file() else True
     library = _tokenizers()
     tokenizer = library.Tokenizer(library.models.WordPiece(places, unk_token="[UNK]"))
     tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=lowercase)
@@ -73,7 +73,7 @@ def _word_pieces(path: pathlib.Path) -> "Tokenizer":
 def _byte_pairs(path: pathlib.Path) -> "Tokenizer":
     """RoBERTa's tokenizer: pairs of bytes that are merged, and in vocab.json beside them the token of each id."""
     library, table = _tokenizers(), path.with_name("vocab.json")
-    places = json.loads(table.read_text(encoding="utf-8"))
+    places = read_json(table, mend="copy it again")
     tokenizer = library.Tokenizer(library.models.BPE.from_file(str(table), str(path)))
     tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     ends = ("</s>", places["</s>"]), ("<s>", places["<s>"])

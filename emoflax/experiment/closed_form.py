@@ -3,6 +3,8 @@
 import functools
 import pathlib
 import time
+import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,8 +166,13 @@ def read_left_out(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """Fields of `Predictions` that `train_member` left in a model's folder; none, where it left nothing."""
     if not (folder / _LEFT_OUT).is_file():
         return {}
-    with np.load(folder / _LEFT_OUT) as kept:
-        return {"left_out_clips": kept["clips"], "left_out_log_p": kept["log_p"]}
+    try:
+        with np.load(folder / _LEFT_OUT) as kept:
+            return {"left_out_clips": kept["clips"], "left_out_log_p": kept["log_p"]}
+    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{folder / _LEFT_OUT} is damaged ({error}); remove {folder}, and the same command fits its model again"
+        ) from error
 
 
 def predict(config: ConfigDict, model: nnx.Module, features: Features, clips: np.ndarray) -> np.ndarray:

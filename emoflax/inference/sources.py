@@ -1,6 +1,5 @@
 """What a path names: a bundle, a checkpoint, or a run, whose models become one ensemble."""
 
-import json
 import pathlib
 import re
 
@@ -8,9 +7,11 @@ from absl import logging
 
 from emoflax.errors import UserError
 from emoflax.experiment import evaluate
+from emoflax.files import read_json
 from emoflax.inference import bundle
 from emoflax.inference.member import Member
 
+_CHOICES = "choices.json"
 _FINAL = re.compile(r"(?P<candidate>(?!inner-).+)-seed(?P<seed>\d+)")  # of a cross-validation's fold
 _OF_RUN = re.compile(r"seed(?P<seed>\d+)-fold(?P<fold>\d+)")
 
@@ -69,24 +70,35 @@ def _of_run(path: pathlib.Path) -> dict[pathlib.Path, float]:
 
 def _of_folds(path: pathlib.Path) -> dict[pathlib.Path, float]:
     """The models of a cross-validation's run, or of its folder of one fold."""
-    if (path / "choices.json").is_file():
-        choices, run = json.loads((path / "choices.json").read_text()), path
-    elif (path.parent / "choices.json").is_file():
-        choices, run = json.loads((path.parent / "choices.json").read_text()), path.parent
-        choices = [choice for choice in choices if f"fold{choice['fold']}" == path.name]
+    if (path / _CHOICES).is_file():
+        choices, run = _weights_of_folds(path / _CHOICES), path
+    elif (path.parent / _CHOICES).is_file():
+        choices, run = _weights_of_folds(path.parent / _CHOICES), path.parent
+        choices = {fold: weights for fold, weights in choices.items() if fold == path.name}
     else:
         return {}
     weighted: dict[pathlib.Path, float] = {}
-    for choice in choices:
-        folders = [folder for folder in sorted((run / f"fold{choice['fold']}").glob("*-seed*")) if folder.is_dir()]
-        for name, weight in choice["weights"].items():
+    for fold, weights in choices.items():
+        folders = [folder for folder in sorted((run / fold).glob("*-seed*")) if folder.is_dir()]
+        for name, weight in weights.items():
             own = [f for f in folders if (match := _FINAL.fullmatch(f.name)) and match["candidate"] == name]
             if not own:
-                raise UserError(
-                    f"{run}/fold{choice['fold']} has no final model of {name}; run --mode=crossval to its end"
-                )
+                raise UserError(f"{run}/{fold} has no final model of {name}; run --mode=crossval to its end")
             weighted |= {folder: weight / len(own) / len(choices) for folder in own}
     return weighted
+
+
+def _weights_of_folds(path: pathlib.Path) -> dict[str, dict[str, float]]:
+    """'fold1' -> candidate -> weight, as --mode=crossval has chosen them."""
+    mend = "the same --mode=crossval command writes it anew"
+    choices = read_json(path, list, mend=mend)
+    try:
+        return {
+            f"fold{choice['fold']}": {name: float(weight) for name, weight in choice["weights"].items()}
+            for choice in choices
+        }
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); {mend}") from error
 
 
 def is_checkpoint(path: pathlib.Path) -> bool:

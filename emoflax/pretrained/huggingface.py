@@ -1,6 +1,5 @@
 """Folders as Hugging Face lays them out: config.json and model.safetensors. No download, no pickle."""
 
-import json
 import pathlib
 import re
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from emoflax.errors import UserError
+from emoflax.files import read_json
 from emoflax.pretrained.table import Tensors
 
 
@@ -23,14 +23,12 @@ def read_config(folder: pathlib.Path, expected: Mapping[str, Any]) -> dict[str, 
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path, mend="copy it again")
     except OSError as error:
         raise UserError(
             f"there is no {path} ({error.strerror}). Nothing is downloaded: put a Hugging Face model's config.json, "
             "model.safetensors and, for text, tokenizer.json or vocab.txt into that folder"
         ) from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); copy it again") from error
     wrong = [f"{name}={config.get(name)!r} instead of {value!r}" for name, value in expected.items()
              if config.get(name, value) != value]  # fmt: skip
     if wrong:
@@ -64,7 +62,8 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
         paths = [whole]
     else:
         try:
-            paths = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+            named = read_json(index, mend="copy it again")["weight_map"].values()
+            paths = [folder / name for name in sorted(set(named))]
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             raise UserError(f"{index} is damaged ({error}); copy it again") from error
     if missing := [path.name for path in paths if not path.is_file()]:

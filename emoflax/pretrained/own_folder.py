@@ -15,6 +15,7 @@ import safetensors.numpy
 from flax import nnx
 
 from emoflax.errors import UserError
+from emoflax.files import read_json
 from emoflax.pretrained.huggingface import read_safetensors
 from emoflax.pretrained.table import Source, Table, Tensors, as_is
 
@@ -38,7 +39,7 @@ def source(encoder: str) -> Source:
 
     def fields(folder: pathlib.Path) -> dict[str, Any]:
         try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            index = read_json(folder / INDEX, mend="copy it again")
             there, decided = index["encoder"], index["fields"].items()
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{folder / INDEX} is damaged ({error}); copy it again") from error

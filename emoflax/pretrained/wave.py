@@ -1,7 +1,6 @@
 """wav2vec 2.0, HuBERT, WavLM and data2vec-audio from Hugging Face folders: alone, or with any head."""
 
 import functools
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from emoflax.audio.wave_frames import WAVE_FRAME
 from emoflax.errors import UserError
+from emoflax.files import read_json
 from emoflax.models.wave import EPSILON, WaveEncoder
 from emoflax.pretrained.huggingface import read_config, read_safetensors, sizes
 from emoflax.pretrained.table import Source, Table, Tensors, as_is, layers, linear, norm
@@ -62,7 +62,7 @@ def _normalised(folder: pathlib.Path) -> bool:
     """Whether the waveforms that it was trained on were normalised: do_normalize in preprocessor_config.json."""
     path = folder / "preprocessor_config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path, mend="copy it again")
         normalised, rate_hz = settings["do_normalize"], settings.get("sampling_rate", 16_000)
     except OSError as error:
         raise UserError(

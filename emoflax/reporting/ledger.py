@@ -6,6 +6,7 @@ of a checkout and count from the folder in which the command is started.
 
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -134,16 +135,20 @@ def _is_result(entry: Any) -> bool:
     if not isinstance(entry, dict):
         return False
     texts = ("config", "corpus", "protocol", "metric", "command", "commit", "machine", "date")
-    limits = [entry.get("low"), entry.get("high")]
+    limits, seeds = [entry.get("low"), entry.get("high")], entry.get("seeds")
     return (
         all(isinstance(entry.get(name), str) for name in texts)
-        and all(_is_number(entry.get(name)) for name in ("mean", "minutes"))
+        and entry["metric"] in METRICS
+        and all(_is_number(entry.get(name)) for name in ("mean", "minutes", "ensemble"))
         and (limits == [None, None] or all(map(_is_number, limits)))
+        and isinstance(entry.get("pretrained", False), bool)
+        and isinstance(seeds, list)
+        and (len(seeds) == 1 or entry["ensemble"] > 1 or _is_number(entry.get("spread")))
     )
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def tables(entries: list[dict[str, Any]]) -> str:
@@ -159,6 +164,13 @@ def tables(entries: list[dict[str, Any]]) -> str:
         corpus, pair = ("", entry["corpus"]) if _is_across(entry["protocol"]) else (entry["corpus"], "")
         group = (corpus, entry["protocol"], entry.get("pretrained", False))
         latest.setdefault(group, {}).setdefault((pair, entry["config"]), {})[entry["metric"]] = entry
+    for (corpus, protocol, _), rows in latest.items():
+        for (pair, config), by_metric in rows.items():
+            if missing := [name for name in METRICS if name not in by_metric]:
+                raise UserError(
+                    f"{PATH} has no line of {', '.join(missing)} of {config} on {pair or corpus}, {protocol}: put it "
+                    "back, or remove the other lines of that result"
+                )
     parts, section = [], None
     for group, rows in sorted(latest.items(), key=lambda item: _order(item[0])):
         if group[0] != section:

@@ -16,7 +16,6 @@ trained on, and no score of this model is measured on them.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -33,6 +32,7 @@ from emoflax.experiment.evaluate import Predictions
 from emoflax.experiment.members import Member, seeds
 from emoflax.experiment.model import pretrained_encoders, takes_opensmile
 from emoflax.experiment.run import train_member
+from emoflax.files import read_json
 from emoflax.inference import member as inference
 from emoflax.parallel import workers
 from emoflax.reporting import calibration
@@ -163,7 +163,8 @@ def _opened(task: crossval.Task) -> tuple:
 
 def _measured(nested: pathlib.Path, kind: str) -> dict[str, Any] | None:
     path = nested / {"ensemble": "ensemble", "best": "one"}[kind] / "report.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    mend = "the same --mode=crossval command writes it anew"
+    return read_json(path, mend=mend) if path.is_file() else None
 
 
 def index_of(config: ConfigDict, corpus: Corpus, chosen: Chosen, made: Mapping[str, str]) -> dict[str, Any]:

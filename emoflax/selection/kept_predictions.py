@@ -2,8 +2,11 @@
 
 import dataclasses
 import pathlib
+import zipfile
+import zlib
 
 import numpy as np
+from absl import logging
 
 from emoflax.experiment.evaluate import Predictions
 
@@ -15,11 +18,15 @@ def write(path: pathlib.Path, key: str, predictions: Predictions) -> None:
 
 
 def read(path: pathlib.Path, key: str) -> Predictions | None:
-    """What `write` kept, unless settings or data have changed since (`train_member` then says which)."""
+    """What `write` kept, unless it is damaged, or settings or data have changed since (`train_member` says which)."""
     if not path.exists():
         return None
-    with np.load(path) as kept:
-        if str(kept["key"]) != key:
-            return None
-        fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions) if field.name in kept}
-    return Predictions(**{name: value if value.ndim else value.item() for name, value in fields.items()})
+    try:
+        with np.load(path) as kept:
+            if str(kept["key"]) != key:
+                return None
+            fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions) if field.name in kept}
+        return Predictions(**{name: value if value.ndim else value.item() for name, value in fields.items()})
+    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        logging.warning("%s is damaged: its model predicts these clips again", path)
+        return None

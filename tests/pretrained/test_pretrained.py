@@ -136,7 +136,7 @@ def test_folders_of_old_and_of_split_models_are_read_as_well(folder, bert):
     ("spoil", "words"),
     [
         (lambda f: (f / "config.json").unlink(), "no .*config.json .*Nothing is downloaded: put .* model.safetensors"),
-        (lambda f: (f / "config.json").write_text("{"), "not JSON"),
+        (lambda f: (f / "config.json").write_text("{"), "is damaged"),
         (lambda f: (f / "vocab.txt").unlink(), "neither .*tokenizer.json nor vocab.txt nor merges.txt"),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pickles .* are not read"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0 nothing"), "damaged"),
