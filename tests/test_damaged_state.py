@@ -158,6 +158,21 @@ def test_a_result_without_one_of_its_lines_is_named_before_the_tables_are_made(t
         ledger.tables([entry for entry in entries if entry["metric"] != metric])
 
 
+@pytest.mark.parametrize("seed", ["0", "1"])
+@pytest.mark.parametrize("change", [lambda own: own[:-1], lambda own: [*own, own[-1]], lambda own: [*own[:-1], own[0]]])
+def test_a_seed_that_lacks_a_clip_or_has_one_twice_is_named_in_a_comparison(tmp_path, seed, change):
+    write_run(tmp_path)
+    path = tmp_path / "predictions.csv"
+    head, *zero = path.read_text().splitlines()
+    seeds = {"0": zero, "1": [line.replace("x,0,", "x,1,") for line in zero]}
+    path.write_text("\n".join([head, *seeds["0"], *seeds["1"]]) + "\n")
+    compare.read(tmp_path)
+    seeds[seed] = change(seeds[seed])
+    path.write_text("\n".join([head, *seeds["0"], *seeds["1"]]) + "\n")
+    with pytest.raises(UserError, match=f"lines of seed {seed} for 6 clips"):
+        compare.read(tmp_path)
+
+
 def test_training_does_not_overwrite_a_damaged_log(tmp_path):
     write_log(tmp_path)
     path = tmp_path / "metrics.jsonl"

@@ -74,6 +74,11 @@ class Corpus:
     def speakers(self) -> tuple[str, ...]:
         return tuple(sorted({clip.speaker for clip in self.clips}))
 
+    @property
+    def unknown_speakers(self) -> tuple[str, ...]:
+        """Of `speakers` those that stand for whoever speaks: '', and 'mine:' where several corpora are joined."""
+        return tuple(speaker for speaker in self.speakers if not speaker.rpartition(":")[2])
+
     def label_numbers(self, positions: Iterable[int]) -> list[int]:
         """Of each of the clips at those positions, the place of its label in `labels`."""
         return [self.labels.index(self.clips[position].label) for position in positions]

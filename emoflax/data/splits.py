@@ -142,14 +142,13 @@ def make_split(corpus: Corpus, protocol: str, fold: int, dev_share: float, lists
 
 
 def _caution(protocol: str, corpus: Corpus) -> str:
-    """What a report says where no two speakers are known. Raises UserError where a protocol needs them."""
-    if len(corpus.speakers) > 1:
-        return ""
-    known = corpus.speakers != ("",)
-    if speakernorm.suffix_of(protocol) == speakernorm.SUFFIX and not known:
-        raise UserError(f"protocol {protocol}: corpus {corpus.name} does not say who speaks; give it a speaker column")
-    if known:
-        return "ONE speaker alone, in training and in test: how well it does on other people is not known"
+    """What a report says where speakers are not known, or are one. Raises UserError where a protocol needs them."""
+    if not corpus.unknown_speakers:
+        one = "ONE speaker alone, in training and in test: how well it does on other people is not known"
+        return one if len(corpus.speakers) == 1 else ""
+    if speakernorm.suffix_of(protocol) == speakernorm.SUFFIX:
+        where = ", ".join(name.rstrip(":") for name in corpus.unknown_speakers if name) or corpus.name
+        raise UserError(f"protocol {protocol}: corpus {where} does not say who speaks; give it a speaker column")
     return "speakers are UNKNOWN and may be in training and in test: not comparable with actor-disjoint results"
 
 

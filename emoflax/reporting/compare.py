@@ -84,6 +84,8 @@ def read(folder: pathlib.Path) -> Run:
         per_seed = []
         for seed in sorted({line["seed"] for line in lines}):
             of_seed = [line for line in lines if line["seed"] == seed]
+            if len(of_seed) != len(clips) or {line["clip"] for line in of_seed} != clips.keys():
+                raise ValueError(f"predictions.csv has {len(of_seed)} lines of seed {seed} for {len(clips)} clips")
             label, predicted = (
                 np.array([labels.index(line[column]) for line in of_seed]) for column in ("label", "predicted")
             )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emoflax.corpora.joined import join
 from emoflax.data import parts, splits
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
@@ -330,6 +331,20 @@ def test_a_label_of_which_nothing_is_left_to_train_on_is_refused():
     split = splits.make_split(corpus, "given", 1, 0.0, NO_LISTS)
     with pytest.raises(UserError, match="every training clip of angry is a test clip"):
         splits.check_leakage(split, corpus, {clip.id: clip.id[-1] for clip in clips if clip.label == "angry"})
+
+
+@pytest.mark.parametrize("other", ["", "me"])
+def test_joined_lists_of_which_one_does_not_say_who_speaks_are_not_called_actor_disjoint(other):
+    lists = []
+    for name, speaker in (("a", ""), ("b", other)):
+        clips = [Clip(str(i), LABELS[i % 3], f"{speaker}{i % 4}" if speaker else "") for i in range(60)]
+        lists.append(Corpus(name, LABELS, tuple(sorted(clips, key=lambda clip: clip.id))))
+    corpus = join(lists)
+    for protocol in ("random_split", "loso"):
+        assert "UNKNOWN" in splits.make_split(corpus, protocol, 1, 0.0, NO_LISTS).note
+        with pytest.raises(UserError, match="corpus a.* does not say who speaks"):
+            splits.make_split(corpus, f"{protocol}+speakernorm", 1, 0.0, NO_LISTS)
+    assert "UNKNOWN" not in splits.make_split(corpus, "loco", 1, 0.0, NO_LISTS).note
 
 
 @pytest.mark.parametrize("speaker, says", [("me", "ONE speaker"), ("", "speakers are UNKNOWN")])
