@@ -178,10 +178,11 @@ def _draw(
     drawn: list[pathlib.Path] = []
     if pictures.timeline:
         from emoflax.inference import timeline
+        from emoflax.reporting.pictures import plain
 
         for one, rows in scored.items():
             path = explain.free(pictures.folder / f"{pathlib.Path(one.name).stem}-emotions.png", [*taken, *drawn])
-            title = f"{pathlib.Path(one.name).name}: {model.index.get('name', model.where)}"
+            title = f"{plain(pathlib.Path(one.name).name)}: {model.index.get('name', model.where)}"
             timeline.draw(path, title, model.labels, rows)
             drawn.append(path)
     if pictures.attention and scored:

@@ -21,6 +21,7 @@ from emoflax.experiment import evaluate
 from emoflax.experiment.features import max_frames
 from emoflax.inference.utterances import Utterance
 from emoflax.reporting import report
+from emoflax.reporting.pictures import plain
 
 WIDTH_MULTIPLE = 64  # frames that a batch's width is rounded up to, so that calls share compiled programs
 INCH = 0.42  # of the picture's width for each word
@@ -113,7 +114,7 @@ def draw(
     for utterance, (curve, words), row in zip(utterances, attentions(trained, utterances), p, strict=True):
         source = pathlib.Path(utterance.name)
         path = free(folder / f"{source.stem}-attention.png", [*taken, *written])
-        title = f"{source.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %\n{_trained_how(trained)}"
+        title = f"{plain(source.name)}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %\n{_trained_how(trained)}"
         bands = utterance.logmel[:, : config.audio.mels]  # contours may follow
         picture(path, title, config, bands, curve, utterance.words, words)
         written.append(path)

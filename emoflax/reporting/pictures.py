@@ -8,3 +8,8 @@ def pyplot():
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def plain(name: str) -> str:
+    """A name as a picture can show it: bytes that are no text as escapes, and a dollar sign that begins no formula."""
+    return name.encode(errors="backslashreplace").decode().replace("$", r"\$")
