@@ -3,7 +3,7 @@
 `functionals` (statistics over the clip, ridge regression) and `gru` (the words), stacked (Wolpert 1992,
 doi:10.1016/S0893-6080(05)80023-1): their log-probabilities are added with weights, not below 0, under which the labels
 of inner validation speakers are likeliest. A model that does not help speakers without a part in the weights is left
-out: on RAVDESS, whose words tell nothing, they are in five folds of six.
+out, such as the words of RAVDESS, which tell nothing, in most folds (docs/experiments.md).
 Cost: ten minutes for the six folds of RAVDESS on two cores, transcription not included.
 
     python main.py --mode=crossval --config=configs/fusion_stacked.py --config.text.source=whisper

@@ -2,8 +2,8 @@
 
 Input: log-mels with contours, of every training clip as it was recorded and of four disturbed copies, in which contours
 are measured anew as they will be in a noisy recording (`emoflax/features/disturb.py`). New clips are judged at three
-speeds. What a disturbance costs a trained model: `python -m emoflax.benchmark.robustness`. Cost: precompute takes ten
-times as long as for attention_cnn, training twice as long.
+speeds. What a disturbance costs a trained model: `python -m emoflax.benchmark.robustness`. Cost: precompute takes about
+ten times as long as for attention_cnn, and training, of twice as many rows in all, up to twice as long.
 
     python main.py --config=configs/robust.py --config.data.dir=data/ravdess --config.split.fold=all
 """

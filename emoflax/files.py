@@ -6,9 +6,13 @@ import json
 import os
 import tempfile
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from emoflax.errors import UserError
 
@@ -81,6 +85,19 @@ def read_json(path: Path, kind: type = dict, *, mend: str) -> Any:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); {mend}") from error
     return found
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file by name.
+
+    Raises:
+      ValueError: it is damaged, or cannot be read.
+    """
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(str(error)) from error
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -3,8 +3,6 @@
 import functools
 import pathlib
 import time
-import zipfile
-import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +19,7 @@ from emoflax.errors import UserError
 from emoflax.experiment import identity
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model, takes_states_of_words
-from emoflax.files import make_folder, write_whole
+from emoflax.files import make_folder, read_arrays, write_whole
 from emoflax.models import ridge
 from emoflax.parallel import mesh as devices
 from emoflax.reporting import calibration
@@ -167,9 +165,9 @@ def read_left_out(folder: pathlib.Path) -> dict[str, np.ndarray]:
     if not (folder / _LEFT_OUT).is_file():
         return {}
     try:
-        with np.load(folder / _LEFT_OUT) as kept:
-            return {"left_out_clips": kept["clips"], "left_out_log_p": kept["log_p"]}
-    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        kept = read_arrays(folder / _LEFT_OUT)
+        return {"left_out_clips": kept["clips"], "left_out_log_p": kept["log_p"]}
+    except (ValueError, LookupError) as error:
         raise UserError(
             f"{folder / _LEFT_OUT} is damaged ({error}); remove {folder}, and the same command fits its model again"
         ) from error

@@ -182,7 +182,7 @@ def _draw(
 
         for one, rows in scored.items():
             path = explain.free(pictures.folder / f"{pathlib.Path(one.name).stem}-emotions.png", [*taken, *drawn])
-            title = f"{plain(pathlib.Path(one.name).name)}: {model.index.get('name', model.where)}"
+            title = plain(f"{pathlib.Path(one.name).name}: {model.index.get('name', model.where)}")
             timeline.draw(path, title, model.labels, rows)
             drawn.append(path)
     if pictures.attention and scored:

@@ -114,7 +114,7 @@ def draw(
     for utterance, (curve, words), row in zip(utterances, attentions(trained, utterances), p, strict=True):
         source = pathlib.Path(utterance.name)
         path = free(folder / f"{source.stem}-attention.png", [*taken, *written])
-        title = f"{plain(source.name)}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %\n{_trained_how(trained)}"
+        title = plain(f"{source.name}: {labels[int(row.argmax())]}, {100 * row.max():.0f} %\n{_trained_how(trained)}")
         bands = utterance.logmel[:, : config.audio.mels]  # contours may follow
         picture(path, title, config, bands, curve, utterance.words, words)
         written.append(path)

@@ -2,13 +2,12 @@
 
 import dataclasses
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 from absl import logging
 
 from emoflax.experiment.evaluate import Predictions
+from emoflax.files import read_arrays
 
 
 def write(path: pathlib.Path, key: str, predictions: Predictions) -> None:
@@ -22,11 +21,11 @@ def read(path: pathlib.Path, key: str) -> Predictions | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as kept:
-            if str(kept["key"]) != key:
-                return None
-            fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions) if field.name in kept}
+        kept = read_arrays(path)
+        if str(kept["key"]) != key:
+            return None
+        fields = {field.name: kept[field.name] for field in dataclasses.fields(Predictions) if field.name in kept}
         return Predictions(**{name: value if value.ndim else value.item() for name, value in fields.items()})
-    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (ValueError, LookupError, TypeError):
         logging.warning("%s is damaged: its model predicts these clips again", path)
         return None
