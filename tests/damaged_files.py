@@ -15,7 +15,7 @@ _WRITTEN = {
     "vbr.mp3": {"bitrate_mode": "VARIABLE"}, "a.ogg": {"subtype": "VORBIS"},
     "a.opus": {"format": "OGG", "subtype": "OPUS"}, "a.aiff": {"subtype": "PCM_16"}, "a.au": {"subtype": "PCM_16"},
     "a.w64": {"subtype": "PCM_16"}, "a.caf": {"subtype": "PCM_16"}, "rf64.wav": {"format": "RF64", "subtype": "PCM_16"},
-    "big.wav": {"subtype": "PCM_16", "endian": "BIG"},
+    "big.wav": {"subtype": "PCM_16", "endian": "BIG"}, "a.sph": {"format": "NIST", "subtype": "PCM_16"},
 }  # fmt: skip
 _BY_PYAV = {"bare.mp3": ("mp3", "libmp3lame", {"write_xing": "0", "id3v2_version": "0"}), "a.m4a": ("mp4", "aac", {}),
             "a.webm": ("webm", "libopus", {}), "a.aac": ("adts", "aac", {})}  # fmt: skip

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 # Endings of the files that a folder is searched for.
 CONTAINER_SUFFIXES = (".m4a", ".mp4", ".webm", ".aac")  # decoded by PyAV, which the extra `av` brings
 RECORDING_SUFFIXES = (
-    ".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aiff", ".aif", ".au", ".w64", ".caf", *CONTAINER_SUFFIXES,
+    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au",
+    ".snd", ".caf", ".sph", *CONTAINER_SUFFIXES,
 )  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """What a sound file says about its own length, compared with the bytes that are there, before a decoder reads it.
 
 libsndfile reads a file that is shorter than its header says without an error, and stops where the header says, whatever
-follows. Formats that are lists of chunks are checked here: WAV (RIFF, RIFX, RF64), AIFF, W64, CAF and AU; compressed
-ones in `mpeg.py` and `ogg.py`.
+follows. Formats that are lists of chunks are checked here: WAV (RIFF, RIFX, RF64), AIFF, W64 and CAF; so are AU and
+NIST SPHERE. Compressed ones are in `flac.py`, `mpeg.py` and `ogg.py`.
 """
 
 import dataclasses
 import os
+import re
 import stat
 from typing import BinaryIO
 
@@ -14,8 +15,11 @@ from emoflax.errors import UserError
 
 REMEDY = "Replace the file, or leave it out of the corpus."
 _LFS = b"version https://git-lfs"  # begins the text file that stands for one that Git LFS has not fetched
+_NIST = b"NIST_1A"  # of SPHERE files, which corpora of the 1990s call .wav or .sph
 _MOST_CHUNKS = 10_000  # real files have tens
-LEFT_BYTES = 4096  # that may follow the sound without being a chunk: tags of other programs, at most 0.1 s of sound
+_LEFT_SHARE, _LEFT_BYTES = 0.01, 4096  # of the sound, that may follow it and be anything
+_TAGS = (b"TAG", b"APET", b"LYRI", b"3DI\x10", b"ID3")  # of other programs, behind the sound
+_TEXT = bytes(range(32, 127)) + b"\t\r\n\0"
 _UNCOMPRESSED = (1, 3, 6, 7, 0xFFFE)  # of WAV: integers, floats, A-law, mu-law, and what is described elsewhere
 _IMA_ADPCM = 17
 _KINDS = (
@@ -100,6 +104,9 @@ def check_length(path: str, file: BinaryIO, size: int, head: bytes) -> None:
         if start < 24:
             raise UserError(f"{path} is damaged: its sound would begin at byte {start}, inside its header. {REMEDY}")
         _judge(path, file, size, start, size - start if _is_unknown(length, 4) else length, None)
+    elif head[:7] == _NIST:
+        start, length = _nist(path, head)
+        _judge(path, file, size, start, length, None)
     elif head[:4] in _LISTS and (head[:4] in (b"riff", b"caff") or head[8:12] in (b"WAVE", b"AIFF", b"AIFC")):
         _check_list(path, file, size, _LISTS[head[:4]], is_aiff=head[8:12] == b"AIFF")
 
@@ -108,8 +115,19 @@ def truncated(path: str) -> UserError:
     return UserError(f"{path} is truncated: it is shorter than its own header says. Copy or download it again.")
 
 
+def may_be_sound(rest: bytes, left: int, length: int) -> bool:
+    """Whether what follows the sound, of which `rest` is the beginning, is too much to be lost, and no known tag.
+
+    Args:
+      left: how many bytes follow.
+      length: bytes of the sound before them.
+    """
+    little = left <= min(_LEFT_BYTES, _LEFT_SHARE * length)
+    return not (little or rest.startswith(_TAGS) or not rest.strip(_TEXT))
+
+
 def _check_list(path: str, file: BinaryIO, size: int, kind: _Chunks, is_aiff: bool) -> None:
-    at, real_length, declared, tolerated, tag = kind.first, None, None, LEFT_BYTES, 0
+    at, real_length, declared, in_blocks, tag = kind.first, None, None, False, 0
     for _ in range(_MOST_CHUNKS):
         chunk = _chunk(file, at, kind)
         if chunk is None:
@@ -120,14 +138,14 @@ def _check_list(path: str, file: BinaryIO, size: int, kind: _Chunks, is_aiff: bo
         elif name == b"fmt ":
             tag, channels, _, _, _, _, block = (int.from_bytes(file.read(2), kind.order) for _ in range(7))
             if tag not in _UNCOMPRESSED:
-                tolerated = kind.align  # bytes that came in between shift all blocks that follow
+                in_blocks = True  # bytes that came in between shift all that follow
         elif name == b"COMM" and is_aiff:
             declared = _aiff_bytes(file.read(8))
         elif name == kind.data:
             if declared is not None and declared > length:
                 raise truncated(path)
             length = _data_length(kind, start, length, size, real_length)
-            _judge(path, file, size, start, length, kind, tolerated)
+            _judge(path, file, size, start, length, kind, in_blocks)
             if tag == _IMA_ADPCM and not _are_ima_blocks(file, start, length, channels, block):
                 raise UserError(f"{path} is damaged: a block of it cannot be. Copy or download it again.")
             return
@@ -170,6 +188,17 @@ def _is_unknown(length: int, length_bytes: int) -> bool:
     return any(0 <= most - length < 1 << 16 for most in (largest - 1, largest // 2))
 
 
+def _nist(path: str, head: bytes) -> tuple[int, int]:
+    """Byte at which the samples of a NIST SPHERE file begin, and how many bytes they are."""
+    fields = dict(re.findall(rb"^(\w+) -i (\d{1,12})\s*$", head, re.MULTILINE))
+    begin = re.match(rb"NIST_1A\n\s*(\d{1,12})\n", head)
+    numbers = [fields.get(name) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
+    if begin is None or None in numbers[::2]:
+        raise UserError(f"{path} is damaged: its header does not say how long it is. {REMEDY}")
+    count, channels, sample_bytes = (int(number or 1) for number in numbers)
+    return int(begin[1]), count * channels * sample_bytes
+
+
 def _aiff_bytes(common: bytes) -> int:
     """Bytes of samples that follow from AIFF's numbers of channels, frames and bits."""
     channels, frames, bits = (int.from_bytes(common[a:b], "big") for a, b in ((0, 2), (2, 6), (6, 8)))
@@ -177,14 +206,17 @@ def _aiff_bytes(common: bytes) -> int:
 
 
 def _judge(
-    path: str, file: BinaryIO, size: int, start: int, length: int, kind: _Chunks | None, tolerated: int = LEFT_BYTES
+    path: str, file: BinaryIO, size: int, start: int, length: int, kind: _Chunks | None, in_blocks: bool = False
 ) -> None:
     if start + length > size:
         raise truncated(path)
     left = _bytes_left(file, start + length, size, kind)
     file.seek(size - left)
-    more = kind is _W64 or tolerated < LEFT_BYTES or bool(file.read(1 << 20).strip(b"\0"))
-    if left > (0 if kind is _W64 else tolerated) and more:
+    if kind is _W64 or in_blocks:
+        is_sound = left > (0 if kind is _W64 else kind.align)
+    else:
+        is_sound = may_be_sound(file.read(min(left, 1 << 20)), left, length)
+    if is_sound:
         raise UserError(
             f"{path} has a wrong header: it says {length} bytes of sound, and {left} more bytes follow. Write the file "
             "anew with a program that repairs headers (such as sox --ignore-length), or leave it out of the corpus."

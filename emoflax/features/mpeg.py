@@ -10,7 +10,7 @@ import mmap
 import struct
 
 from emoflax.errors import UserError
-from emoflax.features.containers import LEFT_BYTES
+from emoflax.features.containers import may_be_sound
 
 _RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # by version
 _KBITS = {
@@ -118,7 +118,8 @@ def _next_frame(path: str, data: mmap.mmap, at: int, last: Part | None, made: li
             break
     else:
         found = -1
-        if last is not None and len(data) - at > LEFT_BYTES and not data[at:].startswith(_TAGS):
+        rest = data[at : at + (1 << 20)]
+        if last is not None and may_be_sound(rest, len(data) - at, last.end - last.begin):
             raise _damaged(path, at)
     if last is not None and found >= 0 and not data[at:found].startswith(_TAGS):
         raise _damaged(path, at)

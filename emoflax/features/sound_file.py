@@ -19,6 +19,8 @@ from emoflax.features import containers, flac, mpeg, ogg, plain_wav
 from emoflax.features.containers import REMEDY
 
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 768_000  # outside of it soxr ends the process or fills the memory
+# What libsndfile calls the formats whose length is checked, so that a file that was cut is not taken for a whole one.
+_CHECKED = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "W64", "NIST", "FLAC", "OGG", "MP3")
 MOST_SAMPLES = 1 << 29  # of a decoded recording: 3 h at 48 kHz, 9 h at 16 kHz, 2 GB
 
 
@@ -105,6 +107,12 @@ def _by_libsndfile(path: str, source: str | io.BytesIO) -> soundfile.SoundFile:
         if sound.format == "RAW":  # libsndfile takes whatever is named .au, .snd, .gsm or .vox
             sound.close()
             raise UserError(f"{path} is not sound that can be decoded: its header is missing or damaged. {REMEDY}")
+        if sound.format not in _CHECKED:
+            sound.close()
+            raise UserError(
+                f"{path} is a {sound.format} file, of which nobody can tell whether it is whole: convert it to WAV or "
+                "FLAC (such as by sox), or leave it out of the corpus."
+            )
         return sound
     except soundfile.LibsndfileError as error:
         raise UserError(

@@ -1,6 +1,7 @@
 """Formats read whole, headers that do not fit their files, and files that end the process that reads them."""
 
 import os
+import random
 import signal
 import struct
 import subprocess
@@ -12,6 +13,8 @@ import cli
 import damaged_files
 import numpy as np
 import pytest
+import soundfile
+from damaged_files import voice
 
 from emoflax.errors import UserError
 from emoflax.features import decode, flac, mpeg, untrusted
@@ -145,7 +148,7 @@ def test_an_absurd_length_is_refused_before_it_is_read(whole, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.wav", "big.wav", "rf64.wav", "a.aiff", "a.au", "a.w64", "a.caf", "a.mp3", "a.ogg",
-                                  "a.opus", "a.flac", "a.m4a"])  # fmt: skip
+                                  "a.opus", "a.flac", "a.m4a", "a.sph"])  # fmt: skip
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.001])
 def test_a_cut_file_of_any_format_is_noticed(whole, tmp_path, name, share):
     content = whole[name].read_bytes()
@@ -167,6 +170,58 @@ def test_a_header_that_names_fewer_bytes_than_there_are_is_refused_by_name(whole
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name} (has a wrong header|is truncated)"):
         untrusted.decode(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["slow.wav", "slow.aiff", "slow.au"])
+def test_no_part_of_a_short_or_slow_recording_is_lost_to_a_header(tmp_path, name):
+    """4,096 bytes, which any tag may have, are half a second of eight bits at 8 kHz."""
+    subtype = "PCM_U8" if name.endswith("wav") else "PCM_S8"
+    soundfile.write(tmp_path / name, voice(rate_hz=8_000), 8_000, subtype=subtype)
+    content = bytearray((tmp_path / name).read_bytes())
+    mark, form = {"slow.wav": (b"data", "<I"), "slow.aiff": (b"SSND", ">I"), "slow.au": (b".snd", ">I")}[name]
+    place = content.index(mark) + (8 if name.endswith("au") else 4)
+    (length,) = struct.unpack_from(form, content, place)
+    little = 0 if name.endswith("aiff") else 100  # an AIFF says its length twice
+    for missing, is_lost in ((little, False), (200, True), (4_000, True)):
+        struct.pack_into(form, content, place, length - missing)
+        (tmp_path / name).write_bytes(content)
+        if is_lost:
+            with pytest.raises(UserError, match="has a wrong header|is truncated"):
+                untrusted.decode(str(tmp_path / name))
+        else:
+            assert len(untrusted.decode(str(tmp_path / name))[0]) >= 0.99 * 8_000 * SECONDS
+
+
+def test_the_end_of_an_mp3_at_a_low_rate_is_not_taken_for_a_tag(whole, tmp_path):
+    content = whole["bare.mp3"].read_bytes()
+    damaged = bytearray(content)
+    damaged[-2_000:] = random.Random(0).randbytes(2_000)  # a third of a second
+    (tmp_path / "a.mp3").write_bytes(damaged)
+    with pytest.raises(UserError, match="is damaged at byte"):
+        untrusted.decode(str(tmp_path / "a.mp3"))
+    (tmp_path / "a.mp3").write_bytes(content + b"TAG" + b"x" * 125)
+    assert len(untrusted.decode(str(tmp_path / "a.mp3"))[0]) / RATE_HZ == pytest.approx(SECONDS, abs=0.12)
+
+
+@pytest.mark.parametrize("form", ["VOC", "IRCAM", "MAT5", "MAT4", "PAF", "SVX", "HTK", "AVR", "PVF"])
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_formats_that_may_have_been_cut_unnoticed_are_refused_by_name(tmp_path, form, share):
+    soundfile.write(tmp_path / "a.wav", voice(), RATE_HZ, format=form, subtype="PCM_16")
+    content = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"a\.wav is .*(convert it to WAV or FLAC|cannot be decoded|can be decoded)"):
+        untrusted.decode(str(tmp_path / "a.wav"))
+
+
+def test_a_nist_file_is_read_under_any_name_if_its_header_says_how_long_it_is(whole, tmp_path):
+    content = whole["a.sph"].read_bytes()
+    (tmp_path / "SA1.WAV").write_bytes(content)  # as in TIMIT
+    np.testing.assert_array_equal(
+        untrusted.decode(str(tmp_path / "SA1.WAV"))[0], untrusted.decode(str(whole["a.wav"]))[0]
+    )
+    (tmp_path / "SA1.WAV").write_bytes(content.replace(b"sample_count", b"sample_cOunt"))
+    with pytest.raises(UserError, match=r"SA1\.WAV is damaged: its header does not say how long it is"):
+        untrusted.decode(str(tmp_path / "SA1.WAV"))
 
 
 def test_chunks_and_tags_after_the_sound_are_no_sound(whole, tmp_path):
