@@ -2,8 +2,9 @@
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Collection, Mapping
+
+from emoflax.corpora import cells
 
 # One emotion per line. Several words of one line in one corpus are the same class.
 _SAME = (
@@ -39,8 +40,8 @@ SEVERAL_CLIPS = 3  # with so many, a word that resembles an emotion is taken for
 
 
 def normalise(label: str) -> str:
-    """Lower case, single spaces, no space at the ends, accents composed; numbers without '.0' and leading zeros."""
-    label = " ".join(unicodedata.normalize("NFC", label).lower().split())
+    """Lower case, single spaces, none at the ends, nothing invisible, accents composed; '1.0' and '01' are '1'."""
+    label = " ".join(cells.without_invisible(label).lower().split())
     number = re.fullmatch(r"(-?\d+)(\.0*)?", label, re.ASCII)
     return str(int(number[1])) if number and len(label) < 20 else label
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from absl import logging
 
+from emoflax.corpora import cells, scan, table
 from emoflax.corpora import labels as emotion_names
-from emoflax.corpora import scan, table
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError
+from emoflax.files import expanded
 
 # Column -> the names it may have; the first that exists is read: 'emotion' before a numeric 'label' beside it.
 COLUMNS = {
@@ -25,7 +26,6 @@ COLUMNS = {
     "start_s": ("start_s", "start"),
     "end_s": ("end_s", "end"),
 }
-EMPTY = ("nan", "none", "null", "<na>", "n/a")  # what programs write into an empty cell, in any case
 SPLITS = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 
 
@@ -55,9 +55,9 @@ def load(file: str, cache_dir: str, *, root: str = "", known_labels: Collection[
 
 def _root(root: str) -> Path:
     try:
-        folder = Path(root).expanduser().resolve()
-    except RuntimeError as error:  # ~nobody
-        raise UserError(f"--config.data.root={root}: {error}") from error
+        folder = Path(scan.on_disk(expanded(root))).resolve()
+    except UserError as error:
+        raise UserError(f"--config.data.root={error}") from error
     if not folder.is_dir():
         raise UserError(f"--config.data.root={root} is no folder; paths in a manifest start at it")
     return folder
@@ -75,25 +75,31 @@ def _with_plain_columns(rows: Sequence[table.Row], path: Path) -> list[table.Row
         logging.info("%s: columns that are not used: %s", path, ", ".join(unused))
     plain = []
     for row in rows:
-        cells = {column: _plain(row.cells.get(alias, ""), column) for column, alias in used.items() if alias}
-        if used["speaker"] is not None:
-            cells.setdefault("speaker", "")
-        plain.append(table.Row(row.line, {column: value for column, value in cells.items() if value}))
+        values = {column: _plain(row, column, alias, path) for column, alias in used.items() if alias}
+        plain.append(table.Row(row.line, {column: value for column, value in values.items() if value}))
     return plain
 
 
-def _plain(value: str, column: str) -> str:
+def _plain(row: table.Row, column: str, alias: str, path: Path) -> str:
     """The cell with accents composed; a path as it is. 'nan' and the like are nothing, but words of a text."""
-    if column != "text" and value.lower() in EMPTY:
+    value, is_text = row.cells.get(alias, ""), column == "text"
+    if not is_text and cells.is_empty(value):
         return ""
-    return value if column == "file" else unicodedata.normalize("NFC", value)
+    if column == "file":  # a name on disk may hold bytes that are no text
+        return value
+    if character := cells.broken_character(value, is_text=is_text):
+        raise UserError(
+            f"{path} line {row.line} has the character {character} in its {alias}, which no text holds. Save the file "
+            "as UTF-8 again from the program that wrote it."
+        )
+    return unicodedata.normalize("NFC", value)
 
 
 def _speakers(rows: Sequence[table.Row], path: Path) -> list[str]:
     """The speaker of each row; '' for all where no row has one.
 
     Raises:
-      UserError: an empty cell, or two names that differ in capitals, spaces or zeros alone.
+      UserError: an empty cell, or two names that differ in capitals, spaces, zeros or what nobody sees alone.
     """
     if not any("speaker" in row.cells for row in rows):
         logging.warning(
@@ -104,20 +110,13 @@ def _speakers(rows: Sequence[table.Row], path: Path) -> list[str]:
     speakers = [_required(row, "speaker", path) for row in rows]
     alike: dict[str, list[str]] = {}
     for name in sorted(set(speakers)):
-        alike.setdefault(_spelling(name), []).append(name)
-    if pairs := [" = ".join(f"'{name}'" for name in names) for names in alike.values() if len(names) > 1]:
+        alike.setdefault(cells.spelling(name), []).append(name)
+    if pairs := [" = ".join(map(repr, names)) for names in alike.values() if len(names) > 1]:
         raise UserError(
             f"{path} has {len(pairs)} speakers under several spellings, who would be in training and in test: "
             f"{'; '.join(pairs[:20])}{'; ...' if len(pairs) > 20 else ''}. Write each in one way."
         )
     return speakers
-
-
-def _spelling(name: str) -> str:
-    """What spellings of one speaker have in common: 'Anna' and 'anna'; '1', '01' and '1.0'; 'S 1' and 's_01'."""
-    folded = re.sub(r"^(\d+)\.0+$", r"\1", unicodedata.normalize("NFKC", name).casefold())
-    words = re.sub(r"[\s_.-]+", " ", folded).strip()
-    return re.sub(r"\d+", lambda digits: digits[0].lstrip("0") or "0", words)
 
 
 def _refuse_column(column: str, present: set[str], path: Path) -> None:
@@ -177,7 +176,7 @@ def _files(rows: Sequence[table.Row], path: Path, folder: Path) -> list[str] | N
     """Absolute paths, all of which exist, or None for a text-only corpus."""
     if not any("file" in row.cells for row in rows):
         return None
-    files = [_on_disk(os.path.normpath(folder / scan.expanded(_required(row, "file", path)))) for row in rows]
+    files = [scan.on_disk(os.path.normpath(folder / expanded(_required(row, "file", path)))) for row in rows]
     missing = [number for number, file in enumerate(files) if not os.path.isfile(file)]
     if missing:
         first = ", ".join(f"{rows[number].cells['file'][:200]} (line {rows[number].line})" for number in missing[:3])
@@ -187,12 +186,6 @@ def _files(rows: Sequence[table.Row], path: Path, folder: Path) -> list[str] | N
             "folder."
         )
     return files
-
-
-def _on_disk(file: str) -> str:
-    """The path as it is on disk, where accents may be composed or not: macOS decomposes them."""
-    forms = (file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file))
-    return next((form for form in forms if os.path.isfile(form)), file)
 
 
 def _texts(rows: Sequence[table.Row], has_audio: bool, path: Path) -> list[str | None]:
@@ -221,7 +214,7 @@ def _splits(rows: Sequence[table.Row], path: Path) -> list[str | None]:
 
 def _span(row: table.Row, path: Path) -> tuple[float, float | None]:
     """(start_s, end_s) of one row; 0 and None where the cells are empty."""
-    seconds = {column: _seconds(row.cells[column]) for column in ("start_s", "end_s") if column in row.cells}
+    seconds = {column: cells.seconds(row.cells[column]) for column in ("start_s", "end_s") if column in row.cells}
     for column, value in seconds.items():
         if not 0 <= value < math.inf:
             raise UserError(
@@ -232,18 +225,6 @@ def _span(row: table.Row, path: Path) -> tuple[float, float | None]:
     if end_s is not None and start_s >= end_s:
         raise UserError(f"{path} line {row.line} starts at {start_s:g} s and ends at {end_s:g} s: the end comes first.")
     return start_s, end_s
-
-
-def _seconds(value: str) -> float:
-    """'1.5' or '0 days 00:00:01.5' (pandas; days may be missing) in seconds; nan for anything else."""
-    time = re.fullmatch(r"(?:(\d+) days? )?(\d+):(\d\d):(\d\d(?:\.\d+)?)", value, re.ASCII)
-    try:
-        days, hours, minutes, seconds = (
-            (float(part or 0) for part in time.groups()) if time else (0, 0, 0, float(value))
-        )
-    except ValueError:
-        return math.nan
-    return days * 86_400 + hours * 3_600 + minutes * 60 + seconds
 
 
 def _ids(

@@ -1,6 +1,5 @@
 """The one reader of CSV and JSONL files: rows of text cells, with the line number that an error needs."""
 
-import codecs
 import csv
 import dataclasses
 import io
@@ -12,7 +11,6 @@ from emoflax.errors import UserError
 from emoflax.files import parse_json
 
 SUFFIXES = (".csv", ".jsonl")
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DELIMITERS = ",;\t|"  # in many countries spreadsheets write semicolons
 
 
@@ -28,7 +26,7 @@ class Row:
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a CSV (comma, semicolon, tab or |; first line names the columns) or JSONL file, UTF-8 or UTF-16.
+    """All rows of a CSV (comma, semicolon, tab or |; first line names the columns) or JSONL file, UTF-8, -16 or -32.
 
     Raises:
       UserError: no such file, another ending, another text encoding, a malformed line, or a table without rows.
@@ -46,8 +44,11 @@ def read(path: Path) -> list[Row]:
 
 
 def _decoded(content: bytes, path: Path) -> str:
-    """The text; UTF-16 is recognised by its first bytes. Another encoding cannot be known, and is not guessed."""
-    encoding = "utf-16" if content.startswith(_UTF_16) else "utf-8-sig"
+    """The text; UTF-16 and UTF-32 are recognised by the first bytes, with a byte order mark or without.
+
+    Another encoding cannot be known, and is not guessed.
+    """
+    encoding = json.detect_encoding(content).replace("utf-8-sig", "utf-8").replace("utf-8", "utf-8-sig")
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
