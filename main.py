@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from emoflax import command_line
 from emoflax.errors import UserError
+from emoflax.files import expanded
 
 MODES = {
     "train": "train what is not trained yet, score the test clips, report",
@@ -38,16 +39,19 @@ DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPE
 
 CONFIG = command_line.define_config("What to train: a packaged config such as cnn2, or the path of a config file.")
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do, see above.")
-WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder for checkpoints, logs and reports; one folder per run in it.")
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "predict: a bundle, a model such as RUN/seed0-fold1, or a RUN, whose models are pooled; "
+PATH = command_line.PathParser()
+WORKDIR = flags.DEFINE(PATH, "workdir", "runs", "Folder for checkpoints, logs and reports; one folder per run in it.")
+CHECKPOINT = flags.DEFINE(
+    PATH, "checkpoint", None, "predict: a bundle, a model such as RUN/seed0-fold1, or a RUN, whose models are pooled; "
     "eval: a model or a RUN.",
 )  # fmt: skip
-INPUTS = flags.DEFINE_multi_string(
-    "inputs", [], "predict: recordings: a file, a folder or a glob, may be repeated; - for standard input, a recording "
+INPUTS = flags.DEFINE_multi(
+    PATH, flags.ArgumentSerializer(), "inputs", [],
+    "predict: recordings: a file, a folder or a glob, may be repeated; - for standard input, a recording "
     "or names of files; mic or mic:DEVICE.",
 )  # fmt: skip
-OUTPUT = flags.DEFINE_string(
+OUTPUT = flags.DEFINE(
+    PATH,
     "output",
     None,
     "predict: file for the records, by suffix JSON lines, .csv or .parquet. fit: folder of the bundle. "
@@ -63,14 +67,14 @@ FINAL = flags.DEFINE_bool("final", False, "crossval: then do --mode=fit, too: th
 FORMAT = flags.DEFINE_enum(
     "format", None, ["stablehlo", "onnx", "safetensors", "page"], "export: of the file; page: a folder."
 )
-ONNXRUNTIME_WEB = flags.DEFINE_string(
-    "onnxruntime_web", None, "export --format=page: folder of the unpacked npm package onnxruntime-web."
+ONNXRUNTIME_WEB = flags.DEFINE(
+    PATH, "onnxruntime_web", None, "export --format=page: folder of the unpacked npm package onnxruntime-web."
 )
 EXPORT_INPUT = flags.DEFINE_enum(
     "export_input", "waveform", ["waveform", "features"], "export: what the program takes; features: where the model's "
     "front end has no exported form, such as pitch contours and words.",
 )  # fmt: skip
-BUNDLE = flags.DEFINE_string("bundle", None, "export, serve: a bundle, or what --checkpoint of predict takes.")
+BUNDLE = flags.DEFINE(PATH, "bundle", None, "export, serve: a bundle, or what --checkpoint of predict takes.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "serve: address to bind; 0.0.0.0 lets other machines in, unprotected.")
 PORT = flags.DEFINE_integer("port", 8000, "serve: 0 takes one that is free.", 0, 65_535)
 LIMITS = flags.DEFINE_list("limits", [], "serve: NAME=VALUE,...: what it accepts at most, see docs/service.md.")
@@ -127,7 +131,7 @@ def main(argv: list[str]) -> None:
         "fit": lambda: job.fit(config, workdir, OUTPUT.value),
         "sweep": lambda: job.sweep(config, workdir),
         "probe": lambda: job.probe(config, workdir, record=record),
-        "compare": lambda: job.compare(config, RUNS.value, workdir),
+        "compare": lambda: job.compare(config, [str(expanded(run)) for run in RUNS.value], workdir),
         "precompute": lambda: job.precompute(config),
         "benchmark": lambda: job.benchmark(config, workdir),
     }

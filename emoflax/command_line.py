@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from emoflax.errors import UserError
 from emoflax.experiment import config_files
+from emoflax.files import expanded
 
 INTERRUPTED = "interrupted; the same command goes on where this one stopped"
 _HELP = {"--help", "-help", "-h", "-?", "--helpshort", "-helpshort"}
@@ -34,6 +35,16 @@ class ConfigParser(flags.ArgumentParser):
             if field := _FIELD.match(argument):
                 checks.check_flag(field[1], config)
         return config
+
+
+class PathParser(flags.ArgumentParser):
+    """A file or folder, as text: `~` is a home here, too, for shells leave it as it is after `--flag=`."""
+
+    def parse(self, text: str) -> str:
+        try:
+            return str(expanded(text)) if text.startswith("~") else text
+        except UserError as error:
+            raise ValueError(str(error).removeprefix(f"{text}: ")) from error
 
 
 class DictParser(flags.ArgumentParser):

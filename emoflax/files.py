@@ -17,6 +17,18 @@ import numpy as np
 from emoflax.errors import UserError
 
 
+def expanded(name: str) -> Path:
+    """The path with `~` and `~user` replaced.
+
+    Raises:
+      UserError: there is no such user.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name}: there is no user of that name; write the path in full.") from error
+
+
 def make_folder(folder: Path, flag: str = "--workdir") -> None:
     """Makes the folder and its parents. `flag`: where a person chooses another one.
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from emoflax.benchmark import memory
 from emoflax.errors import UserError
 from emoflax.experiment import checks, config_files
-from emoflax.files import make_folder, naming, write_whole
+from emoflax.files import expanded, make_folder, naming, write_whole
 from emoflax.parallel import mesh
 from emoflax.reporting import ledger
 
@@ -26,6 +26,9 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     options = parser.parse_args()
     mesh.split_processor()
     try:
+        for name, value in vars(options).items():
+            if str(value).startswith("~"):
+                setattr(options, name, type(value)(expanded(value)))
         make_folder(options.workdir)
         main(options)
     except UserError as error:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from emoflax.corpora import scan, whole_folder
+from emoflax.corpora import whole_folder
 from emoflax.corpora.whole_folder import INDEX
 from emoflax.data.clip import Clip, Corpus
 from emoflax.errors import UserError, optional
+from emoflax.files import expanded
 
 AUDIO_NAMES = ("audio", "speech", "wav", "waveform", "sound")
 RATE_NAMES = ("sample_rate_hz", "sample_rate", "sampling_rate", "sr")
@@ -43,7 +44,7 @@ def load(name: str, dir: str, cache_dir: str) -> Corpus:
       UserError: there is no such dataset, it cannot be prepared or lacks a feature, a package it needs is not
         installed (usually TensorFlow), or the disk cannot be written.
     """
-    data_dir = scan.expanded(dir or f"{cache_dir}/tfds")
+    data_dir = expanded(dir or f"{cache_dir}/tfds")
     with _explained(name, data_dir):
         builder = _builder(name, data_dir)
         features = _Features(name, builder.info.features)  # before gigabytes are downloaded for nothing
@@ -53,7 +54,7 @@ def load(name: str, dir: str, cache_dir: str) -> Corpus:
     # Shard lengths and bytes identify a dataset that was prepared again with other content under the same version.
     content = {split: [splits[split].num_bytes, *splits[split].shard_lengths] for split in sorted(splits)}
     fingerprint = sha256(json.dumps(content).encode()).hexdigest()[:12]
-    folder = scan.expanded(cache_dir) / "tfds_wav" / f"{_plain(builder.info.full_name)}-{fingerprint}"
+    folder = expanded(cache_dir) / "tfds_wav" / f"{_plain(builder.info.full_name)}-{fingerprint}"
     if not folder.exists():
         _write(folder, sources, features)
     return _read(folder, "tfds_" + _plain(name), features.label_names)

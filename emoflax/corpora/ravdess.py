@@ -23,6 +23,7 @@ from tqdm import tqdm
 from emoflax.corpora import download, scan
 from emoflax.data.clip import RECORDING_SUFFIXES, Clip, Corpus
 from emoflax.errors import UserError
+from emoflax.files import expanded
 
 URL = "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1"
 ZIP_NAME = "Audio_Speech_Actors_01-24.zip"
@@ -66,7 +67,7 @@ def load(folder: str, cache_dir: str, response_s: float = 30.0) -> Corpus:
 
     Raises UserError when the corpus is incomplete, and its subclass UnreachableError when it cannot be downloaded.
     """
-    cache = scan.expanded(cache_dir)
+    cache = expanded(cache_dir)
     place = _given(folder, cache) if folder else _own_copy(cache, response_s)
     paths = scan.files(place)
     clips = _clips(paths)
@@ -128,7 +129,7 @@ def _refuse_incomplete(ids: Iterable[str], remedy: str, where: Path) -> None:
 
 def _given(folder: str, cache_dir: Path) -> Path:
     """The folder of clips for `config.data.dir`: itself, or the folder that its zip is unpacked to."""
-    place = scan.expanded(folder)
+    place = expanded(folder)
     if not place.exists():
         raise UserError(f"--config.data.dir={folder} does not exist: set it to {_WANTED}.")
     if place.is_file():

@@ -2,7 +2,9 @@
 
 import dataclasses
 import filecmp
+import functools
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +13,7 @@ from absl import logging
 
 from emoflax.data.clip import RECORDING_SUFFIXES
 from emoflax.errors import UserError
+from emoflax.files import expanded
 
 
 def existing_folder(folder: str, what: str) -> Path:
@@ -26,23 +29,39 @@ def existing_file(file: str, what: str) -> Path:
 def _existing(name: str, what: str, of_kind: Callable[[Path], bool]) -> Path:
     if not name:
         raise UserError(f"--config.data.dir is empty: set it to {what}.")
-    path = expanded(name)
+    path = Path(on_disk(expanded(name)))
     if not of_kind(path):
         state = "is a folder" if path.is_dir() else "is a file" if path.exists() else "does not exist"
         raise UserError(f"--config.data.dir={name} {state}: set it to {what}.")
     return path
 
 
-def expanded(name: str) -> Path:
-    """The path with `~` and `~user` replaced.
+def on_disk(path: str | os.PathLike[str]) -> str:
+    """The path as it is on disk, where the accents of each name in it may be composed or not: macOS decomposes them."""
+    whole = os.fspath(path)
+    if whole.isascii() or os.path.lexists(whole):
+        return whole
+    folder, name = os.path.split(whole)
+    if not name or folder == whole:
+        return whole
+    folder = on_disk(folder)
+    return os.path.join(folder, _as_on_disk(folder, name))
 
-    Raises:
-      UserError: there is no such user.
-    """
+
+def _as_on_disk(folder: str, name: str) -> str:
+    if name.isascii() or os.path.lexists(os.path.join(folder, name)):
+        return name
     try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{name}: there is no user of that name; write the path in full.") from error
+        there = _composed_names(folder, os.stat(folder).st_mtime_ns)
+    except OSError:
+        return name
+    return there.get(unicodedata.normalize("NFC", name), name)
+
+
+@functools.lru_cache(maxsize=8)
+def _composed_names(folder: str, changed_ns: int) -> dict[str, str]:
+    """Composed name -> name on disk, of what is in a folder; kept, since a list may name thousands in one folder."""
+    return {unicodedata.normalize("NFC", name): name for name in sorted(os.listdir(folder), reverse=True)}
 
 
 @dataclasses.dataclass

@@ -16,6 +16,7 @@ from emoflax.data import speakernorm
 from emoflax.errors import UserError
 from emoflax.experiment.fields import ALLOWED, BEFORE, NAME
 from emoflax.experiment.kinds import Number, Table
+from emoflax.files import expanded
 
 # Fields that there were once -> what to write instead.
 OLD_FIELDS = {
@@ -25,6 +26,11 @@ OLD_FIELDS = {
 }
 # Fields of config.augment that do to log-mels what makes no sense of a waveform's samples.
 ONLY_OF_LOG_MELS = ("stretch", "vtlp", "shift_bands", "tilt_db", "gain_db", "noise", "band_masks")
+# Fields that name a file or a folder; several of them with commas between.
+PLACES = (
+    "data.dir", "data.root", "data.cache_dir", "text.file", "text.whisper_model", "states.weights",
+    "model.pretrained.audio", "model.pretrained.text", "log.mlflow",
+)  # fmt: skip
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
 FIXED = (
     "name", "seeds", "data.corpus", "data.dir", "data.root", "data.labels", "data.emotions", "data.speakers",
@@ -46,7 +52,7 @@ def prepare(config: ConfigDict) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Every field by itself, those of candidates and of a search, too."""
+    """Every field by itself, those of candidates and of a search, too. `~` in the name of a place is replaced."""
     fields = leaves(config)
     for field, value in fields.items():
         check_field(field, value, config)
@@ -54,10 +60,18 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"the config has no config.{missing[0]}; begin with get_config of configs/default.py, which has"
         )
+    config.update_from_flattened_dict({field: _expanded(field, fields[field]) for field in PLACES if fields[field]})
     for name, changes in config.crossval.candidates.items():
         check_candidate(name, changes, config)
     for field, space in config.sweep.space.items():
         check_space(field, space, config)
+
+
+def _expanded(field: str, value: str) -> str:
+    try:
+        return ",".join(str(expanded(part)) if part.startswith("~") else part for part in value.split(","))
+    except UserError as error:
+        raise UserError(f"--config.{field}={error}") from error
 
 
 def check_candidate(name: str, changes: Mapping[str, Any], config: ConfigDict) -> None:
