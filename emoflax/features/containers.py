@@ -106,7 +106,7 @@ def check_length(path: str, file: BinaryIO, size: int, head: bytes) -> None:
         _judge(path, file, size, start, size - start if _is_unknown(length, 4) else length, None)
     elif head[:7] == _NIST:
         start, length = _nist(path, head)
-        _judge(path, file, size, start, length, None)
+        _judge(path, file, size, start, length, None, in_blocks=True)  # bytes too many may be in the header
     elif head[:4] in _LISTS and (head[:4] in (b"riff", b"caff") or head[8:12] in (b"WAVE", b"AIFF", b"AIFC")):
         _check_list(path, file, size, _LISTS[head[:4]], is_aiff=head[8:12] == b"AIFF")
 
@@ -213,7 +213,7 @@ def _judge(
     left = _bytes_left(file, start + length, size, kind)
     file.seek(size - left)
     if kind is _W64 or in_blocks:
-        is_sound = left > (0 if kind is _W64 else kind.align)
+        is_sound = left > (0 if kind in (_W64, None) else kind.align)
     else:
         is_sound = may_be_sound(file.read(min(left, 1 << 20)), left, length)
     if is_sound:
