@@ -1,4 +1,4 @@
-"""--open: a page in the browser where there is one, else its place in words; signals are never lost."""
+"""Places with a tilde; --open: a page in the browser where there is one, else in words; signals are never lost."""
 
 import logging
 import subprocess
@@ -8,7 +8,11 @@ import webbrowser
 import cli
 import pytest
 
+import main
 from emoflax import command_line
+from emoflax.configs import default
+from emoflax.errors import UserError
+from emoflax.experiment import checks
 
 
 @pytest.fixture
@@ -20,6 +24,29 @@ def opened(monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
     return given
+
+
+@pytest.mark.parametrize("flag", ["workdir", "checkpoint", "inputs", "output", "bundle", "onnxruntime_web"])
+def test_a_home_is_meant_by_a_tilde_in_every_flag_that_names_a_place(flag, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = main.flags.FLAGS[flag].parser
+    assert parser.parse("~/a b") == str(tmp_path / "a b")
+    assert [parser.parse(text) for text in ("-", "a~b", "runs/x")] == ["-", "a~b", "runs/x"]
+    with pytest.raises(ValueError, match="^there is no user of that name"):
+        parser.parse("~nosuchuser/x")
+
+
+def test_a_home_is_meant_by_a_tilde_in_every_field_that_names_a_place(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for field in checks.PLACES:
+        config = default.get_config()
+        config.update_from_flattened_dict({field: "~/a" if field == "data.cache_dir" else "~/a,b,~/c"})
+        checks.check(config)
+        value = checks.leaves(config)[field]
+        assert value == (f"{tmp_path}/a" if field == "data.cache_dir" else f"{tmp_path}/a,b,{tmp_path}/c")
+        config.update_from_flattened_dict({field: "~nosuchuser/x"})
+        with pytest.raises(UserError, match=rf"^--config.{field}=~nosuchuser/x: there is no user"):
+            checks.check(config)
 
 
 def test_a_page_is_opened_where_there_is_a_screen(opened, monkeypatch, tmp_path):
@@ -43,6 +70,9 @@ def test_without_screen_browser_or_page_the_command_says_so_and_goes_on(opened, 
 COLLECTING = """
 import gc, os, signal, sys, time
 from emoflax import command_line
+from emoflax.configs import default
+from emoflax.errors import UserError
+from emoflax.experiment import checks
 if "in the background" in sys.argv:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, command_line.interrupt)

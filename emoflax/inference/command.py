@@ -106,7 +106,8 @@ def predict(
         print(f"records: {output}", file=sys.stderr)
     if kept.failures:
         more = f"; and {kept.failures - len(kept.reasons)} more" if kept.failures > len(kept.reasons) else ""
-        more += f", see {output}" if more and output else ""
+        if more:
+            more += f", see {output or (kept.list_failures() if sys.stdout.isatty() else 'the records')}"
         kind = UserError if kept.failures == len(named) else SomeFailed
         raise kind(f"{kept.failures} of {len(named)} files could not be read: " + "; ".join(kept.reasons) + more)
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -78,6 +79,7 @@ class Records:
     ):  # fmt: skip
         self.earlier: set[str] = set()
         self.failures, self.reasons = 0, []
+        self._unwritten: list[str] = []  # of an output that is a screen, on which nobody finds thousands again
         self._file, self._output, self._mark, self._labels = None, output, None, labels
         if output is None:
             return
@@ -96,7 +98,8 @@ class Records:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is None:
             return
-        self._file.close()
+        with self._writing() if kind is None else contextlib.suppress(OSError):  # whose cause was raised before
+            self._file.close()
         if kind is None and self._rows != self._output:
             with self._writing():
                 formats.to_parquet(self._rows, self._output, self._labels)
@@ -120,6 +123,15 @@ class Records:
         errors = [one["error"] for one in records if one.get("error")]
         self.failures += len(errors)
         self.reasons += errors[: max(0, _REASONS - len(self.reasons))]
+        self._unwritten += errors if self._file is None else []
+
+    def list_failures(self) -> pathlib.Path:
+        """Writes what was wrong with every file, a line each, into a file of its own; for records that have none."""
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="emoflax-unreadable-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.writelines(f"{printable(reason)}\n" for reason in self._unwritten)
+        return pathlib.Path(file.name)
 
     def _go_on(self, model: str, inputs: Sequence[pathlib.Path]) -> None:
         mark, kept = {"model": model}, []

@@ -186,13 +186,15 @@ def test_a_zip_in_the_downloads_folder_is_taken(tmp_path, monkeypatch):
     assert_whole(corpora.load("auto", "", str(tmp_path)))
 
 
-@pytest.mark.parametrize("harm", ["cut", "flipped", "undecodable", "text", "few"])
+@pytest.mark.parametrize("harm", ["cut", "flipped", "undecodable", "bzip2", "lzma", "text", "few"])
 def test_a_damaged_zip_is_one_clear_error_and_leaves_nothing_half_done(tmp_path, harm):
     ids = sorted(ravdess.PUBLISHED_IDS)[: 700 if harm == "few" else None]
-    how = zipfile.ZIP_DEFLATED if harm == "undecodable" else zipfile.ZIP_STORED
+    packed = {"undecodable": zipfile.ZIP_DEFLATED, "bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+    how = packed.get(harm, zipfile.ZIP_STORED)
     data = bytearray(write_zip(archive := tmp_path / "a.zip", ids, how=how).read_bytes())
-    if harm in ("flipped", "undecodable"):
-        data[30 + len(f"{ids[0]}.wav")] = 0xFF  # first byte of the first clip, after its header and name
+    if harm == "flipped" or harm in packed:
+        first = 30 + len(f"{ids[0]}.wav")  # byte of the first clip, after its header and name
+        data[first : first + (10 if harm == "lzma" else 1)] = b"\xff" * (10 if harm == "lzma" else 1)
     archive.write_bytes({"cut": data[: len(data) // 2], "text": b"file,emotion\n"}.get(harm, data))
     with pytest.raises(UserError, match="Missing: all 60 of Actor_13" if harm == "few" else "cannot be read as a zip"):
         corpora.load("ravdess", str(archive), str(tmp_path / "cache"))

@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import sys
+import tempfile
 import threading
 import types
 
@@ -106,6 +107,24 @@ def test_a_terminal_gets_the_table_and_a_program_the_records_with_the_table_besi
     monkeypatch.setattr(sys, "stdout", screen)
     command.predict(model, [str(files[0])], None, WHOLE, NO_PICTURES)
     assert "emotion" in screen.getvalue() and "{" not in screen.getvalue()
+
+
+def test_a_terminal_that_cannot_list_all_unreadable_files_says_which_file_does(model, files, tmp_path, monkeypatch):
+    for number in range(9):
+        (tmp_path / f"{number}.wav").write_text("no sound")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    with pytest.raises(SomeFailed, match=r"9 of 10 files .*; and 4 more, see (\S+)") as failed:
+        command.predict(model, [str(tmp_path), str(files[0])], None, WHOLE, NO_PICTURES)
+    lines = pathlib.Path(str(failed.value).rpartition(" ")[2]).read_text().splitlines()
+    assert [str(tmp_path / f"{number}.wav") in line for number, line in enumerate(lines)] == [True] * 9
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="of Linux")
+def test_an_output_that_is_full_is_named(model, files):
+    full = pathlib.Path("/dev/full")
+    with pytest.raises(UserError, match=r"cannot write /dev/full: No space left on device; .* another --output"):
+        command.predict(model, [str(files[0])], full, WHOLE, NO_PICTURES)
 
 
 def piped(content: bytes):
