@@ -1,11 +1,15 @@
-"""Clips that are one recording: identical samples, or overlapping parts of one file."""
+"""Clips that are one recording: identical samples, or overlapping parts of one file, under whatever names."""
 
+import contextlib
+import functools
 import itertools
 import math
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from emoflax.data.clip import Corpus
+from emoflax.files import sha256
 
 
 def pairs(corpus: Corpus, positions: Sequence[int] | Mapping, digests: Mapping[str, str]) -> Iterator[tuple[int, int]]:
@@ -13,19 +17,56 @@ def pairs(corpus: Corpus, positions: Sequence[int] | Mapping, digests: Mapping[s
 
     Args:
       digests: clip id -> hash of its decoded samples; clips without one are compared by file alone.
+
+    A file may be there under several names: links, and copies of all its bytes. Where it is not on disk any more, its
+    path is its only name.
     """
     copies: dict[str, list[int]] = defaultdict(list)
     parts: dict[str, list[int]] = defaultdict(list)
+    same_file = _first_names(corpus, positions)
     place = {position: number for number, position in enumerate(positions)}
     for i in positions:
         if digest := digests.get(corpus.clips[i].id):
             copies[digest].append(i)
         if path := corpus.clips[i].path:
-            parts[path].append(i)
+            parts[same_file.get(path, path)].append(i)
     identical = {pair for same in copies.values() for pair in itertools.combinations(same, 2)}
     overlapping = {pair for same in parts.values() for pair in _overlapping(corpus, same)}
     for a, b in sorted(identical | overlapping, key=lambda pair: tuple(sorted(map(place.__getitem__, pair)))):
         yield (a, b) if place[a] < place[b] else (b, a)
+
+
+def _first_names(corpus: Corpus, positions: Iterable[int]) -> dict[str, str]:
+    """Path -> the first path of the same file, of the corpus's files that clips are parts of, and of their likes.
+
+    Files of whole clips have digests of their own. Of the others those of equal size are read, once in a process.
+    """
+    clips = [corpus.clips[i] for i in positions if corpus.clips[i].path]
+    cut = {clip.path for clip in clips if clip.start_s or clip.end_s is not None}
+    if not cut:
+        return {}
+    by_size: dict[int, dict[tuple[int, int, int], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for path in sorted({clip.path for clip in clips}):
+        with contextlib.suppress(OSError):
+            state = os.stat(path)
+            by_size[state.st_size][state.st_dev, state.st_ino, state.st_mtime_ns].append(path)
+    first: dict[str, str] = {}
+    for files in by_size.values():
+        of_content: dict[str, str] = {}
+        compare = len(files) > 1 and not cut.isdisjoint(itertools.chain.from_iterable(files.values()))
+        for (_, _, changed_ns), names in files.items():
+            name = of_content.setdefault(_content(names[0], changed_ns), names[0]) if compare else names[0]
+            first |= dict.fromkeys(names, name)
+    return first
+
+
+@functools.cache
+def _content(path: str, changed_ns: int) -> str:
+    """Hash of a file's bytes; of one that cannot be read, its path."""
+    try:
+        return sha256(path)
+    except OSError:
+        return path
 
 
 def _overlapping(corpus: Corpus, same: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -16,7 +16,7 @@ from emoflax.data import parts, speakernorm, splits
 from emoflax.data.clip import Corpus
 from emoflax.data.features import Features, functionals_rows, logmel_rows, states_rows
 from emoflax.errors import UserError
-from emoflax.experiment import identity
+from emoflax.experiment import identity, seen
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import build_model, takes_states_of_words
 from emoflax.files import make_folder, read_arrays, write_whole
@@ -102,6 +102,7 @@ def train_member(config: ConfigDict, features: Features, member: Member) -> None
         label, people = np.array(features.corpus.label_numbers(scored)), people_of(config, features.corpus, scored)
         description |= {"calibration": calibration.fitted(log_p, label, people)}
         description |= {"conditions": features.usual_conditions(clips)}
+        description |= {"trained_on": seen.of_training(features.corpus, clips, features.digests)}
         description |= {"epoch": EPOCH, "clock_s": time.perf_counter() - begin}
         weights = devices.replicate(Weights.of(model), devices.all_devices())
         checkpoints.save(EPOCH, description, score=solution.uar, model=weights)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from emoflax.data import dataset as data
 from emoflax.data import splits
 from emoflax.data.features import Features
-from emoflax.experiment import closed_form, identity, start
+from emoflax.experiment import closed_form, identity, seen, start
 from emoflax.experiment.features import dataset_of, vocabulary_of
 from emoflax.experiment.members import Member
 from emoflax.experiment.model import initial_model, model_shapes
@@ -74,7 +74,8 @@ class Training:
         clips = features.readable(split.train)
         vocabulary = vocabulary_of(config, features, clips)
         self._description = identity.describe(config, features, split, member.seed, vocabulary)
-        self._conditions = features.usual_conditions(clips)
+        trained_on = seen.of_training(self._corpus, (*clips, *split.dev), features.digests)
+        self._facts = {"conditions": features.usual_conditions(clips), "trained_on": trained_on}
         self._checkpoints = Checkpoints(member.checkpoints)
         self.done = identity.check(self._checkpoints, self._description) or 0  # before anything is computed
         label = np.array(self._corpus.label_numbers(clips))
@@ -135,7 +136,7 @@ class Training:
             clock = self._clock_s + time.perf_counter() - self._begin
             # Without dev clips the last epoch is the best one.
             chosen_by = numbers[f"dev_{config.train.select}"] if self.dev_set else epoch / config.train.epochs
-            description = self._description | {"epoch": epoch, "clock_s": clock, "conditions": self._conditions}
+            description = self._description | {"epoch": epoch, "clock_s": clock} | self._facts
             dev = self._cross_fitted.saved() if self._cross_fitted else None
             self._checkpoints.save(epoch, description, chosen_by, *parts_of(state), dev=dev)
         if self._monitor:

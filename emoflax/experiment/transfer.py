@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ from emoflax.data.clip import Corpus
 from emoflax.data.features import Features
 from emoflax.data.splits import Split
 from emoflax.errors import UserError
-from emoflax.experiment import evaluate
+from emoflax.experiment import evaluate, seen
 from emoflax.experiment.corpus import corpus_of
 from emoflax.experiment.features import features_of
 from emoflax.experiment.members import checkpoints_of
@@ -63,15 +64,20 @@ def transfer(config: ConfigDict, run: pathlib.Path) -> Transfer:
     _refuse_own_corpus(own, made[0].config, run)
     corpus, labels = corpus_of(own), tuple(made[0].description["labels"])
     other = _under_labels(corpus, labels)
-    keep = np.array([any(clip.label == label for clip in other.clips) for label in labels])
-    if keep.sum() < 2:
+    both = {clip.label for clip in other.clips} & set(labels)
+    if len(both) < 2:
         raise UserError(
             f"corpus {corpus.name} ({', '.join(corpus.labels)}) and the model in {run} ({', '.join(labels)}) share "
-            f"{keep.sum()} emotions; two are needed: --config.data.labels renames those of the corpus"
+            f"{len(both)} emotions; two are needed: --config.data.labels renames those of the corpus"
         )
     computed = features_of(own, corpus)
     features = Features(other, computed.shards, computed.own_scale)
     clips = features.readable(np.flatnonzero([clip.label in labels for clip in other.clips]))
+    new = seen.unseen([trained.description for trained in made], corpus, clips, features.digests)
+    keep = np.isin(labels, [other.clips[i].label for i in new.clips])
+    if keep.sum() < 2:
+        _refuse_seen(new, len(clips), run)
+    clips = new.clips
     predictions = []
     for number, trained in enumerate(made):
         log_p = evaluate.log_probabilities(own, trained, features, clips, mesh)
@@ -83,7 +89,8 @@ def transfer(config: ConfigDict, run: pathlib.Path) -> Transfer:
     none, suffix = np.array([], int), speakernorm.suffix_of(own.split.protocol)
     split = Split(f"transfer{suffix}", 1, none, none, clips, shares_speakers=False)
     scored = Features(named, features.shards, features.own_scale)
-    return Transfer(own, scored, split, predictions, _notes(folders, made[0], corpus, shared, len(clips)))
+    notes = (*_notes(folders, made[0], corpus, shared, len(clips)), *new.notes)
+    return Transfer(own, scored, split, predictions, notes)
 
 
 def _config_on(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
@@ -108,12 +115,20 @@ def _refuse_own_corpus(own: ConfigDict, trained: ConfigDict, run: pathlib.Path) 
         )
 
 
+def _refuse_seen(new: seen.Unseen, clips: int, run: pathlib.Path) -> NoReturn:
+    one = "; name one model, RUN/seed0-fold1, to score the speakers whom it has not heard" if new.speakers_alone else ""
+    raise UserError(
+        f"of {clips} clips {len(new.clips)} are new to the model in {run}, and of fewer than two emotions: "
+        f"{'; '.join(new.notes) or 'the others cannot be read'}{one}"
+    )
+
+
 def _places(config: ConfigDict) -> set[tuple[str, str]]:
     """(Corpus, file) pairs; the file counts for manifests alone, since others are one corpus wherever they lie."""
     names = corpora.split_names(config.data.corpus)
     pairs = zip(names, joined.dirs_of(names, config.data.dir), strict=True)
     return {
-        ("ravdess" if name == "auto" else name, str(pathlib.Path(place).absolute()) if name == "manifest" else "")
+        ("ravdess" if name == "auto" else name, str(pathlib.Path(place).resolve()) if name == "manifest" else "")
         for name, place in pairs
     }
 
@@ -134,8 +149,8 @@ def _notes(
     there, left_out = trained.description, len(corpus.clips) - clips
     models = ", ".join(folder.parent.name for folder in folders)
     return (
-        f"trained on {there['corpus']} ({there['protocol']}), scored on {corpus.name}, which had no part in it: "
+        f"trained on {there['corpus']} ({there['protocol']}), scored on {corpus.name}: "
         f"{len(shared)} of the model's {len(there['labels'])} emotions; each of the models ({models}) counts as a seed",
         f"{left_out} of the {len(corpus.clips)} clips of {corpus.name} are left out: the model has no such emotion, or "
-        "they cannot be read" if left_out else "",
+        "they cannot be read, or it knows them" if left_out else "",
     )  # fmt: skip

@@ -167,8 +167,12 @@ def _read_member(folder: pathlib.Path, entry: dict) -> Member:
 
 
 def without_places(description: dict, encoder: str = "") -> dict:
-    """A copy without paths of the machine that trained. `encoder`: where that of config.states is now."""
-    description = json.loads(json.dumps(description))
+    """A copy without paths of the machine that trained, and without who trained it.
+
+    Args:
+      encoder: where that of config.states is now.
+    """
+    description = json.loads(json.dumps({name: part for name, part in description.items() if name != "trained_on"}))
     for field, value in (_PLACES | {"states.weights": encoder}).items():
         group, name = description["config"], field
         while "." in name:

@@ -1,6 +1,7 @@
 """Protocols: which clips train, choose the epoch and test, for any corpus; leakage is refused."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -323,6 +324,34 @@ def test_overlapping_parts_of_one_file_count_as_one_recording(one, other, alike)
             splits.check_leakage(split, apart, {})
     else:
         assert splits.check_leakage(split, apart, {}) is split
+
+
+@pytest.mark.parametrize("how", ["same", "symbolic link", "hard link", "linked folder", "copy", "other sound", "gone"])
+def test_overlapping_parts_of_one_file_are_one_recording_under_any_name_of_it(tmp_path, how):
+    long, other = tmp_path / "a" / "long.wav", tmp_path / "b" / "talk.wav"
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    long.write_bytes(b"0123")
+    if how == "same":
+        other = long
+    elif how == "symbolic link":
+        other.symlink_to(long)
+    elif how == "hard link":
+        other.hardlink_to(long)
+    elif how == "linked folder":
+        (tmp_path / "c").symlink_to(tmp_path / "a")
+        other = tmp_path / "c" / "long.wav"
+    else:
+        other.write_bytes(b"0123" if how == "copy" else b"4567")
+    one = parts_of_a_file(("train", "a", 0, 2), ("test", "a", 1, 3))
+    place = {"part0": str(long), "part1": str(other)}
+    clips = tuple(dataclasses.replace(clip, path=place.get(clip.id, clip.path)) for clip in one.clips)
+    corpus = dataclasses.replace(one, clips=clips)
+    if how == "gone":
+        shutil.rmtree(tmp_path / "b")
+    split = splits.make_split(corpus, "given", 1, 0.0, NO_LISTS)
+    kept = splits.check_leakage(split, corpus, {})
+    assert len(kept.train) == len(split.train) - (how not in ("other sound", "gone"))
 
 
 def test_a_label_of_which_nothing_is_left_to_train_on_is_refused():

@@ -1,17 +1,19 @@
 """Models on a corpus that they were not trained on: shared emotions alone, in a report that says so."""
 
 import csv
+import dataclasses
 import json
+import shutil
 
 import cli
 import numpy as np
 import pages
 import pytest
 
-from emoflax.corpora import synthetic
+from emoflax.corpora import joined, synthetic
 from emoflax.data.clip import Clip, Corpus
 from emoflax.data.splits import Split
-from emoflax.experiment import evaluate
+from emoflax.experiment import evaluate, seen
 from emoflax.experiment.evaluate import Predictions
 
 
@@ -95,6 +97,63 @@ def test_a_corpus_that_it_was_trained_on_is_refused(place):
     assert "was trained on manifest" in output
     output = cli.run("--mode=eval", "--checkpoint=voices", *other, cwd=place, status=2)
     assert "--checkpoint=voices holds no trained model" in output
+
+
+def test_recordings_of_training_are_left_out_under_any_list_and_a_list_of_them_alone_is_refused(place):
+    """Fold 1 tests `one`, so it was trained on `two`."""
+    (place / "copies").mkdir()
+    with (place / "two.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name, others in (("again.csv", []), ("mixed.csv", list(csv.DictReader((place / "far.csv").open())))):
+        lines = ["file,emotion,speaker"]
+        for number, row in enumerate(rows):
+            shutil.copy(place / row["file"], place / "copies" / f"{number}.wav")
+            lines.append(f"copies/{number}.wav,{row['emotion']},someone{number % 2}")
+        lines += [f"{row['file']},{row['emotion']},{row['speaker']}" for row in others]
+        (place / name).write_text("\n".join(lines))
+    fold = "seed0-fold1"
+    score = ["--mode=eval", f"--checkpoint={RUN}/{fold}", "--config.data.corpus=manifest"]
+    output = cli.run(*score, "--config.data.dir=again.csv", cwd=place, status=2)
+    assert f"of {len(rows)} clips 0 are new to the model" in output
+    assert f"{len(rows)} clips are left out: the model was trained on these recordings" in output
+    cli.run(*score, "--config.data.dir=mixed.csv", cwd=place)
+    own = report(place / "runs" / f"{RUN.rpartition('/')[2]}-{fold}-on-manifest-mixed")
+    assert own["speakers"] == 3 and any(
+        f"{len(rows)} clips are left out: the model was" in note for note in own["notes"]
+    )
+
+
+def described(corpus, clips, digests):
+    return {"trained_on": seen.of_training(corpus, clips, digests)}
+
+
+def test_speakers_of_training_are_left_out_where_corpora_share_their_people_and_named_where_lists_share_names():
+    speech = Corpus("ravdess", ("a", "b"), tuple(Clip(f"{n}", "ab"[n % 2], f"0{n}") for n in range(4)))
+    songs = dataclasses.replace(speech, name="ravdess_song", people="ravdess")
+    digests, none = {str(n): 32 * str(n) for n in range(4)}, {}
+    model = described(speech, [0, 1], digests)
+    new = seen.unseen([model], songs, np.arange(4), none)
+    assert new.clips.tolist() == [2, 3] and new.speakers_alone and "ravdess:00, ravdess:01" in new.notes[0]
+    both = seen.unseen([model, described(speech, [2], digests)], songs, np.arange(4), none)
+    assert both.clips.tolist() == [3]
+    joined_corpus = joined.join([songs, dataclasses.replace(speech, name="tess")])
+    assert seen.unseen([model], joined_corpus, np.arange(8), none).clips.tolist() == [2, 3, 4, 5, 6, 7]
+    again = seen.unseen([described(joined_corpus, [0, 1], none)], speech, np.arange(4), none)
+    assert again.clips.tolist() == [2, 3]
+
+    chosen = joined.choose(speech, {}, (), ("02", "03"))
+    assert seen.unseen([described(chosen, [0, 1], none)], songs, np.arange(4), none).clips.tolist() == [0, 1]
+
+    mine = dataclasses.replace(speech, name="manifest-mine")
+    new = seen.unseen([model], mine, np.arange(4), none)
+    assert new.clips.tolist() == [0, 1, 2, 3] and "have the same names (00, 01)" in new.notes[0]
+    other = dataclasses.replace(mine, clips=tuple(dataclasses.replace(clip, speaker="z") for clip in mine.clips))
+    assert seen.unseen([model], other, np.arange(4), none).notes == ()
+    new = seen.unseen([model], other, np.arange(4), digests)
+    assert new.clips.tolist() == [2, 3] and not new.speakers_alone and "trained on these recordings" in new.notes[0]
+    unknown = dataclasses.replace(mine, clips=tuple(dataclasses.replace(clip, speaker="") for clip in mine.clips))
+    assert seen.unseen([described(unknown, [0], none)], unknown, np.arange(4), none).notes == ()
+    assert "earlier version" in seen.unseen([{}], mine, np.arange(4), digests).notes[0]
 
 
 CLIPS = (Clip("0", "a", "s", corpus="x"), Clip("1", "b", "s", corpus="x"), Clip("2", "a", "t", corpus="y"),
