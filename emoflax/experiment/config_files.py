@@ -11,6 +11,7 @@ import traceback
 from ml_collections import ConfigDict
 
 from emoflax.errors import UserError
+from emoflax.files import expanded
 
 OLD_NAMES = {"solved": "closed_form"}  # configs that have another name now
 
@@ -39,7 +40,7 @@ def load(name: str) -> ConfigDict:
 
 def locate(name: str) -> pathlib.Path:
     """The file of a packaged config, or of a path. Raises UserError with the list of configs where there is none."""
-    path, packaged = pathlib.Path(name), folder()
+    path, packaged = expanded(name), folder()
     if path.is_file():
         return path
     if re.fullmatch(r"\w+", name) and (packaged / f"{name}.py").is_file():

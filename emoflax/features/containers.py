@@ -16,6 +16,7 @@ from emoflax.errors import UserError
 REMEDY = "Replace the file, or leave it out of the corpus."
 _LFS = b"version https://git-lfs"  # begins the text file that stands for one that Git LFS has not fetched
 _NIST = b"NIST_1A"  # of SPHERE files, which corpora of the 1990s call .wav or .sph
+_NIST_LINE = re.compile(rb"(\w+) -(?:i (\d{1,12})|i -\d{1,12}|r [-+.\deE]+|s\d+ [ -~]*)\s*")
 _MOST_CHUNKS = 10_000  # real files have tens
 _LEFT_SHARE, _LEFT_BYTES = 0.01, 4096  # of the sound, that may follow it and be anything
 _TAGS = (b"TAG", b"APET", b"LYRI", b"3DI\x10", b"ID3")  # of other programs, behind the sound
@@ -190,13 +191,14 @@ def _is_unknown(length: int, length_bytes: int) -> bool:
 
 def _nist(path: str, head: bytes) -> tuple[int, int]:
     """Byte at which the samples of a NIST SPHERE file begin, and how many bytes they are."""
-    fields = dict(re.findall(rb"^(\w+) -i (\d{1,12})\s*$", head, re.MULTILINE))
-    begin = re.match(rb"NIST_1A\n\s*(\d{1,12})\n", head)
-    numbers = [fields.get(name) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
-    if begin is None or None in numbers[::2]:
-        raise UserError(f"{path} is damaged: its header does not say how long it is. {REMEDY}")
-    count, channels, sample_bytes = (int(number or 1) for number in numbers)
-    return int(begin[1]), count * channels * sample_bytes
+    told, ended, _ = head.partition(b"end_head")
+    begin = re.match(rb"NIST_1A\r?\n\s*(\d{1,12})\s*\n", told)
+    lines = told[begin.end() :].splitlines() if begin else [b""]
+    fields = {line[1]: line[2] for line in map(_NIST_LINE.fullmatch, lines) if line}
+    count, sample_bytes = (fields.get(name) for name in (b"sample_count", b"sample_n_bytes"))
+    if begin is None or not ended or len(fields) < len(lines) or not (count and sample_bytes):
+        raise UserError(f"{path} is damaged: its header is none, or does not say how long it is. {REMEDY}")
+    return int(begin[1]), int(count) * int(fields.get(b"channel_count") or 1) * int(sample_bytes)
 
 
 def _aiff_bytes(common: bytes) -> int:

@@ -121,7 +121,8 @@ def _next_frame(path: str, data: mmap.mmap, at: int, last: Part | None, made: li
         rest = data[at : at + (1 << 20)]
         if last is not None and may_be_sound(rest, len(data) - at, last.end - last.begin):
             raise _damaged(path, at)
-    if last is not None and found >= 0 and not data[at:found].startswith(_TAGS):
+    was_frame = data[at] == 0xFF and data[at + 1] & 0xE0 == 0xE0  # the first one, whose numbers cannot be
+    if found >= 0 and (last is not None or was_frame) and not data[at:found].startswith(_TAGS):
         raise _damaged(path, at)
     tag = data.find(b"ID3", at, at + _SEARCHED_BYTES)
     return tag if tag >= 0 and (found < 0 or tag < found) else found

@@ -203,6 +203,15 @@ def test_the_end_of_an_mp3_at_a_low_rate_is_not_taken_for_a_tag(whole, tmp_path)
     assert len(untrusted.decode(str(tmp_path / "a.mp3"))[0]) / RATE_HZ == pytest.approx(SECONDS, abs=0.12)
 
 
+def test_an_mp3_whose_first_frame_is_damaged_is_refused_and_one_with_other_bytes_before_it_read(whole, tmp_path):
+    content = whole["bare.mp3"].read_bytes()
+    (tmp_path / "a.mp3").write_bytes(content[:2] + b"\xff\xff" + content[4:])
+    with pytest.raises(UserError, match="is damaged at byte 0"):
+        untrusted.decode(str(tmp_path / "a.mp3"))
+    (tmp_path / "a.mp3").write_bytes(bytes(500) + content)
+    assert len(untrusted.decode(str(tmp_path / "a.mp3"))[0]) / RATE_HZ == pytest.approx(SECONDS, abs=0.12)
+
+
 @pytest.mark.parametrize("form", ["VOC", "IRCAM", "MAT5", "MAT4", "PAF", "SVX", "HTK", "AVR", "PVF"])
 @pytest.mark.parametrize("share", [0.6, 1.0])
 def test_formats_that_may_have_been_cut_unnoticed_are_refused_by_name(tmp_path, form, share):
@@ -220,7 +229,7 @@ def test_a_nist_file_is_read_under_any_name_if_its_header_says_how_long_it_is(wh
         untrusted.decode(str(tmp_path / "SA1.WAV"))[0], untrusted.decode(str(whole["a.wav"]))[0]
     )
     (tmp_path / "SA1.WAV").write_bytes(content.replace(b"sample_count", b"sample_cOunt"))
-    with pytest.raises(UserError, match=r"SA1\.WAV is damaged: its header does not say how long it is"):
+    with pytest.raises(UserError, match=r"SA1\.WAV is damaged: its header is none, or does not say how long it is"):
         untrusted.decode(str(tmp_path / "SA1.WAV"))
 
 
