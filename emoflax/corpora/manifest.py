@@ -26,6 +26,7 @@ COLUMNS = {
     "start_s": ("start_s", "start"),
     "end_s": ("end_s", "end"),
 }
+_LONGEST_NAME = 200  # characters of an emotion, a speaker, a split or a time
 SPLITS = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 
 
@@ -72,7 +73,7 @@ def _with_plain_columns(rows: Sequence[table.Row], path: Path) -> list[table.Row
     if used["file"] is None and used["text"] is None:
         _refuse_column("file", present, path)
     if unused := sorted(name for name in present - set(used.values()) if name):
-        logging.info("%s: columns that are not used: %s", path, ", ".join(unused))
+        logging.info("%s: columns that are not used: %s", path, _few(unused))
     plain = []
     for row in rows:
         values = {column: _plain(row, column, alias, path) for column, alias in used.items() if alias}
@@ -91,6 +92,11 @@ def _plain(row: table.Row, column: str, alias: str, path: Path) -> str:
         raise UserError(
             f"{path} line {row.line} has the character {character} in its {alias}, which no text holds. Save the file "
             "as UTF-8 again from the program that wrote it."
+        )
+    if not is_text and len(value) > _LONGEST_NAME:
+        raise UserError(
+            f"{path} line {row.line} has {len(value)} characters in its {alias}; {_LONGEST_NAME} are allowed. Is the "
+            "separator of the columns, or a quote, missing?"
         )
     return unicodedata.normalize("NFC", value)
 
@@ -122,8 +128,14 @@ def _speakers(rows: Sequence[table.Row], path: Path) -> list[str]:
 def _refuse_column(column: str, present: set[str], path: Path) -> None:
     raise UserError(
         f"{path} line 1 has no column '{column}' (or {', '.join(COLUMNS[column][1:])}); "
-        f"its columns are {', '.join(sorted(present)) or 'none'}."
+        f"its columns are {_few(present) or 'none'}."
     )
+
+
+def _few(names: Collection[str]) -> str:
+    """Names of columns for a sentence: a damaged table may have thousands, or one of thousands of characters."""
+    listed = ", ".join(name[:60] + "..." * (len(name) > 60) for name in sorted(names)[:20])
+    return listed + ", ..." * (len(names) > 20)
 
 
 def _required(row: table.Row, column: str, path: Path) -> str:
@@ -176,7 +188,7 @@ def _files(rows: Sequence[table.Row], path: Path, folder: Path) -> list[str] | N
     """Absolute paths, all of which exist, or None for a text-only corpus."""
     if not any("file" in row.cells for row in rows):
         return None
-    files = [scan.on_disk(os.path.normpath(folder / expanded(_required(row, "file", path)))) for row in rows]
+    files = [_place(row, path, folder) for row in rows]
     missing = [number for number, file in enumerate(files) if not os.path.isfile(file)]
     if missing:
         first = ", ".join(f"{rows[number].cells['file'][:200]} (line {rows[number].line})" for number in missing[:3])
@@ -186,6 +198,14 @@ def _files(rows: Sequence[table.Row], path: Path, folder: Path) -> list[str] | N
             "folder."
         )
     return files
+
+
+def _place(row: table.Row, path: Path, folder: Path) -> str:
+    file = _required(row, "file", path)
+    try:
+        return scan.on_disk(os.path.normpath(folder / expanded(file)))
+    except UserError as error:
+        raise UserError(f"{path} line {row.line}: {error}") from error
 
 
 def _texts(rows: Sequence[table.Row], has_audio: bool, path: Path) -> list[str | None]:

@@ -66,7 +66,7 @@ def _csv_rows(text: str, path: Path) -> list[Row]:
     try:
         names = [name.strip().lower() for name in next(reader, [])]
         if doubled := sorted({name for name in names if name and names.count(name) > 1}):
-            raise UserError(f"{path} line 1 names the column '{doubled[0]}' twice.")
+            raise UserError(f"{path} line 1 names the column '{doubled[0][:60]}' twice.")
         rows = []
         for values in reader:
             if not any(value.strip() for value in values):

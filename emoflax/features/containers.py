@@ -22,7 +22,7 @@ _LEFT_SHARE, _LEFT_BYTES = 0.01, 4096  # of the sound, that may follow it and be
 _TAGS = (b"TAG", b"APET", b"LYRI", b"3DI\x10", b"ID3")  # of other programs, behind the sound
 _TEXT = bytes(range(32, 127)) + b"\t\r\n\0"
 _UNCOMPRESSED = (1, 3, 6, 7, 0xFFFE)  # of WAV: integers, floats, A-law, mu-law, and what is described elsewhere
-_IMA_ADPCM = 17
+_IMA_ADPCM, _EXTENSIBLE = 17, 0xFFFE
 _KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
@@ -137,9 +137,16 @@ def _check_list(path: str, file: BinaryIO, size: int, kind: _Chunks, is_aiff: bo
         if name == b"ds64":  # of RF64, whose other lengths have too few bits
             real_length = int.from_bytes(file.read(16)[8:], "little")
         elif name == b"fmt ":
-            tag, channels, _, _, _, _, block = (int.from_bytes(file.read(2), kind.order) for _ in range(7))
+            numbers = [int.from_bytes(file.read(2), kind.order) for _ in range(10)]
+            tag, channels, _, _, _, _, block, bits, _, valid_bits = numbers
+            if tag == _EXTENSIBLE and valid_bits > bits:
+                raise UserError(f"{path} is damaged: {valid_bits} of its samples' {bits} bits would count. {REMEDY}")
             if tag not in _UNCOMPRESSED:
                 in_blocks = True  # bytes that came in between shift all that follow
+        elif name == b"desc":  # of CAF
+            about = file.read(24)
+            if about[8:12] == b"lpcm" and about[20:] != b"\0\0\0\1":
+                raise UserError(f"{path} is damaged: its header says that a sample is not one sample. {REMEDY}")
         elif name == b"COMM" and is_aiff:
             declared = _aiff_bytes(file.read(8))
         elif name == kind.data:

@@ -136,8 +136,8 @@ def _is_adts(head: bytes) -> bool:
 
 def _joined(path: str, sources: Sequence[io.BytesIO]) -> Sound:
     parts = [_by_libsndfile(path, source) for source in sources if source.getbuffer().nbytes]
-    if len({(part.samplerate, part.channels) for part in parts}) != 1:
-        raise UserError(f"{path} changes its sample rate or number of channels on the way. {REMEDY}")
+    if len({(part.samplerate, part.channels, part.subtype) for part in parts}) != 1:
+        raise UserError(f"{path} changes its sample rate, channels or codec on the way. {REMEDY}")
     return _Joined(parts)
 
 

@@ -41,6 +41,17 @@ def test_other_speakers_are_other_people(folder, names):
     assert len(load(write_csv(folder, rows, delimiter="|")).speakers) == 2
 
 
+def test_names_of_absurd_length_are_refused_in_a_short_sentence(folder, caplog):
+    caplog.set_level("INFO")
+    for column in (1, 2):
+        message = refused(write_csv(folder, changed(3, column, "x" * 5_000)))
+        assert f"line 3 has 5000 characters in its {HEADER[column]}" in message and len(message) < 400
+    assert len(refused(write_csv(folder, header=["1" * 5_000, *HEADER[1:]]))) < 500
+    many = [f"column{number}" for number in range(900)]
+    load(write_csv(folder, [[*row, *many] for row in ROWS], [*HEADER, *many]))
+    assert all(len(record.message) < 700 for record in caplog.records)
+
+
 @pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u00ad", "\u2060", "\u200e"])
 def test_what_nobody_sees_makes_no_other_speaker_and_no_other_label(folder, mark):
     rows = [[*row[:2], name] for row, name in zip(ROWS, ("ann", f"an{mark}n") * 2, strict=True)]
@@ -173,7 +184,7 @@ def test_bare_names_start_at_a_root_folder(folder, tmp_path_factory):
     for root in (str(folder / "a" / "1.wav"), "~nosuchuser/x"):
         with pytest.raises(UserError, match="--config.data.root="):
             corpora.load("manifest", str(path), "", root=root)
-    assert "~nosuchuser/1.wav" in refused(write_csv(folder, changed(2, 0, "~nosuchuser/1.wav")))
+    assert "mine.csv line 2: ~nosuchuser/1.wav" in refused(write_csv(folder, changed(2, 0, "~nosuchuser/1.wav")))
 
 
 def test_a_list_without_speakers_is_read_with_a_warning_and_one_speaker_without(folder, caplog):

@@ -233,6 +233,17 @@ def test_a_nist_file_is_read_under_any_name_if_its_header_says_how_long_it_is(wh
         untrusted.decode(str(tmp_path / "SA1.WAV"))
 
 
+@pytest.mark.parametrize(("name", "mark", "at"), [("rf64.wav", b"fmt ", 26), ("a.caf", b"desc", 35)])
+def test_numbers_of_a_header_that_cannot_be_are_refused_though_decoders_pass_over_them(
+    whole, tmp_path, name, mark, at
+):
+    content = bytearray(whole[name].read_bytes())
+    content[content.index(mark) + at] = 0x7F
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        untrusted.decode(str(tmp_path / name))
+
+
 def test_chunks_and_tags_after_the_sound_are_no_sound(whole, tmp_path):
     content = whole["a.wav"].read_bytes()
     for tail in (b"LIST" + struct.pack("<I", 9000) + bytes(9000), b"TAG" + b"x" * 125, bytes(20_000)):
@@ -248,6 +259,12 @@ def test_joined_recordings_are_read_to_the_last_one(whole, tmp_path):
         assert len(samples) / rate_hz == pytest.approx(2 * SECONDS, abs=0.15), names
         late, _ = untrusted.decode(str(joined), SECONDS + 0.2, SECONDS + 0.4)
         np.testing.assert_allclose(late, samples[round((SECONDS + 0.2) * rate_hz) :][: len(late)], atol=2e-2)
+
+
+def test_recordings_of_two_codecs_in_one_file_are_refused(whole, tmp_path):
+    (tmp_path / "a.ogg").write_bytes(whole["a.ogg"].read_bytes() + whole["a.opus"].read_bytes())
+    with pytest.raises(UserError, match=r"a\.ogg changes its sample rate, channels or codec"):
+        untrusted.decode(str(tmp_path / "a.ogg"))
 
 
 def test_a_variable_mp3_without_its_header_is_read_whole(whole, tmp_path):
