@@ -26,7 +26,10 @@ def expanded(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{name}: there is no user of that name; write the path in full.") from error
+        raise UserError(
+            f"{name}: there is no such user, or the home is not known; write the path in full, or ./{name} if it is a "
+            "file of that name."
+        ) from error
 
 
 def make_folder(folder: Path, flag: str = "--workdir") -> None:

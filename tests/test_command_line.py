@@ -32,21 +32,27 @@ def test_a_home_is_meant_by_a_tilde_in_every_flag_that_names_a_place(flag, monke
     parser = main.flags.FLAGS[flag].parser
     assert parser.parse("~/a b") == str(tmp_path / "a b")
     assert [parser.parse(text) for text in ("-", "a~b", "runs/x")] == ["-", "a~b", "runs/x"]
-    with pytest.raises(ValueError, match="^there is no user of that name"):
+    with pytest.raises(ValueError, match="^there is no such user"):
         parser.parse("~nosuchuser/x")
 
 
 def test_a_home_is_meant_by_a_tilde_in_every_field_that_names_a_place(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    for field in checks.PLACES:
-        config = default.get_config()
-        config.update_from_flattened_dict({field: "~/a" if field == "data.cache_dir" else "~/a,b,~/c"})
-        checks.check(config)
-        value = checks.leaves(config)[field]
-        assert value == (f"{tmp_path}/a" if field == "data.cache_dir" else f"{tmp_path}/a,b,{tmp_path}/c")
-        config.update_from_flattened_dict({field: "~nosuchuser/x"})
-        with pytest.raises(UserError, match=rf"^--config.{field}=~nosuchuser/x: there is no user"):
-            checks.check(config)
+    for field in (
+        "data.dir", "data.root", "data.cache_dir", "text.file", "text.tokenizer", "text.whisper_model",
+        "states.weights", "model.pretrained.audio", "model.pretrained.text", "log.mlflow",
+    ):  # fmt: skip
+        assert after_check(field, "~/a,~b") == f"{tmp_path}/a,~b"
+        with pytest.raises(UserError, match=rf"^--config.{field}=~nosuchuser/x: there is no such user"):
+            after_check(field, "~nosuchuser/x")
+    assert after_check("data.dir", "~/a, ~/b,,/c~d", "tess,emovo,urdu,savee") == f"{tmp_path}/a,{tmp_path}/b,,/c~d"
+
+
+def after_check(field, value, corpus="manifest"):
+    config = default.get_config()
+    config.update_from_flattened_dict({field: value, "data.corpus": corpus})
+    checks.check(config)
+    return checks.leaves(config)[field]
 
 
 def test_a_page_is_opened_where_there_is_a_screen(opened, monkeypatch, tmp_path):
@@ -70,9 +76,6 @@ def test_without_screen_browser_or_page_the_command_says_so_and_goes_on(opened, 
 COLLECTING = """
 import gc, os, signal, sys, time
 from emoflax import command_line
-from emoflax.configs import default
-from emoflax.errors import UserError
-from emoflax.experiment import checks
 if "in the background" in sys.argv:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, command_line.interrupt)

@@ -5,11 +5,16 @@ import math
 import re
 import unicodedata
 
-# What programs write into an empty cell: in any case, and as it is here ('Na' is a name).
-_EMPTY = ("nan", "nat", "none", "null", "<na>", "n/a", "#n/a", "-nan")
-_EMPTY_AS_IT_IS = ("NA", "#NA")
-_JOINERS = "\u200c\u200d"  # without a width, but in some scripts another letter
-_NUMBER = re.compile(r"\d+(?:[.,]\d*)?(?:e[+-]?\d+)?")
+# What programs write into an empty cell: in any case, and as it is here ('Nan', 'Nat' and 'Na' are names).
+_EMPTY = ("none", "null", "<na>", "n/a", "#n/a")
+_EMPTY_AS_IT_IS = ("nan", "-nan", "NaN", "NAN", "NaT", "NA", "#NA")
+_JOINERS = "\u200c\u200d"  # without a width, but between letters of some scripts part of the word
+# Of other categories than Cf: the joiner of graphemes, fillers of Hangul, selectors of variants.
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_SIGNS = str.maketrans({"\u2212": "-", "\u2018": "'", "\u2019": "'", "\u02bc": "'", "`": "'", "\u00b4": "'"})
+# '1', '01', '1.0', '1,0' and '1e+05', as R, Python and spreadsheets write one; but '1,000' may be a thousand, and '1e5'
+# is a name in sixteens.
+_NUMBER = re.compile(r"-?\d+(?:\.\d*|,(?!000$)\d+)?|-?[1-9](?:\.\d+)?e[+-]\d{1,3}", re.ASCII)
 
 
 def is_empty(value: str) -> bool:
@@ -18,35 +23,46 @@ def is_empty(value: str) -> bool:
 
 
 def broken_character(value: str, *, is_text: bool) -> str:
-    """A character that no name holds, as 'U+0000'; '' without one: halves of characters, and control characters.
+    """A character that no name holds, as 'U+0000'; '' without one: control characters, and what broken text leaves.
 
     Args:
-      is_text: whether it is words, in which of the control characters only the zero byte means that something is wrong.
+      is_text: whether it is words, in which only the zero byte and halves of characters mean that something is wrong.
     """
     for character in value:
         kind = unicodedata.category(character)
-        if kind == "Cs" or character == "\0" or (kind == "Cc" and not is_text):
+        of_name = character == "\ufffd" or (kind == "Cc" and not character.isspace())
+        if kind == "Cs" or character == "\0" or (of_name and not is_text):
             return f"U+{ord(character):04X}"
     return ""
 
 
 def without_invisible(name: str) -> str:
     """Accents composed, and no characters that nobody sees: zero-width spaces, marks of direction, soft hyphens."""
-    kept = (c for c in name if unicodedata.category(c) != "Cf" or c in _JOINERS)
-    return unicodedata.normalize("NFC", "".join(kept))
+    composed = unicodedata.normalize("NFC", _UNSEEN.sub("", name))
+    kept = (c for place, c in enumerate(composed) if unicodedata.category(c) != "Cf" or _joins(composed, place))
+    return "".join(kept)
+
+
+def _joins(name: str, place: int) -> bool:
+    """Whether a joiner stands between two letters of a script that has such."""
+    around = name[max(0, place - 1) : place] + name[place + 1 : place + 2]
+    letters = [c for c in around if c.isalpha() and "LATIN" not in unicodedata.name(c, "")]
+    return name[place] in _JOINERS and len(letters) == 2
 
 
 def spelling(name: str) -> str:
-    """What the spellings of one speaker have in common: 'Anna' and 'anna'; '1', '01', '1,0' and '1e0'; 'S1' and 's_01'.
+    """What the spellings of one speaker have in common: 'Anna' and 'anna'; '1', '01' and '1,0'; 'S1' and 's_01'.
 
-    Between two digits a hyphen, a point or a space counts: '1-1' is not '11'.
+    Between two letters or two digits a hyphen, a point or a space counts: 'Ann E' is not 'Anne', '1-1' is not '11'.
     """
-    folded = unicodedata.normalize("NFKC", without_invisible(name)).casefold()
-    if _NUMBER.fullmatch(folded) and (whole := _whole_number(folded)):
+    visible = without_invisible("".join(c for c in name if c not in _JOINERS))
+    folded = unicodedata.normalize("NFKC", visible.translate(_SIGNS)).casefold().strip()
+    digits = "".join(str(unicodedata.digit(c, c)) for c in folded)
+    if _NUMBER.fullmatch(digits) and (whole := _whole_number(digits)):
         return whole
-    words = "".join(" " if _separates(c) else c for c in folded)
-    words = re.sub(r"\d+", lambda digits: _without_zeros(digits[0]), " ".join(words.split()))
-    return re.sub(r"(?<!\d) | (?!\d)", "", words)
+    words = " ".join("".join(" " if _separates(c) else c for c in digits).split())
+    words = re.sub(r"[0-9]+", lambda number: number[0].lstrip("0") or "0", words)
+    return re.sub(r"(?<=[0-9]) (?=[^\W\d_])|(?<=[^\W\d_]) (?=[0-9])", "", words)
 
 
 def _separates(character: str) -> bool:
@@ -54,16 +70,9 @@ def _separates(character: str) -> bool:
 
 
 def _whole_number(digits: str) -> str:
-    """'01', '1.0', '1,0' and '1e0' as '1'; '' where it is no whole number."""
-    try:
-        value = decimal.Decimal(digits.replace(",", "."))
-        return str(value.normalize()) if value == value.to_integral_value() else ""
-    except decimal.DecimalException:  # an exponent that no number has
-        return ""
-
-
-def _without_zeros(digits: str) -> str:
-    return "".join(str(unicodedata.decimal(digit)) for digit in digits).lstrip("0") or "0"
+    """'01', '1.0', '1,0' and '1e+0' as '1'; '' where it is no whole number."""
+    value = decimal.Decimal(digits.replace(",", "."))
+    return str(int(value)) if value == int(value) else ""
 
 
 def seconds(value: str) -> float:

@@ -76,29 +76,33 @@ def _with_plain_columns(rows: Sequence[table.Row], path: Path) -> list[table.Row
         logging.info("%s: columns that are not used: %s", path, _few(unused))
     plain = []
     for row in rows:
-        values = {column: _plain(row, column, alias, path) for column, alias in used.items() if alias}
-        plain.append(table.Row(row.line, {column: value for column, value in values.items() if value}))
+        told = {column: row.cells.get(alias, "") for column, alias in used.items() if alias}
+        emptied = {column: value for column, value in told.items() if column != "text" and cells.is_empty(value)}
+        values = {column: _plain(row.line, column, told[column], path) for column in told.keys() - emptied.keys()}
+        plain.append(table.Row(row.line, {column: value for column, value in values.items() if value}, emptied))
     return plain
 
 
-def _plain(row: table.Row, column: str, alias: str, path: Path) -> str:
-    """The cell with accents composed; a path as it is. 'nan' and the like are nothing, but words of a text."""
-    value, is_text = row.cells.get(alias, ""), column == "text"
-    if not is_text and cells.is_empty(value):
-        return ""
-    if column == "file":  # a name on disk may hold bytes that are no text
+def _plain(line: int, column: str, value: str, path: Path) -> str:
+    """The cell with accents composed and single spaces; a path as it is, whose name on disk may be no text."""
+    if column == "file":
         return value
-    if character := cells.broken_character(value, is_text=is_text):
+    if column == "text":
+        name, longest = unicodedata.normalize("NFC", value), math.inf
+    else:
+        name, longest = " ".join(value.split()), _LONGEST_NAME
+    if character := cells.broken_character(value, is_text=column == "text"):
         raise UserError(
-            f"{path} line {row.line} has the character {character} in its {alias}, which no text holds. Save the file "
-            "as UTF-8 again from the program that wrote it."
+            f"{path} line {line} has the character {character} in its {column}, as broken text has it. Correct the "
+            "cell, or save the file as UTF-8 again from the program that wrote it."
         )
-    if not is_text and len(value) > _LONGEST_NAME:
+    if len(name) > longest:
         raise UserError(
-            f"{path} line {row.line} has {len(value)} characters in its {alias}; {_LONGEST_NAME} are allowed. Is the "
+            f"{path} line {line} has {len(name)} characters in its {column}; {_LONGEST_NAME} are allowed. Is the "
             "separator of the columns, or a quote, missing?"
         )
-    return unicodedata.normalize("NFC", value)
+    # Of speakers, what nobody sees is told: two of them may be one.
+    return unicodedata.normalize("NFC", name) if column in ("text", "speaker") else cells.without_invisible(name)
 
 
 def _speakers(rows: Sequence[table.Row], path: Path) -> list[str]:
@@ -120,7 +124,8 @@ def _speakers(rows: Sequence[table.Row], path: Path) -> list[str]:
     if pairs := [" = ".join(map(repr, names)) for names in alike.values() if len(names) > 1]:
         raise UserError(
             f"{path} has {len(pairs)} speakers under several spellings, who would be in training and in test: "
-            f"{'; '.join(pairs[:20])}{'; ...' if len(pairs) > 20 else ''}. Write each in one way."
+            f"{'; '.join(pairs[:20])}{'; ...' if len(pairs) > 20 else ''}. Write each in one way, or, if they "
+            "are several people, give them names that differ in a letter or a number."
         )
     return speakers
 
@@ -140,7 +145,8 @@ def _few(names: Collection[str]) -> str:
 
 def _required(row: table.Row, column: str, path: Path) -> str:
     if column not in row.cells:
-        raise UserError(f"{path} line {row.line} has no {column}.")
+        written = f" ({row.emptied[column]!r} counts as an empty cell)" if row.emptied.get(column) else ""
+        raise UserError(f"{path} line {row.line} has no {column}{written}.")
     return row.cells[column]
 
 
@@ -191,13 +197,18 @@ def _files(rows: Sequence[table.Row], path: Path, folder: Path) -> list[str] | N
     files = [_place(row, path, folder) for row in rows]
     missing = [number for number, file in enumerate(files) if not os.path.isfile(file)]
     if missing:
-        first = ", ".join(f"{rows[number].cells['file'][:200]} (line {rows[number].line})" for number in missing[:3])
+        first = ", ".join(f"{_shown(rows[number].cells['file'])} (line {rows[number].line})" for number in missing[:3])
         raise UserError(
             f"{len(missing)} of the {len(files)} files that {path} lists are missing: {first}"
             f"{', ...' if len(missing) > 3 else ''}. Relative paths start at {folder}; --config.data.root sets another "
             "folder."
         )
     return files
+
+
+def _shown(file: str) -> str:
+    """A name for a sentence; what cannot be seen in it, as an escape."""
+    return file[:200] if file.isprintable() else repr(file[:200])
 
 
 def _place(row: table.Row, path: Path, folder: Path) -> str:

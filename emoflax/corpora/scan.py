@@ -58,7 +58,7 @@ def _as_on_disk(folder: str, name: str) -> str:
     return there.get(unicodedata.normalize("NFC", name), name)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=4096)
 def _composed_names(folder: str, changed_ns: int) -> dict[str, str]:
     """Composed name -> name on disk, of what is in a folder; kept, since a list may name thousands in one folder."""
     return {unicodedata.normalize("NFC", name): name for name in sorted(os.listdir(folder), reverse=True)}

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+from emoflax.corpora import cells
 from emoflax.errors import UserError
 from emoflax.files import parse_json
 
@@ -18,11 +19,12 @@ _DELIMITERS = ",;\t|"  # in many countries spreadsheets write semicolons
 class Row:
     """One line of the table: `line` counts from 1, the header included; `cells` are stripped, keys in lower case.
 
-    JSON's null and NaN are no cells.
+    JSON's null and NaN are no cells. `emptied`: cells that stand for nothing, as they are written.
     """
 
     line: int
     cells: dict[str, str]
+    emptied: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read(path: Path) -> list[Row]:
@@ -64,7 +66,7 @@ def _csv_rows(text: str, path: Path) -> list[Row]:
     delimiter = max(_DELIMITERS, key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        names = [name.strip().lower() for name in next(reader, [])]
+        names = [_column(name) for name in next(reader, [])]
         if doubled := sorted({name for name in names if name and names.count(name) > 1}):
             raise UserError(f"{path} line 1 names the column '{doubled[0][:60]}' twice.")
         rows = []
@@ -76,8 +78,8 @@ def _csv_rows(text: str, path: Path) -> list[Row]:
                     f"{path} line {reader.line_num} has {len(values)} cells where the first line names {len(names)} "
                     'columns. Put "double quotes" around a text that holds commas.'
                 )
-            cells = {name: value.strip() for name, value in zip(names, values, strict=True)}
-            rows.append(Row(reader.line_num, cells))
+            told = {name: value.strip() for name, value in zip(names, values, strict=True)}
+            rows.append(Row(reader.line_num, told))
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num} is not valid CSV: {error}.") from error
     return rows
@@ -94,9 +96,14 @@ def _jsonl_rows(text: str, path: Path) -> list[Row]:
             raise UserError(f"{path} line {number} is not valid JSON: {getattr(error, 'msg', error)}.") from error
         if not isinstance(record, dict):
             raise UserError(f'{path} line {number} is not a JSON object, such as {{"file": ..., "emotion": ...}}.')
-        cells = {key.strip().lower(): _cell(value) for key, value in record.items() if _is_there(value)}
-        rows.append(Row(number, cells))
+        told = {_column(key): _cell(value) for key, value in record.items() if _is_there(value)}
+        rows.append(Row(number, told))
     return rows
+
+
+def _column(name: str) -> str:
+    """A column's name, without a second byte order mark or the like, which nobody would see."""
+    return cells.without_invisible(name).strip().lower()
 
 
 def _is_there(value: object) -> bool:

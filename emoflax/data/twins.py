@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import math
 import os
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from emoflax.data.clip import Corpus
 from emoflax.files import sha256
+
+_SOME_BYTES = 1 << 14
 
 
 def pairs(corpus: Corpus, positions: Sequence[int] | Mapping, digests: Mapping[str, str]) -> Iterator[tuple[int, int]]:
@@ -52,12 +55,27 @@ def _first_names(corpus: Corpus, positions: Iterable[int]) -> dict[str, str]:
             by_size[state.st_size][state.st_dev, state.st_ino, state.st_mtime_ns].append(path)
     first: dict[str, str] = {}
     for files in by_size.values():
-        of_content: dict[str, str] = {}
         compare = len(files) > 1 and not cut.isdisjoint(itertools.chain.from_iterable(files.values()))
-        for (_, _, changed_ns), names in files.items():
-            name = of_content.setdefault(_content(names[0], changed_ns), names[0]) if compare else names[0]
-            first |= dict.fromkeys(names, name)
+        alike: dict[str, list[tuple[tuple[int, int, int], list[str]]]] = defaultdict(list)
+        for state, names in files.items():
+            alike[_some_bytes(names[0]) if compare else names[0]].append((state, names))
+        for group in alike.values():
+            of_content: dict[str, str] = {}
+            for (_, _, changed_ns), names in group:
+                content = _content(names[0], changed_ns) if len(group) > 1 else names[0]
+                first |= dict.fromkeys(names, of_content.setdefault(content, names[0]))
     return first
+
+
+def _some_bytes(path: str) -> str:
+    """Hash of a file's first and middle bytes: many corpora have clips of one length, and few have copies."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(_SOME_BYTES)
+            file.seek(os.fstat(file.fileno()).st_size // 2)
+            return hashlib.sha256(begin + file.read(_SOME_BYTES)).hexdigest()
+    except OSError:
+        return path
 
 
 @functools.cache

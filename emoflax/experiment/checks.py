@@ -26,9 +26,9 @@ OLD_FIELDS = {
 }
 # Fields of config.augment that do to log-mels what makes no sense of a waveform's samples.
 ONLY_OF_LOG_MELS = ("stretch", "vtlp", "shift_bands", "tilt_db", "gain_db", "noise", "band_masks")
-# Fields that name a file or a folder; several of them with commas between.
+# Fields that name a file or a folder; data.dir, one of each corpus.
 PLACES = (
-    "data.dir", "data.root", "data.cache_dir", "text.file", "text.whisper_model", "states.weights",
+    "data.dir", "data.root", "data.cache_dir", "text.file", "text.tokenizer", "text.whisper_model", "states.weights",
     "model.pretrained.audio", "model.pretrained.text", "log.mlflow",
 )  # fmt: skip
 # A candidate or a search cannot change these: they say which run it is, or belong to all candidates.
@@ -60,16 +60,21 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"the config has no config.{missing[0]}; begin with get_config of configs/default.py, which has"
         )
-    config.update_from_flattened_dict({field: _expanded(field, fields[field]) for field in PLACES if fields[field]})
+    several = "," in fields["data.corpus"]
+    places = {
+        field: _expanded(field, fields[field], several and field == "data.dir") for field in PLACES if fields[field]
+    }
+    config.update_from_flattened_dict(places)
     for name, changes in config.crossval.candidates.items():
         check_candidate(name, changes, config)
     for field, space in config.sweep.space.items():
         check_space(field, space, config)
 
 
-def _expanded(field: str, value: str) -> str:
+def _expanded(field: str, value: str, several: bool) -> str:
+    parts = [part.strip() for part in value.split(",")] if several else [value]
     try:
-        return ",".join(str(expanded(part)) if part.startswith("~") else part for part in value.split(","))
+        return ",".join(str(expanded(part)) if part.startswith("~") else part for part in parts)
     except UserError as error:
         raise UserError(f"--config.{field}={error}") from error
 

@@ -61,16 +61,19 @@ def unseen(descriptions: Sequence[Mapping], corpus: Corpus, clips: np.ndarray, d
     Args:
       descriptions: of the models, as their checkpoints hold them.
     """
-    kept = [description.get("trained_on") for description in descriptions]
-    if None in kept:
-        unknown = "the checkpoint is of an earlier version and does not say which recordings trained it"
-        return Unseen(clips, (unknown,), speakers_alone=False)
+    kept = [description["trained_on"] for description in descriptions if "trained_on" in description]
+    notes = []
+    if len(kept) < len(descriptions):
+        notes.append("a checkpoint is of an earlier version and does not say which recordings trained it")
+    if not digests or not all(trained["recordings"] for trained in kept):
+        notes.append("whether recordings of training are among them is not known: a model of words keeps no hashes")
     hashes = {one for trained in kept for one in trained["recordings"]}
     people = {tuple(one.split(":", 1)) for trained in kept for one in trained["speakers"]}
     persons = [_person(corpus, corpus.clips[i]) for i in clips]
     same = np.array([digests.get(corpus.clips[i].id, "")[:_DIGITS] in hashes for i in clips], bool)
     spoken = np.array([person in people and not person[0].startswith(_MANIFEST) for person in persons], bool) & ~same
-    notes = [f"{same.sum()} clips are left out: the model was trained on these recordings"] if same.any() else []
+    if same.any():
+        notes.append(f"{same.sum()} clips are left out: the model was trained on these recordings")
     if spoken.any():
         names = {":".join(person) for person, is_known in zip(persons, spoken, strict=True) if is_known}
         notes.append(f"{spoken.sum()} clips are left out: the model was trained on their speakers, {_listed(names)}")
@@ -80,10 +83,15 @@ def unseen(descriptions: Sequence[Mapping], corpus: Corpus, clips: np.ndarray, d
 
 
 def _namesakes(persons: set[tuple[str, str]], people: set[tuple[str, str]]) -> list[str]:
-    """A sentence about speakers of a list who have the name of one of training."""
-    lists = any(group.startswith(_MANIFEST) for group, _ in (*persons, *people))
-    names = {cells.spelling(name) for _, name in people}
-    both = {name for _, name in persons if name and cells.spelling(name) in names} if lists else set()
+    """A sentence about speakers who have the name of one of training, where one of the two is of a list."""
+    groups_of: dict[str, set[str]] = {}
+    for group, name in people:
+        groups_of.setdefault(cells.spelling(name), set()).add(group)
+    both = set()
+    for group, name in persons:
+        groups = {group, *groups_of.get(cells.spelling(name), ())} if name else set()
+        if cells.spelling(name) in groups_of and any(one.startswith(_MANIFEST) for one in groups):
+            both.add(name)
     if not both:
         return []
     return [

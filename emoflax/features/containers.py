@@ -7,20 +7,23 @@ NIST SPHERE. Compressed ones are in `flac.py`, `mpeg.py` and `ogg.py`.
 
 import dataclasses
 import os
-import re
 import stat
 from typing import BinaryIO
 
 from emoflax.errors import UserError
+from emoflax.features import nist
 
 REMEDY = "Replace the file, or leave it out of the corpus."
 _LFS = b"version https://git-lfs"  # begins the text file that stands for one that Git LFS has not fetched
-_NIST = b"NIST_1A"  # of SPHERE files, which corpora of the 1990s call .wav or .sph
-_NIST_LINE = re.compile(rb"(\w+) -(?:i (\d{1,12})|i -\d{1,12}|r [-+.\deE]+|s\d+ [ -~]*)\s*")
 _MOST_CHUNKS = 10_000  # real files have tens
 _LEFT_SHARE, _LEFT_BYTES = 0.01, 4096  # of the sound, that may follow it and be anything
-_TAGS = (b"TAG", b"APET", b"LYRI", b"3DI\x10", b"ID3")  # of other programs, behind the sound
-_TEXT = bytes(range(32, 127)) + b"\t\r\n\0"
+# What begins a tag of other programs, or a chunk that is not where, or not as long as, it should be.
+_TAGS = (
+    b"TAG", b"APET", b"LYRI", b"3DI\x10", b"ID3", b"LIST", b"id3 ", b"bext", b"iXML", b"axml", b"_PMX", b"cue ",
+    b"smpl", b"inst", b"fact", b"PEAK", b"JUNK", b"junk", b"PAD ", b"FLLR", b"afsp", b"DISP", b"acid", b"umid", b"chna",
+    b"APPL", b"MARK", b"COMT", b"ANNO", b"NAME", b"AUTH", b"(c) ", b"INST", b"MIDI",
+)  # fmt: skip
+_ID3V1_BYTES = 128
 _UNCOMPRESSED = (1, 3, 6, 7, 0xFFFE)  # of WAV: integers, floats, A-law, mu-law, and what is described elsewhere
 _IMA_ADPCM, _EXTENSIBLE = 17, 0xFFFE
 _KINDS = (
@@ -105,9 +108,8 @@ def check_length(path: str, file: BinaryIO, size: int, head: bytes) -> None:
         if start < 24:
             raise UserError(f"{path} is damaged: its sound would begin at byte {start}, inside its header. {REMEDY}")
         _judge(path, file, size, start, size - start if _is_unknown(length, 4) else length, None)
-    elif head[:7] == _NIST:
-        start, length = _nist(path, head)
-        _judge(path, file, size, start, length, None, in_blocks=True)  # bytes too many may be in the header
+    elif head.startswith(nist.MAGIC):
+        _judge(path, file, size, *nist.place_of_sound(path, file, REMEDY), None, reads_on=True)
     elif head[:4] in _LISTS and (head[:4] in (b"riff", b"caff") or head[8:12] in (b"WAVE", b"AIFF", b"AIFC")):
         _check_list(path, file, size, _LISTS[head[:4]], is_aiff=head[8:12] == b"AIFF")
 
@@ -117,14 +119,28 @@ def truncated(path: str) -> UserError:
 
 
 def may_be_sound(rest: bytes, left: int, length: int) -> bool:
-    """Whether what follows the sound, of which `rest` is the beginning, is too much to be lost, and no known tag.
+    """Whether what follows the sound is too much to be lost, and looks like none of what other programs leave there.
 
     Args:
+      rest: what follows, or the beginning of it.
       left: how many bytes follow.
       length: bytes of the sound before them.
     """
-    little = left <= min(_LEFT_BYTES, _LEFT_SHARE * length)
-    return not (little or rest.startswith(_TAGS) or not rest.strip(_TEXT))
+    if left <= min(_LEFT_BYTES, _LEFT_SHARE * length):
+        return False
+    if rest[-_ID3V1_BYTES:].startswith(b"TAG"):
+        rest = rest[:-_ID3V1_BYTES]
+    after_zeros = rest.lstrip(b"\0")
+    filled = not after_zeros.strip(after_zeros[:1])  # with one byte, or nothing
+    return not (filled or after_zeros.startswith(_TAGS) or _is_text(after_zeros.rstrip(b"\0")))
+
+
+def _is_text(rest: bytes) -> bool:
+    try:
+        text = rest.decode()
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character.isspace() for character in text)
 
 
 def _check_list(path: str, file: BinaryIO, size: int, kind: _Chunks, is_aiff: bool) -> None:
@@ -153,7 +169,7 @@ def _check_list(path: str, file: BinaryIO, size: int, kind: _Chunks, is_aiff: bo
             if declared is not None and declared > length:
                 raise truncated(path)
             length = _data_length(kind, start, length, size, real_length)
-            _judge(path, file, size, start, length, kind, in_blocks)
+            _judge(path, file, size, start, length, kind, in_blocks=in_blocks)
             if tag == _IMA_ADPCM and not _are_ima_blocks(file, start, length, channels, block):
                 raise UserError(f"{path} is damaged: a block of it cannot be. Copy or download it again.")
             return
@@ -196,18 +212,6 @@ def _is_unknown(length: int, length_bytes: int) -> bool:
     return any(0 <= most - length < 1 << 16 for most in (largest - 1, largest // 2))
 
 
-def _nist(path: str, head: bytes) -> tuple[int, int]:
-    """Byte at which the samples of a NIST SPHERE file begin, and how many bytes they are."""
-    told, ended, _ = head.partition(b"end_head")
-    begin = re.match(rb"NIST_1A\r?\n\s*(\d{1,12})\s*\n", told)
-    lines = told[begin.end() :].splitlines() if begin else [b""]
-    fields = {line[1]: line[2] for line in map(_NIST_LINE.fullmatch, lines) if line}
-    count, sample_bytes = (fields.get(name) for name in (b"sample_count", b"sample_n_bytes"))
-    if begin is None or not ended or len(fields) < len(lines) or not (count and sample_bytes):
-        raise UserError(f"{path} is damaged: its header is none, or does not say how long it is. {REMEDY}")
-    return int(begin[1]), int(count) * int(fields.get(b"channel_count") or 1) * int(sample_bytes)
-
-
 def _aiff_bytes(common: bytes) -> int:
     """Bytes of samples that follow from AIFF's numbers of channels, frames and bits."""
     channels, frames, bits = (int.from_bytes(common[a:b], "big") for a, b in ((0, 2), (2, 6), (6, 8)))
@@ -215,16 +219,19 @@ def _aiff_bytes(common: bytes) -> int:
 
 
 def _judge(
-    path: str, file: BinaryIO, size: int, start: int, length: int, kind: _Chunks | None, in_blocks: bool = False
-) -> None:
+    path: str, file: BinaryIO, size: int, start: int, length: int, kind: _Chunks | None,
+    *, in_blocks: bool = False, reads_on: bool = False,
+) -> None:  # fmt: skip
+    """As `check_length`. `in_blocks`: compressed; `reads_on`: the decoder takes for sound whatever follows."""
     if start + length > size:
         raise truncated(path)
     left = _bytes_left(file, start + length, size, kind)
     file.seek(size - left)
+    rest = file.read(min(left, 1 << 20))
     if kind is _W64 or in_blocks:
-        is_sound = left > (0 if kind in (_W64, None) else kind.align)
+        is_sound = left > (0 if kind is _W64 else kind.align)
     else:
-        is_sound = may_be_sound(file.read(min(left, 1 << 20)), left, length)
+        is_sound = bool(rest.strip(b"\0")) if reads_on else may_be_sound(rest, left, length)
     if is_sound:
         raise UserError(
             f"{path} has a wrong header: it says {length} bytes of sound, and {left} more bytes follow. Write the file "

@@ -121,7 +121,7 @@ def _next_frame(path: str, data: mmap.mmap, at: int, last: Part | None, made: li
         rest = data[at : at + (1 << 20)]
         if last is not None and may_be_sound(rest, len(data) - at, last.end - last.begin):
             raise _damaged(path, at)
-    was_frame = data[at] == 0xFF and data[at + 1] & 0xE0 == 0xE0  # the first one, whose numbers cannot be
+    was_frame = data[at] == 0xFF and data[at + 1] & 0xE6 == 0xE2 and data[at + 1] & 0x18 != 0x08  # numbers apart
     if found >= 0 and (last is not None or was_frame) and not data[at:found].startswith(_TAGS):
         raise _damaged(path, at)
     tag = data.find(b"ID3", at, at + _SEARCHED_BYTES)

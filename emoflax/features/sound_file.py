@@ -110,8 +110,8 @@ def _by_libsndfile(path: str, source: str | io.BytesIO) -> soundfile.SoundFile:
         if sound.format not in _CHECKED:
             sound.close()
             raise UserError(
-                f"{path} is a {sound.format} file, of which nobody can tell whether it is whole: convert it to WAV or "
-                "FLAC (such as by sox), or leave it out of the corpus."
+                f"{path} is a {sound.format} file, whose length is not checked here, so that a cut one would pass for "
+                "whole: convert it to WAV or FLAC (such as by sox), or leave it out of the corpus."
             )
         return sound
     except soundfile.LibsndfileError as error:

@@ -107,9 +107,18 @@ def predict(
     if kept.failures:
         more = f"; and {kept.failures - len(kept.reasons)} more" if kept.failures > len(kept.reasons) else ""
         if more:
-            more += f", see {output or (kept.list_failures() if sys.stdout.isatty() else 'the records')}"
+            more += _where_all_are(kept, output)
         kind = UserError if kept.failures == len(named) else SomeFailed
         raise kind(f"{kept.failures} of {len(named)} files could not be read: " + "; ".join(kept.reasons) + more)
+
+
+def _where_all_are(kept: records.Records, output: pathlib.Path | None) -> str:
+    if output or not sys.stdout.isatty():
+        return f", see {output or 'the records'}"
+    try:
+        return f", see {kept.list_failures()}"
+    except OSError as error:
+        return f"; --output=FILE keeps all of them ({error.strerror or error})"
 
 
 class Shown:

@@ -126,7 +126,11 @@ class Records:
         self._unwritten += errors if self._file is None else []
 
     def list_failures(self) -> pathlib.Path:
-        """Writes what was wrong with every file, a line each, into a file of its own; for records that have none."""
+        """Writes what was wrong with every file, a line each, into a file of its own; for records that have none.
+
+        Raises:
+          OSError: no file can be made in the folder of temporary files.
+        """
         with tempfile.NamedTemporaryFile(
             "w", prefix="emoflax-unreadable-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
         ) as file:

@@ -18,22 +18,24 @@ from emoflax.errors import UserError
 @pytest.mark.parametrize(
     "names",
     [
-        ("1", "01"), ("1", "1.0"), ("Anna", "anna"), ("s_1", "S 01"), ("é", "É"), ("a b", "a  b"),
-        ("M1", "m-1"), ("1", "1e0"), ("1", "1,0"), ("S-01-2", "s01_2"), ("a-b", "ab"), ("a\u2010b", "a-b"),
-        ("\u0661", "1"), ("100", "1e2"),
+        ("1", "01"), ("1", "1.0"), ("Anna", "anna"), ("s_1", "S 01"), ("é", "É"),
+        ("M1", "m-1"), ("1", "1e+0"), ("1", "1,0"), ("S-01-2", "s01_2"), ("a_b", "a b"), ("a\u2010b", "a-b"),
+        ("\u0661", "1"), ("100000", "1e+05"), ("an\u200cn", "ann"), ("ann\ufe0f", "ann"), ("s\u22121", "s-1"),
+        ("O'Brien", "O\u2019Brien"), ("ann\u3164", "ann"),
     ],
 )  # fmt: skip
 def test_speakers_that_differ_in_spelling_alone_stop_with_the_list(folder, names):
     rows = [[*row[:2], name] for row, name in zip(ROWS, names * 2, strict=True)]
     message = refused(write_csv(folder, rows, delimiter="|"))
-    assert "1 speakers under several spellings" in message and all(f"'{name}'" in message for name in names)
+    assert "1 speakers under several spellings" in message and all(repr(name) in message for name in names)
 
 
 @pytest.mark.parametrize(
     "names",
     [
         ("1", "10"), ("1.5", "15"), ("ann", "anne"), ("s1", "s11"), ("1-5", "15"), ("1,5", "15"), ("s1-1", "s11"),
-        ("-", "1"),
+        ("-", "1"), ("Ann E", "Anne"), ("Paul A.", "Paula"), ("Li Na", "Lina"), ("00e1", "00e2"), ("1e1", "010"),
+        ("1", "1,000"), ("-1", "1"), ("1234567890123456789012345678901", "1234567890123456789012345678902"),
     ],
 )  # fmt: skip
 def test_other_speakers_are_other_people(folder, names):
@@ -121,10 +123,33 @@ def test_composed_and_decomposed_accents_are_one_name_and_find_one_file(folder):
 @pytest.mark.parametrize("value", ["nan", "NaN", "None", "null", "NULL", "<NA>", " nan ", "NA", "NaT", "#N/A", "n/a"])
 @pytest.mark.parametrize("column", HEADER)
 def test_what_programs_write_for_nothing_is_nothing(folder, column, value):
-    assert f"line 4 has no {column}" in refused(write_csv(folder, changed(4, HEADER.index(column), value)))
+    message = refused(write_csv(folder, changed(4, HEADER.index(column), value)))
+    assert f"line 4 has no {column} ('{value.strip()}' counts as an empty cell)" in message
     records = [dict(zip(HEADER, row, strict=True)) for row in ROWS]
     records[2][column] = float("nan")
     assert f"line 3 has no {column}" in refused(write_jsonl(folder, records))
+
+
+def test_names_that_look_like_nothing_are_names(folder):
+    for name in ("Nan", "Nat", "Na", "na", "Null Island"):
+        assert name in load(write_csv(folder, changed(2, 2, name))).speakers
+
+
+def test_tabs_and_line_ends_in_a_name_are_spaces_of_it(folder):
+    names, emotions = ("Ann  Lee", "Ann\nLee", "Bo", "Bo"), ("very\thappy", "very happy", "sad", "sad")
+    rows = [[row[0], emotion, f'"{name}"'] for row, emotion, name in zip(ROWS, emotions, names, strict=True)]
+    corpus = load(write_csv(folder, rows))
+    assert corpus.speakers == ("Ann Lee", "Bo") and corpus.labels == ("sad", "very happy")
+
+
+def test_what_nobody_sees_is_no_part_of_a_column_a_split_or_a_time(folder):
+    header = ["\ufeff\ufefffile", "emotion\u200b", "speaker", "split", "start"]
+    rows = [
+        [*row, f"{side}\u200b", "0\u200b"] for row, side in zip(ROWS, ("train", "dev", "test", "test"), strict=True)
+    ]
+    assert {clip.split for clip in load(write_csv(folder, rows, header)).clips} == {"train", "dev", "test"}
+    assert "'a/1\\u200b.wav' (line 2)" in refused(write_csv(folder, changed(2, 0, "a/1\u200b.wav")))
+    assert "U+FFFD" in refused(write_csv(folder, changed(2, 2, "J\ufffdrg")))
 
 
 def test_empty_optional_cells_may_say_nan_and_a_text_may(folder):

@@ -64,8 +64,8 @@ def test_every_command_names_a_config_flags_and_fields_that_exist_with_values_th
     config_flags.DEFINE_config_file(
         "config", None, "", flag_values=values, lock_config=True, sys_argv=["main.py", *arguments]
     )
-    kinds = {"bool": flags.DEFINE_bool, "integer": flags.DEFINE_integer, "multi_string": flags.DEFINE_multi_string}
-    for kind, name in re.findall(r'(?<!_)flags\.DEFINE_(\w+)\(\s*"(\w+)"', MAIN):
+    kinds = {"_bool": flags.DEFINE_bool, "_integer": flags.DEFINE_integer, "_multi": flags.DEFINE_multi_string}
+    for kind, name in re.findall(r'(?<!_)flags\.DEFINE(\w*)\((?:PATH,|flags\.\w+\(\),|\s)*"(\w+)"', MAIN):
         kinds.get(kind, flags.DEFINE_string)(name, None, "", flag_values=values)
     assert values(["main.py", *arguments]) == ["main.py"]
     assert (values.mode or "train") in constant("MODES")

@@ -130,15 +130,16 @@ def described(corpus, clips, digests):
 def test_speakers_of_training_are_left_out_where_corpora_share_their_people_and_named_where_lists_share_names():
     speech = Corpus("ravdess", ("a", "b"), tuple(Clip(f"{n}", "ab"[n % 2], f"0{n}") for n in range(4)))
     songs = dataclasses.replace(speech, name="ravdess_song", people="ravdess")
-    digests, none = {str(n): 32 * str(n) for n in range(4)}, {}
+    digests, none = ({str(n): 32 * letters[n] for n in range(8)} for letters in ("01234567", "89abcdef"))
     model = described(speech, [0, 1], digests)
     new = seen.unseen([model], songs, np.arange(4), none)
     assert new.clips.tolist() == [2, 3] and new.speakers_alone and "ravdess:00, ravdess:01" in new.notes[0]
     both = seen.unseen([model, described(speech, [2], digests)], songs, np.arange(4), none)
     assert both.clips.tolist() == [3]
     joined_corpus = joined.join([songs, dataclasses.replace(speech, name="tess")])
-    assert seen.unseen([model], joined_corpus, np.arange(8), none).clips.tolist() == [2, 3, 4, 5, 6, 7]
-    again = seen.unseen([described(joined_corpus, [0, 1], none)], speech, np.arange(4), none)
+    joined_digests = {clip.id: 32 * "e" for clip in joined_corpus.clips}
+    assert seen.unseen([model], joined_corpus, np.arange(8), joined_digests).clips.tolist() == [2, 3, 4, 5, 6, 7]
+    again = seen.unseen([described(joined_corpus, [0, 1], joined_digests)], speech, np.arange(4), none)
     assert again.clips.tolist() == [2, 3]
 
     chosen = joined.choose(speech, {}, (), ("02", "03"))
@@ -152,8 +153,23 @@ def test_speakers_of_training_are_left_out_where_corpora_share_their_people_and_
     new = seen.unseen([model], other, np.arange(4), digests)
     assert new.clips.tolist() == [2, 3] and not new.speakers_alone and "trained on these recordings" in new.notes[0]
     unknown = dataclasses.replace(mine, clips=tuple(dataclasses.replace(clip, speaker="") for clip in mine.clips))
-    assert seen.unseen([described(unknown, [0], none)], unknown, np.arange(4), none).notes == ()
-    assert "earlier version" in seen.unseen([{}], mine, np.arange(4), digests).notes[0]
+    assert seen.unseen([described(unknown, [0], digests)], unknown, np.arange(4), none).notes == ()
+
+    some = seen.unseen([{}, model], mine, np.arange(4), digests)
+    assert some.clips.tolist() == [2, 3] and "earlier version" in some.notes[0]
+    for words in ([described(speech, [0, 1], {})], [model]):
+        assert "keeps no hashes" in seen.unseen(words, other, np.arange(4), {}).notes[0]
+
+
+def test_a_namesake_is_noted_only_if_one_of_the_two_stands_in_a_list():
+    def of(name, speaker):
+        return Corpus(name, ("a", "b"), tuple(Clip(label, label, speaker) for label in "ab"))
+
+    model = {"trained_on": {"speakers": ["ravdess:03"], "recordings": ["0" * 12]}}
+    beside_a_list = joined.join([of("emodb", "03"), of("manifest-mine", "x")])
+    for corpus, noted in ((of("emodb", "03"), 0), (beside_a_list, 0), (of("manifest-mine", "3"), 1)):
+        digests = {clip.id: "f" * 32 for clip in corpus.clips}
+        assert len(seen.unseen([model], corpus, np.arange(len(corpus.clips)), digests).notes) == noted
 
 
 CLIPS = (Clip("0", "a", "s", corpus="x"), Clip("1", "b", "s", corpus="x"), Clip("2", "a", "t", corpus="y"),
