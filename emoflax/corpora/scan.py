@@ -151,15 +151,23 @@ def files(folder: Path, suffixes: tuple[str, ...] = RECORDING_SUFFIXES, *, quiet
 
 
 def one_of_each(clips: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """{id: path} from (id, path) pairs, the first path of each id; a second file must be identical.
+    """{id: path} from (id, path) pairs: of several formats, that which comes first in `RECORDING_SUFFIXES`.
 
-    Only files of ids that occur twice are read, so a corpus without doubles costs nothing.
+    Of one format the first path; a second file must be identical. Only files of ids that occur twice are read, so a
+    corpus without doubles costs nothing.
+
+    Raises:
+      UserError: two files of one id and one format differ.
     """
     kept: dict[str, str] = {}
-    doubles = 0
+    doubles = other_formats = 0
     for clip_id, path in clips:
         first = kept.setdefault(clip_id, path)
         if first == path:
+            continue
+        if _rank(first) != _rank(path):  # as where a corpus keeps what its WAV files were made of
+            kept[clip_id] = min(first, path, key=_rank)
+            other_formats += 1
             continue
         if not filecmp.cmp(first, path, shallow=False):
             raise UserError(
@@ -169,4 +177,10 @@ def one_of_each(clips: Iterable[tuple[str, str]]) -> dict[str, str]:
         doubles += 1
     if doubles:
         logging.info("%d clips exist more than once with the same content; each is used once.", doubles)
+    if other_formats:
+        logging.info("%d files have the name of a clip in another format, and are passed over.", other_formats)
     return kept
+
+
+def _rank(path: str) -> int:
+    return RECORDING_SUFFIXES.index(os.path.splitext(path)[1].lower())
