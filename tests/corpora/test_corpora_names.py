@@ -91,12 +91,13 @@ def test_a_copy_that_is_there_twice_counts_once_and_one_that_differs_is_an_error
 def test_of_a_clip_in_several_formats_one_is_used_wherever_it_lies(tmp_path, caplog):
     write(tmp_path, PUBLISHED["tess"])
     once = corpora.load("tess", str(tmp_path), "")
-    for number, path in enumerate(sorted(tmp_path.rglob("*.wav"))):
+    wavs = sorted(tmp_path.rglob("*.[wW][aA][vV]"))
+    for number, path in enumerate(wavs):
         suffix, form = ((".sph", "NIST"), (".flac", "FLAC"))[number % 2]
         soundfile.write(path.with_suffix(suffix), np.full(8, 0.9), 8000, format=form)
     caplog.set_level("INFO")
     assert corpora.load("tess", str(tmp_path), "").clips == once.clips
-    assert f"{len(once.clips)} files have the name of a clip in another format" in caplog.text
+    assert f"{len(wavs)} files have the name of a clip in another format" in caplog.text
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
