@@ -58,7 +58,7 @@ def _first_names(corpus: Corpus, positions: Iterable[int]) -> dict[str, str]:
         compare = len(files) > 1 and not cut.isdisjoint(itertools.chain.from_iterable(files.values()))
         alike: dict[str, list[tuple[tuple[int, int, int], list[str]]]] = defaultdict(list)
         for state, names in files.items():
-            alike[_some_bytes(names[0]) if compare else names[0]].append((state, names))
+            alike[_some_bytes(names[0], state[-1]) if compare else names[0]].append((state, names))
         for group in alike.values():
             of_content: dict[str, str] = {}
             for (_, _, changed_ns), names in group:
@@ -67,7 +67,8 @@ def _first_names(corpus: Corpus, positions: Iterable[int]) -> dict[str, str]:
     return first
 
 
-def _some_bytes(path: str) -> str:
+@functools.cache
+def _some_bytes(path: str, changed_ns: int) -> str:
     """Hash of a file's first and middle bytes: many corpora have clips of one length, and few have copies."""
     try:
         with open(path, "rb") as file:
