@@ -38,7 +38,7 @@ class ConfigParser(flags.ArgumentParser):
 
 
 class PathParser(flags.ArgumentParser):
-    """A file or folder, as text: `~` is a home here, too, for shells leave it as it is after `--flag=`."""
+    """The path of a file or folder, with `~` expanded, which shells do not do after `--flag=`."""
 
     def parse(self, text: str) -> str:
         try:

@@ -5,15 +5,15 @@ import math
 import re
 import unicodedata
 
-# What programs write into an empty cell: in any case, and as it is here ('Nan', 'Nat' and 'Na' are names).
+# What programs write into an empty cell: in upper or lower case; and exactly so, since Nan, Nat and Na are names.
 _EMPTY = ("none", "null", "<na>", "n/a", "#n/a")
 _EMPTY_AS_IT_IS = ("nan", "-nan", "NaN", "NAN", "NaT", "NA", "#NA")
 _JOINERS = "\u200c\u200d"  # without a width, but between letters of some scripts part of the word
-# Of other categories than Cf: the joiner of graphemes, fillers of Hangul, selectors of variants.
+# Invisible, though not in Unicode's category Cf: the grapheme joiner, Hangul fillers, variation selectors.
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _SIGNS = str.maketrans({"\u2212": "-", "\u2018": "'", "\u2019": "'", "\u02bc": "'", "`": "'", "\u00b4": "'"})
 # '1', '01', '1.0', '1,0' and '1e+05', as R, Python and spreadsheets write one; but '1,000' may be a thousand, and '1e5'
-# is a name in sixteens.
+# a hexadecimal name.
 _NUMBER = re.compile(r"-?\d+(?:\.\d*|,(?!000$)\d+)?|-?[1-9](?:\.\d+)?e[+-]\d{1,3}", re.ASCII)
 
 
@@ -23,10 +23,10 @@ def is_empty(value: str) -> bool:
 
 
 def broken_character(value: str, *, is_text: bool) -> str:
-    """A character that no name holds, as 'U+0000'; '' without one: control characters, and what broken text leaves.
+    """The first control character, lone surrogate or replacement character in it, as 'U+0000'; '' if it has none.
 
     Args:
-      is_text: whether it is words, in which only the zero byte and halves of characters mean that something is wrong.
+      is_text: whether it is a transcript: only NUL and lone surrogates count there, for old ones hold the others.
     """
     for character in value:
         kind = unicodedata.category(character)
@@ -37,7 +37,7 @@ def broken_character(value: str, *, is_text: bool) -> str:
 
 
 def without_invisible(name: str) -> str:
-    """Accents composed, and no characters that nobody sees: zero-width spaces, marks of direction, soft hyphens."""
+    """In NFC, without invisible characters: zero-width spaces, directional marks, soft hyphens."""
     composed = unicodedata.normalize("NFC", _UNSEEN.sub("", name))
     kept = (c for place, c in enumerate(composed) if unicodedata.category(c) != "Cf" or _joins(composed, place))
     return "".join(kept)

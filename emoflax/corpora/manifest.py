@@ -93,7 +93,7 @@ def _plain(line: int, column: str, value: str, path: Path) -> str:
         name, longest = " ".join(value.split()), _LONGEST_NAME
     if character := cells.broken_character(value, is_text=column == "text"):
         raise UserError(
-            f"{path} line {line} has the character {character} in its {column}, as broken text has it. Correct the "
+            f"{path} line {line} has the character {character} in its {column}, which a damaged text has. Correct the "
             "cell, or save the file as UTF-8 again from the program that wrote it."
         )
     if len(name) > longest:
@@ -101,7 +101,7 @@ def _plain(line: int, column: str, value: str, path: Path) -> str:
             f"{path} line {line} has {len(name)} characters in its {column}; {_LONGEST_NAME} are allowed. Is the "
             "separator of the columns, or a quote, missing?"
         )
-    # Of speakers, what nobody sees is told: two of them may be one.
+    # Invisible characters of speakers stay: `_speakers` reports names that differ in them alone.
     return unicodedata.normalize("NFC", name) if column in ("text", "speaker") else cells.without_invisible(name)
 
 
@@ -109,7 +109,7 @@ def _speakers(rows: Sequence[table.Row], path: Path) -> list[str]:
     """The speaker of each row; '' for all where no row has one.
 
     Raises:
-      UserError: an empty cell, or two names that differ in capitals, spaces, zeros or what nobody sees alone.
+      UserError: an empty cell, or two names that differ only in capitals, spaces, zeros or invisible characters.
     """
     if not any("speaker" in row.cells for row in rows):
         logging.warning(

@@ -202,7 +202,7 @@ def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], mark:
             shutil.rmtree(folder)
         half.rename(folder)
     except OSError as error:
-        if error.errno is None:  # bz2's, of a damaged member: the system's have a number
+        if error.errno is None:  # raised by bz2 for a damaged member; errors of the system have a number
             raise zipfile.BadZipFile(str(error)) from error
         raise download.cannot_write(folder, error) from error
     finally:

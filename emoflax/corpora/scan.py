@@ -37,7 +37,7 @@ def _existing(name: str, what: str, of_kind: Callable[[Path], bool]) -> Path:
 
 
 def on_disk(path: str | os.PathLike[str]) -> str:
-    """The path as it is on disk, where the accents of each name in it may be composed or not: macOS decomposes them."""
+    """The path as it is on disk, where each name in it may be in NFC or NFD: macOS decomposes accents."""
     whole = os.fspath(path)
     if whole.isascii() or os.path.lexists(whole):
         return whole
@@ -60,7 +60,7 @@ def _as_on_disk(folder: str, name: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _composed_names(folder: str, changed_ns: int) -> dict[str, str]:
-    """Composed name -> name on disk, of what is in a folder; kept, since a list may name thousands in one folder."""
+    """NFC name -> name on disk, of what is in a folder; cached, since a list may name thousands of files in one."""
     return {unicodedata.normalize("NFC", name): name for name in sorted(os.listdir(folder), reverse=True)}
 
 
@@ -165,7 +165,7 @@ def one_of_each(clips: Iterable[tuple[str, str]]) -> dict[str, str]:
         first = kept.setdefault(clip_id, path)
         if first == path:
             continue
-        if _rank(first) != _rank(path):  # as where a corpus keeps what its WAV files were made of
+        if _rank(first) != _rank(path):  # such as the .sph files that a corpus's .wav files were converted from
             kept[clip_id] = min(first, path, key=_rank)
             other_formats += 1
             continue

@@ -50,7 +50,8 @@ def _decoded(content: bytes, path: Path) -> str:
 
     Another encoding cannot be known, and is not guessed.
     """
-    encoding = json.detect_encoding(content).replace("utf-8-sig", "utf-8").replace("utf-8", "utf-8-sig")
+    found = json.detect_encoding(content)
+    encoding = "utf-8-sig" if found == "utf-8" else found  # which also reads it without the mark
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:

@@ -1,16 +1,16 @@
 """Clips that are one recording: identical samples, or overlapping parts of one file, under whatever names."""
 
 import contextlib
+import filecmp
 import functools
 import hashlib
 import itertools
 import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from emoflax.data.clip import Corpus
-from emoflax.files import sha256
 
 _SOME_BYTES = 1 << 14
 
@@ -21,8 +21,7 @@ def pairs(corpus: Corpus, positions: Sequence[int] | Mapping, digests: Mapping[s
     Args:
       digests: clip id -> hash of its decoded samples; clips without one are compared by file alone.
 
-    A file may be there under several names: links, and copies of all its bytes. Where it is not on disk any more, its
-    path is its only name.
+    Links to a file and copies of it count as that file. A file that is not on disk any more is known by its path.
     """
     copies: dict[str, list[int]] = defaultdict(list)
     parts: dict[str, list[int]] = defaultdict(list)
@@ -40,52 +39,45 @@ def pairs(corpus: Corpus, positions: Sequence[int] | Mapping, digests: Mapping[s
 
 
 def _first_names(corpus: Corpus, positions: Iterable[int]) -> dict[str, str]:
-    """Path -> the first path of the same file, of the corpus's files that clips are parts of, and of their likes.
-
-    Files of whole clips have digests of their own. Of the others those of equal size are read, once in a process.
-    """
+    """Path -> the first path of the same bytes, where clips are parts of files; whole files have digests."""
     clips = [corpus.clips[i] for i in positions if corpus.clips[i].path]
-    cut = {clip.path for clip in clips if clip.start_s or clip.end_s is not None}
-    if not cut:
+    if not any(clip.start_s or clip.end_s is not None for clip in clips):
         return {}
-    by_size: dict[int, dict[tuple[int, int, int], list[str]]] = defaultdict(lambda: defaultdict(list))
+    states: dict[str, os.stat_result] = {}
     for path in sorted({clip.path for clip in clips}):
         with contextlib.suppress(OSError):
-            state = os.stat(path)
-            by_size[state.st_size][state.st_dev, state.st_ino, state.st_mtime_ns].append(path)
+            states[path] = os.stat(path)
+    files_of_size = Counter(state.st_size for state in states.values())
     first: dict[str, str] = {}
-    for files in by_size.values():
-        compare = len(files) > 1 and not cut.isdisjoint(itertools.chain.from_iterable(files.values()))
-        alike: dict[str, list[tuple[tuple[int, int, int], list[str]]]] = defaultdict(list)
-        for state, names in files.items():
-            alike[_some_bytes(names[0], state[-1]) if compare else names[0]].append((state, names))
-        for group in alike.values():
-            of_content: dict[str, str] = {}
-            for (_, _, changed_ns), names in group:
-                content = _content(names[0], changed_ns) if len(group) > 1 else names[0]
-                first |= dict.fromkeys(names, of_content.setdefault(content, names[0]))
+    candidates: dict[str, list[str]] = defaultdict(list)
+    for path, state in states.items():
+        if files_of_size[state.st_size] == 1:
+            continue
+        alike = candidates[_some_bytes(path, state.st_size, state.st_mtime_ns)]
+        first[path] = next((other for other in alike if _are_equal(other, path)), path)
+        if first[path] == path:
+            alike.append(path)
     return first
 
 
 @functools.cache
-def _some_bytes(path: str, changed_ns: int) -> str:
-    """Hash of a file's first and middle bytes: many corpora have clips of one length, and few have copies."""
+def _some_bytes(path: str, size: int, changed_ns: int) -> str:
+    """Hash of a file's size, first and middle bytes: many corpora have clips of one length, and few have copies."""
     try:
         with open(path, "rb") as file:
             begin = file.read(_SOME_BYTES)
-            file.seek(os.fstat(file.fileno()).st_size // 2)
-            return hashlib.sha256(begin + file.read(_SOME_BYTES)).hexdigest()
+            file.seek(size // 2)
+            return hashlib.sha256(b"%d" % size + begin + file.read(_SOME_BYTES)).hexdigest()
     except OSError:
         return path
 
 
-@functools.cache
-def _content(path: str, changed_ns: int) -> str:
-    """Hash of a file's bytes; of one that cannot be read, its path."""
+def _are_equal(one: str, other: str) -> bool:
+    """Whether two paths lead to one file or to equal bytes; `filecmp` stops at the first difference."""
     try:
-        return sha256(path)
+        return os.path.samefile(one, other) or filecmp.cmp(one, other, shallow=False)
     except OSError:
-        return path
+        return False
 
 
 def _overlapping(corpus: Corpus, same: Sequence[int]) -> Iterator[tuple[int, int]]:

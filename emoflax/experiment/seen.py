@@ -1,4 +1,4 @@
-"""Which recordings and speakers trained a model: kept in its checkpoint, so that a later test knows them again."""
+"""Which recordings and speakers trained a model: kept in its checkpoint, so that a later test leaves them out."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +53,7 @@ class Unseen:
 
 
 def unseen(descriptions: Sequence[Mapping], corpus: Corpus, clips: np.ndarray, digests: Mapping[str, str]) -> Unseen:
-    """Those of the clips at these positions of another corpus that are no recording and of no speaker of training.
+    """Those of the clips at these positions of another corpus whose recording and speaker did not train the models.
 
     A speaker is known by name within corpora of the same people ('ravdess' and its songs). A list's names say nothing
     about another list's, so equal ones are noted, not left out.

@@ -116,10 +116,10 @@ def _refuse_own_corpus(own: ConfigDict, trained: ConfigDict, run: pathlib.Path) 
 
 
 def _refuse_seen(new: seen.Unseen, clips: int, run: pathlib.Path) -> NoReturn:
-    one = "; name one model, RUN/seed0-fold1, to score the speakers whom it has not heard" if new.speakers_alone else ""
+    hint = "; name one model, RUN/seed0-fold1, to score the speakers that it was not trained on"
     raise UserError(
         f"of {clips} clips {len(new.clips)} are new to the model in {run}, and of fewer than two emotions: "
-        f"{'; '.join(new.notes) or 'the others cannot be read'}{one}"
+        f"{'; '.join(new.notes) or 'the others cannot be read'}{hint if new.speakers_alone else ''}"
     )
 
 

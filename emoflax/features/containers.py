@@ -17,9 +17,10 @@ REMEDY = "Replace the file, or leave it out of the corpus."
 _LFS = b"version https://git-lfs"  # begins the text file that stands for one that Git LFS has not fetched
 _MOST_CHUNKS = 10_000  # real files have tens
 _LEFT_SHARE, _LEFT_BYTES = 0.01, 4096  # of the sound, that may follow it and be anything
-# What begins a tag of other programs, or a chunk that is not where, or not as long as, it should be.
-_TAGS = (
-    b"TAG", b"APET", b"LYRI", b"3DI\x10", b"ID3", b"LIST", b"id3 ", b"bext", b"iXML", b"axml", b"_PMX", b"cue ",
+TAGS = (b"TAG", b"APET", b"LYRI", b"3DI\x10", b"ID3")  # of other programs, behind the sound
+# Names of chunks, which some programs write one byte off, or with a wrong length.
+_CHUNK_NAMES = (
+    b"LIST", b"id3 ", b"bext", b"iXML", b"axml", b"_PMX", b"cue ",
     b"smpl", b"inst", b"fact", b"PEAK", b"JUNK", b"junk", b"PAD ", b"FLLR", b"afsp", b"DISP", b"acid", b"umid", b"chna",
     b"APPL", b"MARK", b"COMT", b"ANNO", b"NAME", b"AUTH", b"(c) ", b"INST", b"MIDI",
 )  # fmt: skip
@@ -119,7 +120,7 @@ def truncated(path: str) -> UserError:
 
 
 def may_be_sound(rest: bytes, left: int, length: int) -> bool:
-    """Whether what follows the sound is too much to be lost, and looks like none of what other programs leave there.
+    """Whether what follows the declared end is over 1 % of the sound and is no tag, chunk, text or padding.
 
     Args:
       rest: what follows, or the beginning of it.
@@ -132,7 +133,7 @@ def may_be_sound(rest: bytes, left: int, length: int) -> bool:
         rest = rest[:-_ID3V1_BYTES]
     after_zeros = rest.lstrip(b"\0")
     filled = not after_zeros.strip(after_zeros[:1])  # with one byte, or nothing
-    return not (filled or after_zeros.startswith(_TAGS) or _is_text(after_zeros.rstrip(b"\0")))
+    return not (filled or after_zeros.startswith(TAGS + _CHUNK_NAMES) or _is_text(after_zeros.rstrip(b"\0")))
 
 
 def _is_text(rest: bytes) -> bool:
@@ -162,7 +163,7 @@ def _check_list(path: str, file: BinaryIO, size: int, kind: _Chunks, is_aiff: bo
         elif name == b"desc":  # of CAF
             about = file.read(24)
             if about[8:12] == b"lpcm" and about[20:] != b"\0\0\0\1":
-                raise UserError(f"{path} is damaged: its header says that a sample is not one sample. {REMEDY}")
+                raise UserError(f"{path} is damaged: its header has a wrong number of frames a packet. {REMEDY}")
         elif name == b"COMM" and is_aiff:
             declared = _aiff_bytes(file.read(8))
         elif name == kind.data:

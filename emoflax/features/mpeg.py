@@ -10,7 +10,7 @@ import mmap
 import struct
 
 from emoflax.errors import UserError
-from emoflax.features.containers import may_be_sound
+from emoflax.features.containers import TAGS, may_be_sound
 
 _RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # by version
 _KBITS = {
@@ -20,7 +20,6 @@ _KBITS = {
 _LAYER_3 = 1
 _SEARCHED_BYTES = 1 << 16  # for a frame, where there is none
 _MOST_TRIMMED = 4 * 1152  # samples of an encoder's delay and of its last frame, which a decoder leaves out
-_TAGS = (b"TAG", b"APET", b"LYRI", b"3DI\x10")  # of other programs, at the end
 
 
 @dataclasses.dataclass
@@ -121,8 +120,9 @@ def _next_frame(path: str, data: mmap.mmap, at: int, last: Part | None, made: li
         rest = data[at : at + (1 << 20)]
         if last is not None and may_be_sound(rest, len(data) - at, last.end - last.begin):
             raise _damaged(path, at)
-    was_frame = data[at] == 0xFF and data[at + 1] & 0xE6 == 0xE2 and data[at + 1] & 0x18 != 0x08  # numbers apart
-    if found >= 0 and (last is not None or was_frame) and not data[at:found].startswith(_TAGS):
+    # A first frame of layer III whose bit rate or sample rate is impossible.
+    was_frame = data[at] == 0xFF and data[at + 1] & 0xE6 == 0xE2 and data[at + 1] & 0x18 != 0x08
+    if found >= 0 and (last is not None or was_frame) and not data[at:found].startswith(TAGS):
         raise _damaged(path, at)
     tag = data.find(b"ID3", at, at + _SEARCHED_BYTES)
     return tag if tag >= 0 and (found < 0 or tag < found) else found

@@ -41,9 +41,9 @@ def place_of_sound(path: str, file: BinaryIO, remedy: str) -> tuple[int, int]:
 
 
 def _fields(told: bytes) -> dict[bytes, bytes]:
-    """Name -> value of each field, the first of equal names; a string has as many bytes as it says, line ends too.
+    """Name -> value of each field; of fields with one name the first counts. {}: a line is no field and no comment.
 
-    None at all, if a line is neither a field nor blank nor a comment: it was one.
+    A field of type `-sN` is N bytes long and may contain line ends.
     """
     fields: dict[bytes, bytes] = {}
     at = 0

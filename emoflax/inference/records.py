@@ -79,7 +79,7 @@ class Records:
     ):  # fmt: skip
         self.earlier: set[str] = set()
         self.failures, self.reasons = 0, []
-        self._unwritten: list[str] = []  # of an output that is a screen, on which nobody finds thousands again
+        self._unwritten: list[str] = []  # reasons that no output file keeps
         self._file, self._output, self._mark, self._labels = None, output, None, labels
         if output is None:
             return
@@ -126,7 +126,7 @@ class Records:
         self._unwritten += errors if self._file is None else []
 
     def list_failures(self) -> pathlib.Path:
-        """Writes what was wrong with every file, a line each, into a file of its own; for records that have none.
+        """Writes why each file failed, a line each, into a temporary file; for a command without --output.
 
         Raises:
           OSError: no file can be made in the folder of temporary files.
